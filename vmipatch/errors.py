@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What can go wrong, and with which exit code a command then ends."""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """Documented exit codes of every command."""
+
+    SUCCESS = 0
+    FINDINGS = 1  # a check ran to its end and did not hold
+    USAGE = 2  # click's own code for a wrong command line
+    INPUT = 3  # a file was read and not understood
+    ENVIRONMENT = 4  # a file or program is missing, a disk is full
+    INTERNAL = 5  # a bug of vmipatch
+
+
+class VmipatchError(Exception):
+    """Root of all errors: what happened, where, and what to do about it.
+
+    `place` is free text such as `.text+0x128 (do_exit+0x8)`; `hint` is one sentence that
+    tells the user the remedy.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+    def __init__(
+        self, message: str, *, file: str | None = None, place: str | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = file
+        self.place = place
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.file, self.place) if part)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def in_file(self, file: str) -> VmipatchError:
+        """The same error, naming `file` unless it already names one."""
+        self.file = self.file or file
+        return self
+
+
+class InputNotUnderstood(VmipatchError):
+    """A file that was read is not what the command can work on."""
+
+    exit_code = ExitCode.INPUT
+
+
+class MalformedImage(InputNotUnderstood):
+    """A kernel file that contradicts itself or its format."""
+
+
+class MalformedTable(InputNotUnderstood):
+    """A kernel table that fails its validation."""
+
+
+class UnclassifiedReference(InputNotUnderstood):
+    """A reference into moving code of which nobody can say what it means."""
+
+
+class EnvironmentProblem(VmipatchError):
+    """A file or program is missing, or the system refused an operation."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class AssemblyFailed(VmipatchError):
+    """A bundled assembly source was refused by the assembler."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Kernel files in and out."""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Which words of the image the linker filled in, and with what (.rel.* of --emit-relocs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.errors import MalformedImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import SectionKind
+
+R_386_NONE, R_386_32, R_386_PC32, R_386_PLT32 = 0, 1, 2, 4
+
+REL = np.dtype([("va", "<u4"), ("kind", "u1"), ("symbol", "<u4"), ("section", "<u2"), ("value", "<u4")])
+"""One relocation: where, which R_386_* kind, symbol index, index of the section that holds the
+word, and the word as linked (S+A for R_386_32, S+A-P for R_386_PC32 and R_386_PLT32)."""
+
+RAW_REL = np.dtype([("offset", "<u4"), ("info", "<u4")])
+"""Elf32_Rel (System V ABI, chapter 4)."""
+
+WORD_KINDS = (R_386_32, R_386_PC32, R_386_PLT32)
+
+
+@dataclass(frozen=True)
+class Relocations:
+    """All relocations of allocated sections that patch a 32-bit word, in address order."""
+
+    entries: np.ndarray
+    """Structured array of dtype REL."""
+    skipped: int
+    """Entries of kind R_386_NONE (what the build-time sorter leaves) or of 8 and 16 bits."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @classmethod
+    def of(cls, image: ElfImage) -> Relocations:
+        """Read every .rel section of an allocated section.
+
+        Raises MalformedImage if an entry points outside of its section.
+        """
+        parts: list[np.ndarray] = []
+        skipped = 0
+        for rel in image.sections:
+            if rel.kind is not SectionKind.REL or not image.sections[rel.info].is_alloc:
+                continue
+            target = image.sections[rel.info]
+            raw = np.frombuffer(image.section_bytes(rel), dtype=RAW_REL)
+            kind = (raw["info"] & 0xFF).astype("u1")
+            wanted = np.isin(kind, WORD_KINDS)
+            skipped += int(len(raw) - wanted.sum())
+            raw, kind = raw[wanted], kind[wanted]
+            at = raw["offset"].astype(np.int64) - target.va
+            if len(at) and (at.min() < 0 or at.max() + 4 > target.size):
+                raise MalformedImage(
+                    "a relocation lies outside of its section", file=image.name, place=rel.name
+                )
+            part = np.zeros(len(raw), dtype=REL)
+            part["va"], part["kind"] = raw["offset"], kind
+            part["symbol"], part["section"] = raw["info"] >> 8, target.index
+            part["value"] = _words_at(image.section_bytes(target), at)
+            parts.append(part)
+        merged = np.concatenate(parts) if parts else np.zeros(0, dtype=REL)
+        return cls(merged[np.argsort(merged["va"], kind="stable")], skipped)
+
+
+def _words_at(data: bytes, at: np.ndarray) -> np.ndarray:
+    """The u32 words of `data` at the (unaligned) offsets `at`."""
+    octets = np.frombuffer(data, dtype="u1").astype("<u4")
+    word = octets[at]
+    for shift in (1, 2, 3):
+        word = word | (octets[at + shift] << (8 * shift))
+    return word

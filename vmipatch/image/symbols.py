@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Which name has which address, and the other way round."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vmipatch.errors import MalformedImage
+
+SYMBOL = np.dtype(
+    [
+        ("name", "<u4"),
+        ("value", "<u4"),
+        ("size", "<u4"),
+        ("info", "u1"),
+        ("other", "u1"),
+        ("shndx", "<u2"),
+    ]
+)
+"""Elf32_Sym (System V ABI, chapter 4)."""
+
+STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = range(5)
+SHN_UNDEF = 0
+SHN_ABS = 0xFFF1
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """One symbol. `section` is the section index, SHN_ABS for absolute values."""
+
+    index: int
+    name: str
+    va: int
+    size: int
+    kind: int
+    section: int
+
+
+@dataclass(frozen=True)
+class SymbolTable:
+    """All symbols of a file, as an array for bulk work and by name for single look-ups."""
+
+    entries: np.ndarray
+    strings: bytes
+
+    @classmethod
+    def empty(cls) -> SymbolTable:
+        """The table of a stripped file."""
+        return cls(np.zeros(0, dtype=SYMBOL), b"\0")
+
+    @classmethod
+    def parse(cls, data: bytes, strings: bytes, file: str) -> SymbolTable:
+        """Read .symtab and .strtab. Raises MalformedImage on a size that does not divide."""
+        if len(data) % SYMBOL.itemsize:
+            raise MalformedImage("the symbol table has a broken size", file=file, place=".symtab")
+        return cls(np.frombuffer(data, dtype=SYMBOL), strings)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Symbol:
+        name, value, size, info, _, shndx = self.entries[index].tolist()
+        return Symbol(index, self.name_at(name), value, size, info & 15, shndx)
+
+    def name_at(self, offset: int) -> str:
+        """The NUL-terminated string at `offset` of .strtab."""
+        end = self.strings.find(b"\0", offset)
+        return self.strings[offset : end if end >= 0 else None].decode("utf-8", "replace")
+
+    @cached_property
+    def by_name(self) -> dict[str, Symbol]:
+        """The symbols by name; of several with one name the last (globals follow locals)."""
+        return {s.name: s for s in self if s.name and s.section != SHN_UNDEF}
+
+    def address(self, name: str) -> int | None:
+        """The value of symbol `name`, or None if there is none."""
+        symbol = self.by_name.get(name)
+        return None if symbol is None else symbol.va
+
+    @cached_property
+    def _labels(self) -> tuple[list[int], list[str]]:
+        """Addresses and names for `place_of`: functions and labels, assembler-local ones left out."""
+        pairs = sorted(
+            (s.va, s.kind != STT_FUNC, s.name)
+            for s in self
+            if s.kind in (STT_FUNC, STT_NOTYPE, STT_OBJECT)
+            and s.name
+            and not s.name.startswith(".L")
+            and 0 < s.section < SHN_ABS
+        )
+        first: dict[int, str] = {}
+        for va, _, name in pairs:
+            first.setdefault(va, name)
+        return list(first), list(first.values())
+
+    def place_of(self, va: int) -> str:
+        """`name+0x12` for an address, or the address in hexadecimal if nothing precedes it."""
+        addresses, names = self._labels
+        at = bisect.bisect_right(addresses, va) - 1
+        if at < 0:
+            return f"{va:#x}"
+        distance = va - addresses[at]
+        return f"{names[at]}+{distance:#x}" if distance else names[at]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""How bundled assembly sources become bytes (the only module that touches keystone).
+
+Sources are Intel syntax, one statement a line, `#` starts a comment. Labels are collected, so
+that other code can ask where they ended up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+import keystone
+
+from vmipatch.errors import AssemblyFailed
+
+_LABEL = re.compile(r"^\s*([A-Za-z_][\w.]*):")
+_COMMENT = re.compile(r'#.*$|/\*.*?\*/')
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Code linked at `va`, with the addresses of its labels (those of `.L` kind left out)."""
+
+    va: int
+    code: bytes
+    labels: dict[str, int]
+
+
+def assemble(
+    source: str, va: int = 0, *, symbols: Mapping[str, int] | None = None, name: str = "<source>"
+) -> Assembled:
+    """Assemble 32-bit (or, behind `.code16`, 16-bit) `source` linked at `va`.
+
+    `symbols` are values of names the source uses and does not define.
+    Raises AssemblyFailed with keystone's complaint.
+    """
+    lines = [_COMMENT.sub("", line).rstrip() for line in source.splitlines()]
+    names = [m[1] for line in lines if (m := _LABEL.match(line))]
+    known = dict(symbols or {})
+    constants = [f".set {key}, {value:#x}" for key, value in known.items()]
+    # keystone has no symbol table to ask: the labels are appended as words and cut off again.
+    # The alignment makes the length of the code itself visible in the last word.
+    probe = ["vmipatch_end_of_code:", *(f".long {n}" for n in [*names, "vmipatch_end_of_code"])]
+    text = "\n".join([*constants, *lines, *probe])
+    engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_32)
+    try:
+        output, _ = engine.asm(text, va, as_bytes=True)
+    except keystone.KsError as error:
+        raise AssemblyFailed(f"{name}: {error}", hint="this is a bug of vmipatch") from error
+    if output is None:
+        raise AssemblyFailed(f"{name}: nothing was assembled", hint="this is a bug of vmipatch")
+    words = 4 * (len(names) + 1)
+    code, tail = output[:-words], output[-words:]
+    values = [int.from_bytes(tail[i : i + 4], "little") for i in range(0, words, 4)]
+    if values[-1] != (va + len(code)) & 0xFFFFFFFF:
+        raise AssemblyFailed(f"{name}: the labels do not add up", hint="this is a bug of vmipatch")
+    return Assembled(va, bytes(code), dict(zip(names, values[:-1], strict=True)))
+
+
+def assemble_resource(
+    package: str, file: str, va: int = 0, *, symbols: Mapping[str, int] | None = None
+) -> Assembled:
+    """Assemble the `.S` file that lies in `package`."""
+    source = resources.files(package).joinpath(file).read_text(encoding="utf-8")
+    return assemble(source, va, symbols=symbols, name=file)

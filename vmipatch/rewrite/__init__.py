@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Sites to a new image."""

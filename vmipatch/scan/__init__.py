@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Bytes to sites and ledger."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's own metadata tables, one file each."""

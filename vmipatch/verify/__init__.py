@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Proofs about a rewritten kernel."""

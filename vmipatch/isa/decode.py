@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""Where instructions begin, and what the scan needs to know of each (first decoder: iced-x86).
+
+A kernel has more than a million instructions, so a stream is a handful of arrays and not a list of
+objects; whoever needs one instruction takes its bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import iced_x86
+import numpy as np
+
+from vmipatch.isa.classify import classify
+
+
+class Flow(enum.IntEnum):
+    """How control leaves an instruction, as far as layout cares."""
+
+    NEXT = 0  # falls through; calls through registers and interrupts do too
+    CALL = 1  # call rel32
+    JUMP = 2  # jmp rel8, jmp rel32
+    CONDITION = 3  # jcc rel8, jcc rel32
+    LOOP = 4  # loop, loopcc, jecxz: rel8 only
+    STOP = 5  # ret, iret, indirect jump, ud2: does not fall through
+
+
+class Shape(enum.IntEnum):
+    """Instructions that compilers emit as padding."""
+
+    CODE = 0
+    NOP = 1
+    INT3 = 2
+
+
+@dataclass(frozen=True)
+class InstructionStream:
+    """The instructions of one section, in address order.
+
+    The arrays run in parallel: start address (u32), length in bytes (u8, 0 is never used), and
+    the decoder's code (u16; 0 marks a byte that decodes as nothing, of length 1).
+    """
+
+    va: int
+    code: bytes
+    starts: np.ndarray
+    lens: np.ndarray
+    codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def end_va(self) -> int:
+        """First address behind the stream."""
+        return self.va + len(self.code)
+
+    def bytes_at(self, index: int) -> bytes:
+        """The bytes of instruction `index`."""
+        off = int(self.starts[index]) - self.va
+        return self.code[off : off + int(self.lens[index])]
+
+    def index_of(self, va: int) -> int:
+        """Index of the instruction that starts at `va`, or -1."""
+        at = int(np.searchsorted(self.starts, va))
+        return at if at < len(self) and int(self.starts[at]) == va else -1
+
+    def index_over(self, va: int) -> int:
+        """Index of the instruction that contains `va` (which lies in the stream)."""
+        return int(np.searchsorted(self.starts, va, side="right")) - 1
+
+    @cached_property
+    def flows(self) -> np.ndarray:
+        """Flow of every instruction (u8)."""
+        return self._traits[0][self.codes]
+
+    @cached_property
+    def undecodable(self) -> np.ndarray:
+        """Indexes of bytes that no instruction covers."""
+        return np.flatnonzero(self.codes == 0)
+
+    @cached_property
+    def sensitive_candidates(self) -> np.ndarray:
+        """Indexes of instructions whose code has, for some operands, a sensitive form."""
+        return np.flatnonzero(self._traits[1][self.codes])
+
+    @cached_property
+    def shapes(self) -> np.ndarray:
+        """Shape of every instruction (u8): code, nop or int3."""
+        result = np.zeros(len(self), dtype=np.uint8)
+        for code in np.unique(self.codes).tolist():
+            name = _CODE_NAMES.get(code, "")
+            if name == "INT3":
+                result[self.codes == code] = Shape.INT3
+            elif name.startswith(("NOP", "LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")):
+                for index in np.flatnonzero(self.codes == code).tolist():
+                    if is_nop(self.bytes_at(index)):
+                        result[index] = Shape.NOP
+        return result
+
+    @cached_property
+    def branches(self) -> np.ndarray:
+        """Indexes of direct branches: calls, jumps, conditions and loops."""
+        flows = self.flows
+        return np.flatnonzero((flows >= Flow.CALL) & (flows <= Flow.LOOP))
+
+    @cached_property
+    def branch_widths(self) -> np.ndarray:
+        """Bytes of displacement (1 or 4) of each of `branches`."""
+        flows, lens = self.flows[self.branches], self.lens[self.branches]
+        offs = self.starts[self.branches].astype(np.int64) - self.va
+        octets = np.frombuffer(self.code, dtype=np.uint8)
+        # A branch hint prefix before a short jcc gives a third byte: the opcode tells.
+        first = octets[offs]
+        hinted = np.isin(first, (0x2E, 0x3E))
+        second = octets[np.minimum(offs + hinted, len(octets) - 1)]
+        short = (second & 0xF0 == 0x70) | (second == 0xEB) | (flows == Flow.LOOP)
+        return np.where(short & (lens <= 3), 1, 4)
+
+    @cached_property
+    def branch_targets(self) -> np.ndarray:
+        """Target address (i64) of each of `branches`."""
+        ends = self.starts[self.branches].astype(np.int64) + self.lens[self.branches]
+        octets = np.frombuffer(self.code, dtype=np.uint8)
+        at = ends - self.va
+        near = np.zeros(len(at), dtype=np.uint32)
+        wide = self.branch_widths == 4
+        for shift in range(4):
+            byte = octets[at[wide] - 4 + shift].astype(np.uint32)
+            near[wide] |= byte << np.uint32(8 * shift)
+        disp = near.view(np.int32).astype(np.int64)
+        disp[~wide] = octets[at[~wide] - 1].view(np.int8)
+        return (ends + disp) & 0xFFFFFFFF
+
+    @cached_property
+    def _traits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per decoder code: its Flow, and whether it can be sensitive; learnt from examples."""
+        top = int(self.codes.max()) + 1 if len(self) else 1
+        flows = np.zeros(top, dtype=np.uint8)
+        sensitive = np.zeros(top, dtype=bool)
+        kinds, first = np.unique(self.codes, return_index=True)
+        for code, index in zip(kinds.tolist(), first.tolist(), strict=True):
+            if code:
+                example = self.bytes_at(index)
+                flows[code] = _flow(example)
+                # MOV to and from segments share one code for all registers.
+                sensitive[code] = classify(example) is not None or example[0] in _BY_OPERAND
+        return flows, sensitive
+
+
+_BY_OPERAND = frozenset(b"\x8c\x8e\x0f\x66\x26\x2e\x36\x3e\x64\x65")
+_CODE_NAMES: dict[int, str] = {
+    value: name for name, value in vars(iced_x86.Code).items() if isinstance(value, int)
+}
+
+
+def decode(code: bytes, va: int, splits: Sequence[int] = ()) -> InstructionStream:
+    """Decode `code`, linked at `va`, from end to end.
+
+    `splits` are addresses at which an instruction is known to begin (symbols): decoding starts
+    anew there, so that no instruction runs over one.
+    """
+    lens, codes = array("B"), array("H")
+    edges = sorted({va, va + len(code), *(s for s in splits if va < s < va + len(code))})
+    for start, end in zip(edges, edges[1:], strict=False):
+        part = code[start - va : end - va]
+        done = 0
+        while done < len(part):
+            for instruction in iced_x86.Decoder(32, part[done:] if done else part, ip=start + done):
+                if not instruction.code:
+                    break
+                lens.append(instruction.len)
+                codes.append(instruction.code)
+                done += instruction.len
+            if done < len(part):
+                lens.append(1)
+                codes.append(0)
+                done += 1
+    len_array = np.frombuffer(lens, dtype=np.uint8) if lens else np.zeros(0, np.uint8)
+    code_array = np.frombuffer(codes, dtype=np.uint16) if codes else np.zeros(0, np.uint16)
+    ends = np.cumsum(len_array, dtype=np.int64) + va
+    return InstructionStream(va, code, (ends - len_array).astype(np.uint32), len_array, code_array)
+
+
+def _flow(code: bytes) -> Flow:
+    instruction = iced_x86.Decoder(32, code).decode()
+    control = iced_x86.FlowControl
+    match instruction.flow_control:
+        case control.CALL if instruction.is_call_near:
+            return Flow.CALL
+        case control.UNCONDITIONAL_BRANCH if instruction.is_jmp_short_or_near:
+            return Flow.JUMP
+        case control.CONDITIONAL_BRANCH:
+            short = instruction.is_jcc_short_or_near
+            return Flow.CONDITION if short else Flow.LOOP
+        case control.UNCONDITIONAL_BRANCH | control.INDIRECT_BRANCH | control.RETURN:
+            return Flow.STOP
+        case control.EXCEPTION:
+            return Flow.STOP
+    return Flow.NEXT
+
+
+def is_nop(code: bytes) -> bool:
+    """Whether the instruction changes nothing and is one that assemblers pad with."""
+    instruction = iced_x86.Decoder(32, code).decode()
+    mnemonic, register = iced_x86.Mnemonic, iced_x86.Register
+    if instruction.mnemonic == mnemonic.NOP:
+        return True
+    if instruction.mnemonic == mnemonic.MOV:
+        return bool(
+            instruction.op1_kind == iced_x86.OpKind.REGISTER
+            and instruction.op0_register == instruction.op1_register
+        )
+    return bool(
+        instruction.mnemonic == mnemonic.LEA
+        and instruction.memory_base == instruction.op0_register
+        and instruction.memory_index == register.NONE
+        and instruction.memory_displacement == 0
+    )

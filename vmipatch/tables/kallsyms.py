@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""kallsyms: which address has the i-th of the kernel's own symbols.
+
+scripts/kallsyms.c writes one word for each symbol, sorted by address, and in the same order the
+compressed names; `kallsyms_seqs_of_names` holds ranks into both. So entries cannot change
+places alone: emission reports those that come out of order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.errors import MalformedTable
+from vmipatch.image.elf import ElfImage
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.locate import Range
+from vmipatch.tables.table import Form, Order, Role, TableName
+from vmipatch.tables.view import ImageView
+
+MARKER_STEP = 256
+"""kallsyms_markers has the offset of every 256th name."""
+
+
+def _word(image: ElfImage, name: str) -> int | None:
+    va = image.symbols.address(name)
+    return None if va is None else int.from_bytes(image.read(va, 4), "little")
+
+
+def _locate(image: ElfImage) -> Range | None:
+    count = _word(image, "kallsyms_num_syms")
+    start_va = image.symbols.address("kallsyms_offsets")
+    if start_va is None:
+        start_va = image.symbols.address("kallsyms_addresses")
+    return Range(start_va, start_va + 4 * count) if start_va is not None and count else None
+
+
+def _locate_base(image: ElfImage) -> Range | None:
+    va = image.symbols.address("kallsyms_relative_base")
+    return None if va is None else Range(va, va + 4)
+
+
+def _base(view: ImageView) -> int:
+    base_va = _word(view.image, "kallsyms_relative_base")
+    if base_va is None:
+        raise MalformedTable("kallsyms: no kallsyms_relative_base", file=view.image.name)
+    return base_va
+
+
+def _check(draft: Draft) -> None:
+    symbol = draft.target("symbol")
+    allocated = draft.view.allocated
+    inside = (symbol >= allocated.start_va.min()) & (symbol <= allocated.end_va.max())
+    draft.require(inside, "lies outside of the image", symbol)
+    ascending = np.ones(len(symbol), dtype=np.bool_)
+    ascending[1:] = symbol[1:] >= symbol[:-1]
+    draft.require(ascending, "lies below the one before it", symbol)
+    _check_names(draft)
+
+
+def _check_names(draft: Draft) -> None:
+    """As many names as addresses, and the markers where they say."""
+    image = draft.view.image
+    names_va = image.symbols.address("kallsyms_names")
+    markers_va = image.symbols.address("kallsyms_markers")
+    if names_va is None or markers_va is None or not names_va < markers_va:
+        raise draft.refusal("its names are missing")
+    offsets = name_offsets(image.read(names_va, markers_va - names_va), len(draft))
+    if offsets is None or markers_va - names_va - offsets[-1] >= MARKER_STEP:
+        raise draft.refusal(f"there are not {len(draft)} names")
+    expected = offsets[:-1:MARKER_STEP]
+    markers = image.words(markers_va, markers_va + 4 * len(expected))
+    if markers.tolist() != expected:
+        raise draft.refusal("kallsyms_markers do not fit the names")
+
+
+def name_offsets(names: bytes, count: int) -> list[int] | None:
+    """Where each compressed name begins, and where the last ends; None if they overrun.
+
+    A name is its length in one byte, or in two of 7 bits with the top bit of the first set,
+    and that many tokens.
+    """
+    offsets = [0]
+    at, end = 0, len(names)
+    for _ in range(count):
+        if at + 1 >= end:
+            return None
+        length = names[at]
+        if length & 0x80:
+            length = (length & 0x7F) | names[at + 1] << 7
+            at += 1
+        at += 1 + length
+        offsets.append(at)
+    return offsets if at <= end else None
+
+
+def _check_base(draft: Draft) -> None:
+    draft.require_data("base")
+
+
+WORD_ENTRY = np.dtype([("symbol", "<u4")])
+
+KALLSYMS = TableKind(
+    TableName.KALLSYMS,
+    _locate,
+    (
+        Layout(
+            "4 bytes: u32 offset from kallsyms_relative_base",
+            WORD_ENTRY,
+            (Field("symbol", Form.BASE_RELATIVE, Role.SYMBOL),),
+            _check,
+            order=Order.NAMED,
+            base=_base,
+        ),
+        Layout(
+            "4 bytes: u32 address",
+            WORD_ENTRY,
+            (Field("symbol", Form.ABSOLUTE, Role.SYMBOL),),
+            _check,
+            order=Order.NAMED,
+        ),
+    ),
+)
+
+KALLSYMS_BASE = TableKind(
+    TableName.KALLSYMS_BASE,
+    _locate_base,
+    (
+        Layout(
+            "4 bytes: u32 address",
+            np.dtype([("base", "<u4")]),
+            (Field("base", Form.ABSOLUTE, Role.SYMBOL),),
+            _check_base,
+        ),
+    ),
+)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""Where in the image is a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vmipatch.errors import MalformedTable
+from vmipatch.image.elf import ElfImage
+
+
+class Range(NamedTuple):
+    """Half-open range of linked addresses."""
+
+    start_va: int
+    end_va: int
+
+
+Locator = Callable[[ElfImage], Range | None]
+"""Finds a table; None if this kernel has none, or an empty one."""
+
+
+def between(start: str, stop: str) -> Locator:
+    """The range between two symbols of the linker script."""
+
+    def locate(image: ElfImage) -> Range | None:
+        start_va, end_va = image.symbols.address(start), image.symbols.address(stop)
+        if start_va is None or end_va is None or start_va == end_va:
+            return None
+        section = image.section_at(start_va)
+        if start_va > end_va or section is None or not section.has_bytes:
+            raise _contradiction(image, f"{start} and {stop} do not enclose bytes of the file")
+        if end_va > section.end_va:
+            raise _contradiction(image, f"{stop} lies behind the end of {section.name}")
+        return Range(start_va, end_va)
+
+    return locate
+
+
+def section(name: str) -> Locator:
+    """A whole section."""
+
+    def locate(image: ElfImage) -> Range | None:
+        found = image.section_by_name.get(name)
+        if found is None or not (found.is_alloc and found.has_bytes and found.size):
+            return None
+        return Range(found.va, found.end_va)
+
+    return locate
+
+
+def symbol(name: str) -> Locator:
+    """The extent of one symbol that has a size."""
+
+    def locate(image: ElfImage) -> Range | None:
+        found = image.symbols.by_name.get(name)
+        if found is None or not found.size:
+            return None
+        holder = image.section_at(found.va)
+        if holder is None or found.va + found.size > holder.end_va:
+            raise _contradiction(image, f"{name} does not lie inside of one section")
+        return Range(found.va, found.va + found.size)
+
+    return locate
+
+
+def first_of(*locators: Locator) -> Locator:
+    """The answer of the first locator that has one: symbols are more exact than sections."""
+
+    def locate(image: ElfImage) -> Range | None:
+        return next((found for each in locators if (found := each(image))), None)
+
+    return locate
+
+
+def _contradiction(image: ElfImage, message: str) -> MalformedTable:
+    return MalformedTable(
+        message, file=image.name, hint="the symbol table and the sections contradict each other"
+    )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Which of these thousands of addresses are code, and which bytes are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section
+from vmipatch.tables.table import U32, Mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extents:
+    """Disjoint address ranges with, for those that have bytes, their place in the file."""
+
+    start_va: npt.NDArray[np.int64]
+    end_va: npt.NDArray[np.int64]
+    off: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sections: Sequence[Section]) -> Extents:
+        """The ranges of `sections`; empty ones are left out."""
+        rows = sorted((s.va, s.end_va, s.off) for s in sections if s.size)
+        columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return cls(columns[:, 0], columns[:, 1], columns[:, 2])
+
+    def index(self, va: U32) -> npt.NDArray[np.int64]:
+        """For each address the range that holds it, -1 where none does."""
+        if not len(self.start_va):
+            return np.full(len(va), -1, dtype=np.int64)
+        wide = va.astype(np.int64)
+        at = np.searchsorted(self.start_va, wide, side="right") - 1
+        return np.where((at >= 0) & (wide < self.end_va[at]), at, -1)
+
+    def hold(self, va: U32, length: int | npt.NDArray[np.int64] = 1) -> Mask:
+        """Whether [va, va+length) lies inside one range, for each address."""
+        at = self.index(va)
+        if not len(self.end_va):
+            return at >= 0
+        return (at >= 0) & (va.astype(np.int64) + length <= self.end_va[at])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageView:
+    """An image, prepared for questions about whole arrays of addresses."""
+
+    image: ElfImage
+    code: Extents
+    """Executable sections."""
+    stored: Extents
+    """Allocated sections that have bytes in the file."""
+    allocated: Extents
+    """All sections that occupy memory."""
+    octet: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, image: ElfImage) -> ImageView:
+        """Prepare `image`; costs nothing to speak of."""
+        allocated = image.allocated_sections
+        return cls(
+            image,
+            Extents.of(image.executable_sections),
+            Extents.of([s for s in allocated if s.has_bytes]),
+            Extents.of(allocated),
+            np.frombuffer(image.data, dtype=np.uint8),
+        )
+
+    def bytes_at(self, va: U32, length: int) -> npt.NDArray[np.uint8]:
+        """`length` bytes at each address: shape (len(va), length). Zero where the file has none."""
+        at = self.stored.index(va)
+        off = self.stored.off[at] - self.stored.start_va[at] + va.astype(np.int64)
+        index = off[:, None] + np.arange(length)
+        inside = (at >= 0)[:, None] & (index < len(self.octet))
+        return np.where(inside, self.octet[np.where(inside, index, 0)], 0).astype(np.uint8)
+
+    def words_at(self, va: U32) -> U32:
+        """The little-endian word at each address, aligned or not."""
+        return self.bytes_at(va, 4).view("<u4").reshape(-1)
+
+    def string_at(self, va: int) -> bytes:
+        """The NUL-terminated string at `va`, without its NUL."""
+        off = self.image.offset_of(va)
+        return self.image.data[off : self.image.data.index(b"\0", off)]

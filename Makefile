@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+# Every target sets up what it needs: on a fresh Debian 12, python3, python3-venv and make do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# What is checked; a directory that a checkout lacks is left out.
+CODE := $(wildcard vmipatch tests examples tools)
+
+EXAMPLE := build/example/vmlinux
+REWRITTEN := build/example/vmlinux.vmi
+
+.PHONY: help demo test lint format bench kernels campaign qemu clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo      build a small guest kernel, rewrite it, verify the result'
+	@echo 'make test      lint, then every test, boots in QEMU too'
+	@echo 'make lint      format, style, types, direction of imports, licences'
+	@echo 'make format    let ruff rewrite what it can'
+	@echo 'make bench     time and memory of scan, rewrite and verify'
+	@echo 'make kernels   fetch or build the test kernels'
+	@echo 'make campaign  the slow tests: mutation, fuzzing, differential'
+	@echo 'make clean     remove build/ and .venv/'
+
+# The stamp is written last: an interrupted installation starts again.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p $(dir $(EXAMPLE))
+	$(BIN)/python -m examples.guest -o $(EXAMPLE)
+	@echo; $(BIN)/vmipatch scan $(EXAMPLE)
+	@echo; $(BIN)/vmipatch rewrite $(EXAMPLE) -o $(REWRITTEN)
+	@echo; $(BIN)/vmipatch verify --static $(REWRITTEN) --original $(EXAMPLE)
+
+test: lint kernels qemu
+	$(BIN)/pytest -n auto
+
+lint: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo --no-cache
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/reuse lint; \
+	else echo 'reuse: left out, this is not a git checkout'; fi
+
+format: $(READY)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+kernels: $(READY)
+	$(BIN)/python -m tests.kernels
+
+campaign: kernels qemu
+	$(BIN)/pytest -n auto -m slow
+
+bench: kernels
+	$(BIN)/python -m tools.bench
+
+qemu:
+	@tools/need-qemu.sh
+
+clean:
+	rm -rf build $(VENV)

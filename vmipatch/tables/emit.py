@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.tables.layout import origin
-from vmipatch.tables.table import U32, Move, Order, Table, stay
+from vmipatch.tables.table import U32, Form, Move, Order, Table, stay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,9 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
     words = table.words.copy()
     words["va"] = move_place(np.ascontiguousarray(table.words["va"]))
     words["target_va"] = move(np.ascontiguousarray(table.words["target_va"]))
-    base_va = int(move(np.array([table.base_va], np.uint32))[0]) if table.base_va else 0
+    base_va = table.base_va
+    if (words["form"] == Form.BASE_RELATIVE).any():
+        base_va = int(move(np.array([base_va], np.uint32))[0])
     if table.order is Order.SORTED and not _ascends(_keys(table, words)):
         return _sorted_again(table, words, base_va)
     misordered = None

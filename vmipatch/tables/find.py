@@ -3,25 +3,73 @@
 
 from __future__ import annotations
 
-from vmipatch.image.elf import ElfImage
+from typing import Protocol
+
 from vmipatch.tables.alternatives import ALTERNATIVES
+from vmipatch.tables.altinstr_replacement import ALTINSTR_REPLACEMENT
+from vmipatch.tables.bug_table import BUG_TABLE
+from vmipatch.tables.entry_stubs import EARLY_STUBS, IRQ_STUBS, SPURIOUS_STUBS
 from vmipatch.tables.ex_table import EX_TABLE
+from vmipatch.tables.initcalls import CON_INITCALLS, INITCALLS
+from vmipatch.tables.jump_table import JUMP_TABLE
 from vmipatch.tables.kallsyms import KALLSYMS, KALLSYMS_BASE
+from vmipatch.tables.kprobe_blacklist import KPROBE_BLACKLIST
+from vmipatch.tables.ksymtab import KSYMTAB, KSYMTAB_GPL
 from vmipatch.tables.mcount import MCOUNT
-from vmipatch.tables.table import Tables
+from vmipatch.tables.parainstructions import PARAINSTRUCTIONS
+from vmipatch.tables.pci_fixups import PCI_FIXUPS
+from vmipatch.tables.pvh_note import PVH_NOTE
+from vmipatch.tables.smp_locks import SMP_LOCKS
+from vmipatch.tables.source import ImageSource
+from vmipatch.tables.static_calls import STATIC_CALLS
+from vmipatch.tables.syscalls import SYSCALLS
+from vmipatch.tables.table import Table, TableName, Tables
+from vmipatch.tables.tracing import FTRACE_EVAL_MAPS, FTRACE_EVENTS, TRACEPOINTS
 from vmipatch.tables.view import ImageView
 
-KINDS = (
+
+class Kind(Protocol):
+    """A table that can be looked for."""
+
+    @property
+    def name(self) -> TableName:
+        """Under which name it is found in Tables."""
+
+    def parse(self, view: ImageView) -> Table | None:
+        """The table, None if the kernel has none. Raises MalformedTable."""
+
+
+KINDS: tuple[Kind, ...] = (
     EX_TABLE,
     KALLSYMS,
     KALLSYMS_BASE,
     MCOUNT,
     ALTERNATIVES,
+    ALTINSTR_REPLACEMENT,
+    PARAINSTRUCTIONS,
+    SMP_LOCKS,
+    BUG_TABLE,
+    JUMP_TABLE,
+    STATIC_CALLS,
+    INITCALLS,
+    CON_INITCALLS,
+    KPROBE_BLACKLIST,
+    FTRACE_EVENTS,
+    FTRACE_EVAL_MAPS,
+    TRACEPOINTS,
+    KSYMTAB,
+    KSYMTAB_GPL,
+    PCI_FIXUPS,
+    SYSCALLS,
+    PVH_NOTE,
+    IRQ_STUBS,
+    SPURIOUS_STUBS,
+    EARLY_STUBS,
 )
 
 
-def find_all(image: ElfImage) -> Tables:
-    """Every table that `image` has, complete and valid.
+def find_all(image: ImageSource) -> Tables:
+    """Every table that `image` (an ElfImage) has, complete and valid.
 
     A table that the kernel lacks, or that is empty, is left out. Raises MalformedTable, naming
     table and entry, if one is there and fails its validation.

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.image.elf import ElfImage
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind
 from vmipatch.tables.locate import Range
+from vmipatch.tables.source import ImageSource
 from vmipatch.tables.table import Form, Order, Role, TableName
 from vmipatch.tables.view import ImageView
 
@@ -21,12 +21,12 @@ MARKER_STEP = 256
 """kallsyms_markers has the offset of every 256th name."""
 
 
-def _word(image: ElfImage, name: str) -> int | None:
+def _word(image: ImageSource, name: str) -> int | None:
     va = image.symbols.address(name)
     return None if va is None else int.from_bytes(image.read(va, 4), "little")
 
 
-def _locate(image: ElfImage) -> Range | None:
+def _locate(image: ImageSource) -> Range | None:
     count = _word(image, "kallsyms_num_syms")
     start_va = image.symbols.address("kallsyms_offsets")
     if start_va is None:
@@ -34,7 +34,7 @@ def _locate(image: ElfImage) -> Range | None:
     return Range(start_va, start_va + 4 * count) if start_va is not None and count else None
 
 
-def _locate_base(image: ElfImage) -> Range | None:
+def _locate_base(image: ImageSource) -> Range | None:
     va = image.symbols.address("kallsyms_relative_base")
     return None if va is None else Range(va, va + 4)
 
@@ -48,9 +48,7 @@ def _base(view: ImageView) -> int:
 
 def _check(draft: Draft) -> None:
     symbol = draft.target("symbol")
-    allocated = draft.view.allocated
-    inside = (symbol >= allocated.start_va.min()) & (symbol <= allocated.end_va.max())
-    draft.require(inside, "lies outside of the image", symbol)
+    draft.require_symbol("symbol")
     ascending = np.ones(len(symbol), dtype=np.bool_)
     ascending[1:] = symbol[1:] >= symbol[:-1]
     draft.require(ascending, "lies below the one before it", symbol)
@@ -68,8 +66,8 @@ def _check_names(draft: Draft) -> None:
     if offsets is None or markers_va - names_va - offsets[-1] >= MARKER_STEP:
         raise draft.refusal(f"there are not {len(draft)} names")
     expected = offsets[:-1:MARKER_STEP]
-    markers = image.words(markers_va, markers_va + 4 * len(expected))
-    if markers.tolist() != expected:
+    markers = image.read(markers_va, 4 * len(expected))
+    if markers != np.array(expected, "<u4").tobytes():
         raise draft.refusal("kallsyms_markers do not fit the names")
 
 

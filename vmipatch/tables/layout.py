@@ -67,19 +67,28 @@ class Draft:
         value = "" if shown is None else f" ({int(shown[index]):#x})"
         raise self.refusal(f"entry {index} {reason}{value}", index)
 
-    def require_code(self, field: str, length: int = 1) -> None:
-        """Each entry's `field` must point at `length` bytes of one executable section."""
+    def require_code(self, field: str, length: int = 1, present: Mask | None = None) -> None:
+        """Each `field` (where `present`) must point at `length` bytes of an executable section."""
         target = self.target(field)
         there = self.view.code.hold(target, length)
+        if present is not None:
+            there |= ~present
         self.require(there, f"has its {field} address outside of the code", target)
 
     def require_data(self, field: str, present: Mask | None = None) -> None:
-        """Each entry's `field` must point into memory that the image occupies."""
+        """Each `field` (where `present`) must point into memory that the image occupies."""
         target = self.target(field)
         there = self.view.allocated.hold(target)
         if present is not None:
             there |= ~present
         self.require(there, f"has its {field} address outside of the image", target)
+
+    def require_symbol(self, field: str) -> None:
+        """Each entry's `field` must lie between the image's first and last address, included."""
+        target = self.target(field)
+        memory = self.view.allocated
+        inside = (target >= memory.start_va.min()) & (target <= memory.end_va.max())
+        self.require(inside, f"has its {field} address outside of the image", target)
 
     def refusal(self, reason: str, index: int = 0) -> MalformedTable:
         """The error that names table, address and reason."""
@@ -103,7 +112,7 @@ def places(va: U32, length: int | np.ndarray, role: Role = Role.INSTRUCTION) -> 
 
 
 def no_base(view: ImageView) -> int:
-    """The layout has no BASE_RELATIVE words."""
+    """The layout has no words that count from a base."""
     return 0
 
 
@@ -177,7 +186,7 @@ def origin(words: np.ndarray, base_va: int) -> U32:
     form = words["form"]
     result = np.where(form == Form.ABSOLUTE, 0, words["va"]).astype(np.uint32)
     result[form == Form.BRANCH] += np.uint32(4)
-    result[form == Form.BASE_RELATIVE] = base_va
+    result[(form == Form.BASE_RELATIVE) | (form == Form.PHYSICAL)] = base_va
     return result
 
 

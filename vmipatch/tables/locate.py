@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vmipatch.errors import MalformedTable
-from vmipatch.image.elf import ElfImage
+from vmipatch.tables.source import ImageSource
 
 
 class Range(NamedTuple):
@@ -17,14 +17,14 @@ class Range(NamedTuple):
     end_va: int
 
 
-Locator = Callable[[ElfImage], Range | None]
+Locator = Callable[[ImageSource], Range | None]
 """Finds a table; None if this kernel has none, or an empty one."""
 
 
 def between(start: str, stop: str) -> Locator:
     """The range between two symbols of the linker script."""
 
-    def locate(image: ElfImage) -> Range | None:
+    def locate(image: ImageSource) -> Range | None:
         start_va, end_va = image.symbols.address(start), image.symbols.address(stop)
         if start_va is None or end_va is None or start_va == end_va:
             return None
@@ -41,7 +41,7 @@ def between(start: str, stop: str) -> Locator:
 def section(name: str) -> Locator:
     """A whole section."""
 
-    def locate(image: ElfImage) -> Range | None:
+    def locate(image: ImageSource) -> Range | None:
         found = image.section_by_name.get(name)
         if found is None or not (found.is_alloc and found.has_bytes and found.size):
             return None
@@ -53,7 +53,7 @@ def section(name: str) -> Locator:
 def symbol(name: str) -> Locator:
     """The extent of one symbol that has a size."""
 
-    def locate(image: ElfImage) -> Range | None:
+    def locate(image: ImageSource) -> Range | None:
         found = image.symbols.by_name.get(name)
         if found is None or not found.size:
             return None
@@ -68,13 +68,13 @@ def symbol(name: str) -> Locator:
 def first_of(*locators: Locator) -> Locator:
     """The answer of the first locator that has one: symbols are more exact than sections."""
 
-    def locate(image: ElfImage) -> Range | None:
+    def locate(image: ImageSource) -> Range | None:
         return next((found for each in locators if (found := each(image))), None)
 
     return locate
 
 
-def _contradiction(image: ElfImage, message: str) -> MalformedTable:
+def _contradiction(image: ImageSource, message: str) -> MalformedTable:
     return MalformedTable(
         message, file=image.name, hint="the symbol table and the sections contradict each other"
     )

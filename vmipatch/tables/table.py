@@ -57,7 +57,9 @@ class Form(enum.IntEnum):
     BRANCH = 2
     """s32, the address minus that of the byte behind the word (rel32 of a jmp or call)."""
     BASE_RELATIVE = 3
-    """u32, the address minus `Table.base_va`."""
+    """u32, the address minus `Table.base_va`, which moves as other addresses do."""
+    PHYSICAL = 4
+    """u32, the address minus `Table.base_va`, the constant between linked and physical."""
 
 
 class Role(enum.IntEnum):
@@ -118,7 +120,7 @@ class Table:
     the kernel's business (alternatives have two for each entry: original, replacement)."""
     order: Order = Order.KEPT
     base_va: int = 0
-    """What BASE_RELATIVE words count from."""
+    """What BASE_RELATIVE and PHYSICAL words count from."""
     in_code: bool = False
     """The table lies in an executable section: it moves as the code around it does."""
 

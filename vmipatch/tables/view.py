@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vmipatch.image.elf import ElfImage
-from vmipatch.image.types import Section
+from vmipatch.tables.source import ImageSource, SectionSource
 from vmipatch.tables.table import U32, Mask
 
 
@@ -23,7 +22,7 @@ class Extents:
     off: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, sections: Sequence[Section]) -> Extents:
+    def of(cls, sections: Sequence[SectionSource]) -> Extents:
         """The ranges of `sections`; empty ones are left out."""
         rows = sorted((s.va, s.end_va, s.off) for s in sections if s.size)
         columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
@@ -49,7 +48,7 @@ class Extents:
 class ImageView:
     """An image, prepared for questions about whole arrays of addresses."""
 
-    image: ElfImage
+    image: ImageSource
     code: Extents
     """Executable sections."""
     stored: Extents
@@ -59,7 +58,7 @@ class ImageView:
     octet: npt.NDArray[np.uint8]
 
     @classmethod
-    def of(cls, image: ElfImage) -> ImageView:
+    def of(cls, image: ImageSource) -> ImageView:
         """Prepare `image`; costs nothing to speak of."""
         allocated = image.allocated_sections
         return cls(

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""_kprobe_blacklist: which functions must not be probed.
+
+include/asm-generic/kprobes.h: one pointer each, to the first instruction.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.locate import between
+from vmipatch.tables.table import Form, Role, TableName
+
+
+def _check(draft: Draft) -> None:
+    draft.require_code("function")
+
+
+KPROBE_BLACKLIST = TableKind(
+    TableName.KPROBE_BLACKLIST,
+    between("__start_kprobe_blacklist", "__stop_kprobe_blacklist"),
+    (
+        Layout(
+            "4 bytes: u32 function",
+            np.dtype([("function", "<u4")]),
+            (Field("function", Form.ABSOLUTE, Role.FUNCTION),),
+            _check,
+        ),
+    ),
+)

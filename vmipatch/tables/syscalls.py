@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""sys_call_table: which function serves which system call.
+
+arch/x86/entry/syscall_32.c: an array of pointers. Other arrays of functions and the compiler's
+switch tables have no bounds of their own: only relocations tell them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.locate import symbol
+from vmipatch.tables.table import Form, Role, TableName
+
+
+def _check(draft: Draft) -> None:
+    draft.require_code("function")
+
+
+SYSCALLS = TableKind(
+    TableName.SYSCALLS,
+    symbol("sys_call_table"),
+    (
+        Layout(
+            "4 bytes: u32 function",
+            np.dtype([("function", "<u4")]),
+            (Field("function", Form.ABSOLUTE, Role.FUNCTION),),
+            _check,
+        ),
+    ),
+)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""What does a decoder that the scan does not use see in these bytes (second decoder, capstone)?
+
+The scan decodes with iced-x86, the proof with this one, so that a defect of one library cannot
+hide a site. Known defects of capstone 5 are put right here, and nowhere else:
+
+- `ud1` (0f b9 /r) is given as two bytes, its ModRM as an instruction of its own;
+- `serialize` (0f 01 e8) is unknown;
+- far `ff /3` and `ff /5` carry the ids of near branches (they have no displacement, so that
+  the opcode decides here).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import capstone
+import capstone.x86_const as x86
+import numpy as np
+import numpy.typing as npt
+
+from vmipatch.errors import VmipatchError
+
+Octets = npt.NDArray[np.uint8]
+Addresses = npt.NDArray[np.int64]
+
+
+class Leaves(enum.IntEnum):
+    """How control leaves an instruction."""
+
+    NEXT = 0  # to the next one; indirect calls, interrupts and ud2 (a WARN) come back
+    CALL = 1  # direct call
+    JUMP = 2  # direct jump
+    CONDITION = 3  # jcc
+    LOOP = 4  # loop, loopcc, jecxz: displacements of one byte only
+    STOP = 5  # ret, iret, sysexit, indirect jump
+
+
+class Filler(enum.IntEnum):
+    """What assemblers put between code."""
+
+    CODE = 0
+    NOP = 1
+    INT3 = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The instructions of a range, in address order: parallel arrays.
+
+    `starts` (i64) and `lens` (i64) in bytes, `leaves` (u8, Leaves), `widths` (u8: bytes of the
+    displacement of a direct branch, 0 for all else), `fillers` (u8, Filler), `known` (bool:
+    False for a byte that is no instruction; it counts as one of length 1).
+    """
+
+    starts: Addresses
+    lens: Addresses
+    leaves: Octets
+    widths: Octets
+    fillers: Octets
+    known: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    starts: Addresses
+    lens: Addresses
+    ids: npt.NDArray[np.int64]
+
+
+_UNKNOWN, _SERIALIZE = 0, -1
+_SERIALIZE_CODE = b"\x0f\x01\xe8"
+_WINDOW = 1 << 16
+_LONGEST = 15
+_INSN = np.dtype(
+    {
+        "names": ["id", "address", "size"],
+        "formats": ["<u4", "<u8", "<u2"],
+        "offsets": [getattr(capstone._cs_insn, n).offset for n in ("id", "address", "size")],
+        "itemsize": ctypes.sizeof(capstone._cs_insn),
+    }
+)
+
+
+def decode_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Decoded:
+    """Decode `code`, linked at `va`, from end to end.
+
+    An instruction is known to begin at each address of `splits`: decoding starts anew there.
+    """
+    edges = sorted({va, va + len(code), *(s for s in splits if va < s < va + len(code))})
+    pieces = [
+        piece
+        for start, end in pairwise(edges)
+        for piece in _pieces(code[start - va : end - va], start)
+    ]
+    if not pieces:
+        pieces = [_Piece(*(np.zeros(0, np.int64) for _ in range(3)))]
+    starts = np.concatenate([p.starts for p in pieces])
+    lens = np.concatenate([p.lens for p in pieces])
+    ids = np.concatenate([p.ids for p in pieces])
+    return _described(np.frombuffer(code + bytes(_LONGEST), np.uint8), va, starts, lens, ids)
+
+
+def instruction_len(code: bytes) -> int:
+    """Length of the instruction that `code` begins with, 0 if it is none."""
+    decoded = decode_second(code[:_LONGEST], 0)
+    return int(decoded.lens[0]) if len(decoded) and decoded.known[0] else 0
+
+
+@cache
+def _engine() -> capstone.Cs:
+    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+
+
+def _pieces(code: bytes, va: int) -> Iterator[_Piece]:
+    """Decode one run without splits, window by window; put right what capstone does not know."""
+    done = 0
+    while done < len(code):
+        window = code[done : done + _WINDOW]
+        is_last = done + len(window) == len(code)
+        piece = _bulk(window, va + done)
+        broken = np.flatnonzero(piece.ids == x86.X86_INS_UD1)
+        keep = int(broken[0]) if len(broken) else len(piece.ids)
+        if not len(broken) and not is_last:
+            # The last instruction of a window may be cut: the next window begins with it.
+            fits = piece.starts + piece.lens - (va + done) <= len(window) - _LONGEST
+            keep = min(keep, int(fits.sum())) or keep
+        if keep:
+            kept = _Piece(piece.starts[:keep], piece.lens[:keep], piece.ids[:keep])
+            yield kept
+            done = int(kept.starts[-1] + kept.lens[-1]) - va
+            if not len(broken) and not is_last:
+                continue
+        if done < len(code):
+            length, code_id = _by_hand(code[done : done + _LONGEST])
+            yield _Piece(np.array([va + done]), np.array([length]), np.array([code_id]))
+            done += length
+
+
+def _bulk(code: bytes, va: int) -> _Piece:
+    """What capstone itself finds, up to the first byte that it does not know."""
+    found = ctypes.POINTER(capstone._cs_insn)()
+    text = ctypes.cast(ctypes.c_char_p(code), ctypes.POINTER(ctypes.c_char))
+    count = capstone._cs.cs_disasm(_engine().csh, text, len(code), va, 0, ctypes.byref(found))
+    if not count:
+        return _Piece(*(np.zeros(0, np.int64) for _ in range(3)))
+    raw = (ctypes.c_char * (count * _INSN.itemsize)).from_address(ctypes.addressof(found.contents))
+    rows = np.frombuffer(raw, dtype=_INSN)
+    piece = _Piece(*(rows[n].astype(np.int64) for n in ("address", "size", "id")))
+    capstone._cs.cs_free(found, count)
+    return piece
+
+
+def _by_hand(code: bytes) -> tuple[int, int]:
+    """Length and id of an instruction that capstone gets wrong or does not know."""
+    if code[:3] == _SERIALIZE_CODE:
+        return 3, _SERIALIZE
+    at = next((i for i, byte in enumerate(code) if byte not in _LEGACY), len(code))
+    if code[at : at + 2] == b"\x0f\xb9" and len(code) > at + 2:
+        # 0f af (imul r32, r/m32) has the same operands, and capstone knows it.
+        twin = _bulk(code[:at] + b"\x0f\xaf" + code[at + 2 :], 0)
+        if len(twin.lens):
+            return int(twin.lens[0]), int(x86.X86_INS_UD1)
+    return 1, _UNKNOWN
+
+
+_LEGACY = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_LEGACY_OCTETS = np.array(sorted(_LEGACY), np.uint8)
+_SEGMENT_OCTETS = np.frombuffer(b"\x26\x2e\x36\x3e", np.uint8)
+_OPERAND_SIZE = 0x66
+
+
+def _described(
+    octets: Octets, va: int, starts: Addresses, lens: Addresses, ids: npt.NDArray[np.int64]
+) -> Decoded:
+    """Add what an id and the bytes of each instruction say."""
+    if len(starts) and (np.any(starts[1:] != (starts + lens)[:-1]) or starts[0] != va):
+        raise VmipatchError("the second decoder lost its place", hint="this is a bug of vmipatch")
+    offs = starts - va
+    leaves = _leaves(ids)
+    widths = np.zeros(len(ids), np.uint8)
+    branches = np.flatnonzero(leaves)
+    opcode_at = offs[branches].copy()
+    halved = np.zeros(len(branches), np.bool_)
+    for _ in range(4):
+        halved |= octets[opcode_at] == _OPERAND_SIZE
+        opcode_at += np.isin(octets[opcode_at], _LEGACY_OCTETS)
+    opcode, second = octets[opcode_at], octets[opcode_at + 1]
+    short = (opcode & 0xF0 == 0x70) | (opcode == 0xEB) | (opcode & 0xFC == 0xE0)
+    near = (opcode & 0xFE == 0xE8) | ((opcode == 0x0F) & (second & 0xF0 == 0x80))
+    widths[branches] = np.where(short, 1, np.where(near, np.where(halved, 2, 4), 0))
+    # Branches through a register or memory, and far ones.
+    leaves[(widths == 0) & (leaves == Leaves.CALL)] = Leaves.NEXT
+    leaves[(widths == 0) & (leaves == Leaves.JUMP)] = Leaves.STOP
+    known = ids != _UNKNOWN
+    return Decoded(starts, lens, leaves, widths, _fillers(octets, offs, lens, ids), known)
+
+
+def _leaves(ids: npt.NDArray[np.int64]) -> Octets:
+    table = np.zeros(int(x86.X86_INS_ENDING) + 1, np.uint8)
+    for name, value in vars(x86).items():
+        if name.startswith("X86_INS_J") and isinstance(value, int):
+            table[value] = Leaves.CONDITION
+    table[x86.X86_INS_CALL] = Leaves.CALL
+    table[[x86.X86_INS_JMP, x86.X86_INS_LJMP]] = Leaves.JUMP
+    loops = ("LOOP", "LOOPE", "LOOPNE", "JCXZ", "JECXZ")
+    table[[getattr(x86, f"X86_INS_{name}") for name in loops]] = Leaves.LOOP
+    stops = ("RET", "RETF", "IRET", "IRETD", "SYSEXIT", "SYSRET", "RSM")
+    table[[getattr(x86, f"X86_INS_{name}") for name in stops]] = Leaves.STOP
+    return table[np.maximum(ids, 0)]
+
+
+def _fillers(
+    octets: Octets, offs: Addresses, lens: Addresses, ids: npt.NDArray[np.int64]
+) -> Octets:
+    """Nops as gas and the kernel write them, and int3."""
+    result = np.zeros(len(ids), np.uint8)
+    result[ids == x86.X86_INS_NOP] = Filler.NOP
+    result[ids == x86.X86_INS_INT3] = Filler.INT3
+    same = _moves_to_itself(octets, offs, ids) | _loads_its_base(octets, offs, lens, ids)
+    result[same] = Filler.NOP
+    return result
+
+
+def _moves_to_itself(
+    octets: Octets, offs: Addresses, ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """`mov esi, esi` and kin: 89 or 8b with the same register twice."""
+    opcode, modrm = octets[offs], octets[offs + 1]
+    result: npt.NDArray[np.bool_] = (
+        (ids == x86.X86_INS_MOV)
+        & (opcode & 0xFD == 0x89)
+        & (modrm >> 6 == 3)
+        & (modrm & 7 == (modrm >> 3) & 7)
+    )
+    return result
+
+
+def _loads_its_base(
+    octets: Octets, offs: Addresses, lens: Addresses, ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """`lea esi, [esi + 0]` and kin, with or without SIB and segment prefixes."""
+    result = np.zeros(len(ids), np.bool_)
+    which = np.flatnonzero(ids == x86.X86_INS_LEA)
+    at = offs[which].copy()
+    for _ in range(4):
+        at += np.isin(octets[at], _SEGMENT_OCTETS)
+    modrm, sib = octets[at + 1], octets[at + 2]
+    reg, has_sib = (modrm >> 3) & 7, modrm & 7 == 4
+    base = np.where(has_sib, sib & 7, modrm & 7)
+    no_index = ~has_sib | ((sib >> 3) & 7 == 4)
+    disp_len = offs[which] + lens[which] - (at + 2 + has_sib)
+    zero = np.ones(len(which), np.bool_)
+    for back in range(1, 5):
+        zero &= (disp_len < back) | (octets[offs[which] + lens[which] - back] == 0)
+    plain = (octets[at] == 0x8D) & ((modrm >> 6 != 0) | (base != 5))
+    result[which] = plain & (reg == base) & no_index & zero
+    return result

@@ -60,7 +60,7 @@ def _branches(view: ImageView, replacement: np.ndarray) -> np.ndarray:
     words["va"], words["form"], words["role"] = va + 1, Form.BRANCH, Role.TARGET
     words["target_va"] = view.words_at(va + np.uint32(1)) + origin(words, 0)
     is_own = words["target_va"] - va < replacement["len"]
-    words = words[is_branch & ~is_own]
+    words = np.ascontiguousarray(words[is_branch & ~is_own])
     there = view.code.hold(np.ascontiguousarray(words["target_va"]))
     if not there.all():
         wrong = words[np.argmin(there)]

@@ -19,6 +19,8 @@ from vmipatch.tables.view import ImageView
 
 MARKER_STEP = 256
 """kallsyms_markers has the offset of every 256th name."""
+MAX_PADDING = 8
+"""The parts of kallsyms are aligned to 4, by some kernels to 8."""
 
 
 def _word(image: ImageSource, name: str) -> int | None:
@@ -62,8 +64,9 @@ def _check_names(draft: Draft) -> None:
     markers_va = image.symbols.address("kallsyms_markers")
     if names_va is None or markers_va is None or not names_va < markers_va:
         raise draft.refusal("its names are missing")
-    offsets = name_offsets(image.read(names_va, markers_va - names_va), len(draft))
-    if offsets is None or markers_va - names_va - offsets[-1] >= MARKER_STEP:
+    names = image.read(names_va, markers_va - names_va)
+    offsets = name_offsets(names, len(draft))
+    if offsets is None or len(names) - offsets[-1] >= MAX_PADDING or any(names[offsets[-1] :]):
         raise draft.refusal(f"there are not {len(draft)} names")
     expected = offsets[:-1:MARKER_STEP]
     markers = image.read(markers_va, 4 * len(expected))
@@ -72,7 +75,8 @@ def _check_names(draft: Draft) -> None:
 
 
 def name_offsets(names: bytes, count: int) -> list[int] | None:
-    """Where each compressed name begins, and where the last ends; None if they overrun.
+    """Where each compressed name begins, and where the last ends; None if they overrun or one
+    is empty.
 
     A name is its length in one byte, or in two of 7 bits with the top bit of the first set,
     and that many tokens.
@@ -83,6 +87,8 @@ def name_offsets(names: bytes, count: int) -> list[int] | None:
         if at + 1 >= end:
             return None
         length = names[at]
+        if not length:
+            return None
         if length & 0x80:
             length = (length & 0x7F) | names[at + 1] << 7
             at += 1

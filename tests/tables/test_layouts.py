@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Is a layout recognised by validation alone, and a table found by what names it?"""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.tables import samples_code
+from tests.tables.scene import (
+    DATA_VA,
+    OUTSIDE,
+    RODATA_VA,
+    TABLE_VA,
+    TEXT_VA,
+    Scene,
+    relatives,
+    word,
+)
+from vmipatch.errors import MalformedTable
+from vmipatch.tables.find import find_all
+from vmipatch.tables.table import Form, Role, Table, TableName
+
+
+def table_of(scene: Scene, name: TableName) -> Table:
+    table = find_all(scene.image()).get(name)
+    assert table is not None
+    return table
+
+
+def test_a_kernel_without_tables_has_none() -> None:
+    assert len(find_all(Scene().image())) == 0
+    assert len(find_all(Scene().image()).places(TableName.JUMP_TABLE)) == 0
+
+
+def test_an_empty_range_is_no_table() -> None:
+    scene = Scene()
+    scene.builder.symbol("__start___jump_table", RODATA_VA)
+    scene.builder.symbol("__stop___jump_table", RODATA_VA)
+    assert find_all(scene.image()).get(TableName.JUMP_TABLE) is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "form", "data"),
+    [
+        ("8 bytes: s32", Form.RELATIVE, relatives(TEXT_VA + 1, TEXT_VA + 2)),
+        ("8 bytes: u32", Form.ABSOLUTE, word(TEXT_VA + 1) + word(TEXT_VA + 2)),
+    ],
+)
+def test_older_exception_tables_are_told_apart(layout: str, form: Form, data: bytes) -> None:
+    scene = Scene()
+    scene.table("__ex_table", data)
+    table = table_of(scene, TableName.EX_TABLE)
+    assert table.layout.startswith(layout)
+    assert set(table.words["form"].tolist()) == {form}
+    assert table.words["target_va"].tolist() == [TEXT_VA + 1, TEXT_VA + 2]
+
+
+def test_initcalls_may_be_pointers() -> None:
+    scene = Scene()
+    scene.table(".init.data", word(TEXT_VA + 8), "__initcall_start", "__initcall_end")
+    table = table_of(scene, TableName.INITCALLS)
+    assert table.layout == "4 bytes: u32 function"
+    assert table.words["target_va"].tolist() == [TEXT_VA + 8]
+
+
+def test_jump_labels_may_be_pointers() -> None:
+    scene = Scene()
+    code_va = scene.jump(0x10, TEXT_VA + 0x40)
+    row = word(code_va) + word(TEXT_VA + 0x40) + word(DATA_VA + 1)
+    scene.table("__jump_table", row, "__start___jump_table", "__stop___jump_table")
+    assert table_of(scene, TableName.JUMP_TABLE).words["form"].tolist() == [Form.ABSOLUTE] * 3
+
+
+def test_bugs_may_lack_file_and_line() -> None:
+    scene = Scene()
+    bug_va = scene.put(0x10, "0f0b")
+    scene.table("__bug_table", struct.pack("<IHH", bug_va, 1, 0))
+    table = table_of(scene, TableName.BUG_TABLE)
+    assert table.layout.startswith("8 bytes")
+    assert table.words["target_va"].tolist() == [bug_va]
+
+
+def test_exports_may_lack_namespaces_and_be_pointers() -> None:
+    scene = Scene()
+    scene.builder.section("strings", RODATA_VA, b"first\0")
+    scene.table("__ksymtab", word(TEXT_VA + 8) + word(RODATA_VA))
+    assert table_of(scene, TableName.KSYMTAB).layout == "8 bytes: u32 value, u32 name"
+
+
+def test_kallsyms_may_hold_addresses() -> None:
+    scene = Scene()
+    blob = word(TEXT_VA) + word(TEXT_VA + 4) + word(2) + b"\x01a\x01b" + word(0)
+    parts = ("addresses", 0), ("num_syms", 8), ("names", 12), ("markers", 16)
+    for name, at in parts:
+        scene.builder.symbol(f"kallsyms_{name}", TABLE_VA + at)
+    scene.table(".rodata", blob)
+    table = table_of(scene, TableName.KALLSYMS)
+    assert table.words["form"].tolist() == [Form.ABSOLUTE] * 2
+    assert table.words["target_va"].tolist() == [TEXT_VA, TEXT_VA + 4]
+
+
+def test_exception_table_of_a_kernel_that_sorts_at_boot_may_have_any_order() -> None:
+    scene = Scene()
+    data = b"".join(
+        relatives(TEXT_VA + at, TEXT_VA, at_va=TABLE_VA + 12 * i) + word(1)
+        for i, at in enumerate((0x20, 0x10))
+    )
+    scene.table("__ex_table", data)
+    scene.builder.section("sort_flag", RODATA_VA, word(1))
+    scene.builder.symbol("main_extable_sort_needed", RODATA_VA)
+    assert len(table_of(scene, TableName.EX_TABLE)) == 2
+
+
+def test_sizes_must_divide() -> None:
+    scene = Scene()
+    scene.table("__bug_table", bytes(13))
+    with pytest.raises(MalformedTable, match="13 bytes are no multiple of the entry's 12"):
+        find_all(scene.image())
+
+
+def test_boundary_symbols_must_not_contradict_sections() -> None:
+    scene = Scene()
+    section = scene.table(".init.data", word(OUTSIDE))
+    scene.builder.symbol("__initcall_start", section.end_va - 2)
+    scene.builder.symbol("__initcall_end", section.va)
+    with pytest.raises(MalformedTable, match="do not enclose bytes"):
+        find_all(scene.image())
+    scene = Scene()
+    section = scene.table(".init.data", word(OUTSIDE))
+    scene.builder.symbol("__initcall_start", section.va)
+    scene.builder.symbol("__initcall_end", section.end_va + 64)
+    with pytest.raises(MalformedTable, match=r"lies behind the end of \.init\.data"):
+        find_all(scene.image())
+
+
+def test_places_are_asked_for_by_role() -> None:
+    tables = find_all(samples_code.alternatives().image)
+    originals = tables.places(TableName.ALTERNATIVES)
+    replacements = tables.places(TableName.ALTERNATIVES, Role.REPLACEMENT)
+    assert originals["len"].tolist() == [6, 2]
+    assert replacements["len"].tolist() == [3, 0]
+
+
+def test_an_error_names_file_and_address() -> None:
+    sample = samples_code.bug_table()
+    with pytest.raises(MalformedTable) as refusal:
+        find_all(sample.damages[1].of(sample.image))
+    assert str(refusal.value).startswith(f"sample: {TABLE_VA + 12:#x}: __bug_table: entry 1 ")

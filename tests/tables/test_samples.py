@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Each table, in a small image: is it read as built, refused when damaged, emitted as it was."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tables import samples_code, samples_names
+from tests.tables.scene import DATA_VA, TABLE_VA, TEXT_LEN, TEXT_VA, Damage, Sample
+from vmipatch.errors import MalformedTable
+from vmipatch.image.elf import ElfImage
+from vmipatch.tables.emit import emit, store
+from vmipatch.tables.find import KINDS, find_all
+from vmipatch.tables.table import U32, Form, Table, TableName, stay
+
+SAMPLES = [make() for make in (*samples_code.SAMPLES, *samples_names.SAMPLES)]
+each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=str)
+
+
+def found(sample: Sample) -> Table:
+    table = find_all(sample.image).get(sample.name)
+    assert table is not None
+    return table
+
+
+def written(image: ElfImage, table: Table, move: Callable[[U32], U32]) -> ElfImage:
+    """The image with what the table emits under `move` stored in place."""
+    emission = emit(table, move)
+    data = bytearray(image.data)
+    store(data, np.array([image.offset_of(va) for va in emission.va.tolist()], int), emission.value)
+    return ElfImage.parse(bytes(data), image.name)
+
+
+def test_every_known_table_has_a_sample() -> None:
+    assert {sample.name for sample in SAMPLES} == set(TableName)
+    assert [kind.name for kind in KINDS if kind.name not in TableName] == []
+    assert {kind.name for kind in KINDS} == set(TableName)
+
+
+@each_sample
+def test_words_and_places_are_those_that_were_built(sample: Sample) -> None:
+    table = found(sample)
+    words = dict(zip(table.words["va"].tolist(), table.words["target_va"].tolist(), strict=True))
+    places = list(zip(table.places["va"].tolist(), table.places["len"].tolist(), strict=True))
+    assert words == sample.targets
+    assert places == sample.places
+
+
+@each_sample
+def test_nothing_changes_when_nothing_moves(sample: Sample) -> None:
+    assert written(sample.image, found(sample), stay).data == sample.image.data
+
+
+@pytest.mark.parametrize(
+    ("sample", "damage"),
+    [
+        pytest.param(sample, damage, id=f"{sample}-{damage.reason}-{index}")
+        for sample in SAMPLES
+        for index, damage in enumerate(sample.damages)
+    ],
+)
+def test_damage_is_refused_by_table_entry_and_reason(sample: Sample, damage: Damage) -> None:
+    with pytest.raises(MalformedTable) as refusal:
+        find_all(damage.of(sample.image))
+    assert damage.reason in refusal.value.message
+    assert refusal.value.file == "sample"
+    assert refusal.value.place is not None
+
+
+def decoded(form: Form, stored: int, va: int, base_va: int) -> int:
+    """The address in a stored word, by the formulas of the manuals."""
+    origin = {
+        Form.ABSOLUTE: 0,
+        Form.RELATIVE: va,
+        Form.BRANCH: va + 4,
+        Form.BASE_RELATIVE: base_va,
+        Form.PHYSICAL: base_va,
+    }
+    return (stored + origin[form]) & 0xFFFFFFFF
+
+
+@each_sample
+@given(gaps=st.lists(st.tuples(st.integers(0, TEXT_LEN), st.integers(1, 64)), max_size=8))
+def test_targets_follow_any_growth_of_the_code(sample: Sample, gaps: list[tuple[int, int]]) -> None:
+    """Code behind each of `gaps` moves up; what lies behind .text moves by a page."""
+
+    def new(va: int) -> int:
+        if not TEXT_VA <= va < TEXT_VA + TEXT_LEN:
+            return va + 0x1000 if va >= TABLE_VA else va
+        return va + sum(size for at, size in gaps if at <= va - TEXT_VA)
+
+    def move(vas: U32) -> U32:
+        return np.array([new(va) for va in vas.tolist()], np.uint32)
+
+    table = found(sample)
+    emission = emit(table, move, move)
+    values = dict(zip(emission.va.tolist(), emission.value.tolist(), strict=True))
+    assert not emission.reordered
+    base_va = table.base_va
+    for word in table.words:
+        form = Form(int(word["form"]))
+        base = new(base_va) if form is Form.BASE_RELATIVE else base_va
+        va = new(int(word["va"]))
+        address = decoded(form, values[va], va, base)
+        assert address == new(sample.targets[int(word["va"])]) + int(word["flags"])
+
+
+def test_branches_of_trampolines_follow_place_and_target() -> None:
+    sample = samples_code.static_calls()
+    emission = emit(found(sample), lambda va: va + np.uint32(0x30), lambda va: va + np.uint32(7))
+    ((va, target),) = sample.targets.items()
+    assert emission.va.tolist() == [va + 7]
+    assert emission.value.tolist() == [(target + 0x30 - (va + 7 + 4)) & 0xFFFFFFFF]
+
+
+def test_flags_of_keys_are_kept() -> None:
+    sample = samples_code.jump_table()
+    table = found(sample)
+    image = written(sample.image, table, lambda va: np.where(va >= DATA_VA, va + 0x20, va))
+    key = struct.unpack("<i", image.read(TABLE_VA + 8, 4))[0]
+    assert TABLE_VA + 8 + key == DATA_VA + 8 + 0x20 + 1
+
+
+def test_code_words_leave_out_data_and_named_addresses() -> None:
+    bugs = found(samples_code.bug_table())
+    assert bugs.code_words["va"].tolist() == [TABLE_VA, TABLE_VA + 12]
+    assert not len(found(samples_names.kallsyms()).code_words)

@@ -11,7 +11,7 @@ import enum
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import iced_x86
 import numpy as np
@@ -93,12 +93,15 @@ class InstructionStream:
     def shapes(self) -> np.ndarray:
         """Shape of every instruction (u8): code, nop or int3."""
         result = np.zeros(len(self), dtype=np.uint8)
+        octets = np.frombuffer(self.code, dtype=np.uint8)
+        last = octets[self.starts.astype(np.int64) - self.va + self.lens - 1]
         for code in np.unique(self.codes).tolist():
             name = _CODE_NAMES.get(code, "")
             if name == "INT3":
                 result[self.codes == code] = Shape.INT3
-            elif name.startswith(("NOP", "LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")):
-                for index in np.flatnonzero(self.codes == code).tolist():
+            elif name.startswith(_NOP_CODES):
+                likely = (self.codes == code) & (np.isin(last, _NOP_ENDS) | (name[:3] == "NOP"))
+                for index in np.flatnonzero(likely).tolist():
                     if is_nop(self.bytes_at(index)):
                         result[index] = Shape.NOP
         return result
@@ -153,6 +156,9 @@ class InstructionStream:
         return flows, sensitive
 
 
+_NOP_CODES = ("NOP", "LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")
+_NOP_ENDS = np.array([0x00, *range(0xC0, 0x100, 9)], dtype=np.uint8)
+"""Last bytes of a lea with displacement 0 and of a mov from a register to itself."""
 _BY_OPERAND = frozenset(b"\x8c\x8e\x0f\x66\x26\x2e\x36\x3e\x64\x65")
 _CODE_NAMES: dict[int, str] = {
     value: name for name, value in vars(iced_x86.Code).items() if isinstance(value, int)
@@ -205,6 +211,7 @@ def _flow(code: bytes) -> Flow:
     return Flow.NEXT
 
 
+@lru_cache(maxsize=4096)
 def is_nop(code: bytes) -> bool:
     """Whether the instruction changes nothing and is one that assemblers pad with."""
     instruction = iced_x86.Decoder(32, code).decode()

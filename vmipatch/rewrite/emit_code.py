@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The bytes of a section of code under its new layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vmipatch.isa.decode import Flow, InstructionStream
+from vmipatch.rewrite.address_map import AddressMap
+from vmipatch.rewrite.body import Body, nops
+from vmipatch.rewrite.layout import Change
+from vmipatch.scan.site import Site
+
+INT3 = b"\xcc"
+NEAR_JUMP = b"\xe9"
+NEAR_CONDITION = 0x80
+"""Second opcode byte of `jo rel32`; the low four bits of a short jcc are added (Intel SDM, Jcc)."""
+
+
+def emit_code(
+    stream: InstructionStream,
+    changes: Sequence[Change],
+    bodies: Mapping[int, tuple[Site, Body]],
+    new: AddressMap,
+) -> bytes:
+    """The new bytes of `stream`: unchanged runs copied, changes filled in, branches led on.
+
+    `bodies` are the sites by address.
+    """
+    parts: list[bytes] = []
+    at = stream.va
+    for change in changes:
+        parts.append(stream.code[at - stream.va : change.va - stream.va])
+        parts.append(_replacement(stream, change, bodies.get(change.va)))
+        at = change.va + change.old_len
+    parts.append(stream.code[at - stream.va :])
+    code = bytearray(b"".join(parts))
+    _lead_branches(stream, {change.va for change in changes}, bodies, new, code)
+    return bytes(code)
+
+
+def _replacement(
+    stream: InstructionStream, change: Change, site: tuple[Site, Body] | None
+) -> bytes:
+    if site is not None:
+        return site[1].code
+    index = stream.index_of(change.va)
+    old = stream.bytes_at(index)
+    match Flow(int(stream.flows[index])):
+        case Flow.JUMP:
+            return NEAR_JUMP + bytes(4)
+        case Flow.CONDITION:
+            return bytes((0x0F, NEAR_CONDITION | old[-2] & 15)) + bytes(4)
+    return INT3 * change.new_len if old == INT3 else nops(change.new_len)
+
+
+def _lead_branches(
+    stream: InstructionStream,
+    changed: set[int],
+    bodies: Mapping[int, tuple[Site, Body]],
+    new: AddressMap,
+    code: bytearray,
+) -> None:
+    """Write the displacement of every direct branch."""
+    base = new.one(stream.va)
+    starts = stream.starts[stream.branches].astype(np.int64)
+    widths = stream.branch_widths.copy()
+    lens = stream.lens[stream.branches].astype(np.int64)
+    flows = stream.flows[stream.branches]
+    if changed:
+        widened = np.isin(starts, np.fromiter(changed, dtype=np.int64))
+        lens[widened] = np.where(flows[widened] == Flow.JUMP, 5, 6)
+        widths[widened] = 4
+    ends = new(starts) + lens
+    reach = new(stream.branch_targets) - ends
+    at = ends - base - widths
+    octets = np.frombuffer(code, dtype=np.uint8)
+    for shift in range(4):
+        wide = widths > shift
+        octets[at[wide] + shift] = (reach[wide] >> (8 * shift)) & 0xFF

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What a rewritten kernel says about itself: the JSON in its .vmi.manifest section."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite.body import Padding
+from vmipatch.rewrite.placement import Placement
+from vmipatch.scan.site import Disposition, Site
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSite:
+    """A sensitive instruction that was left as it was, at its new address."""
+
+    va: int
+    kind: str
+    disposition: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The claims that the static check holds the file against."""
+
+    version: int
+    input_sha256: str
+    mode: str
+    """`absorb`: nothing behind .text moved; `shift`: everything behind it moved by shift_len."""
+    shift_len: int
+    padding: str
+    sites: dict[str, int]
+    """Number of sites by disposition."""
+    native: tuple[NativeSite, ...]
+
+    def to_json(self) -> bytes:
+        """Sorted and compact, the same bytes for the same claims."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def manifest_of(
+    image: ElfImage, sites: Iterable[Site], placement: Placement, padding: Padding
+) -> Manifest:
+    """State what was done to `image`."""
+    every = list(sites)
+    left = (Disposition.NATIVE_TRAPPING, Disposition.NATIVE_UNPRIVILEGED)
+    return Manifest(
+        MANIFEST_VERSION,
+        hashlib.sha256(image.data).hexdigest(),
+        "shift" if placement.shift_len else "absorb",
+        placement.shift_len,
+        padding.value,
+        dict(sorted(Counter(site.disposition.value for site in every).items())),
+        tuple(
+            NativeSite(
+                placement.map.one(site.va), site.kind, site.disposition.value, site.reason.value
+            )
+            for site in every
+            if site.disposition in left
+        ),
+    )

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""Where everything goes: the new layout of code, and what it means for later sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section
+from vmipatch.isa.decode import Flow, InstructionStream
+from vmipatch.rewrite.address_map import AddressMap
+from vmipatch.rewrite.layout import Change, NoRoom, fit
+from vmipatch.rewrite.region import Region
+from vmipatch.scan.code import CodeMap
+from vmipatch.scan.site import Reason
+from vmipatch.scan.zones import Zones
+
+PAGE = 4096
+NEAR_JUMP_LEN, NEAR_CONDITION_LEN = 5, 6
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The new layout.
+
+    `changes` maps the section index of each region to its changes in address order. Code of .text
+    ends at `text_end_va`; from there to `room_end_va` there is room for what is added. All sections
+    behind .text move by `shift_len` bytes (0 in absorb mode).
+    """
+
+    map: AddressMap
+    changes: dict[int, tuple[Change, ...]]
+    trailing: dict[int, int]
+    """Section index and shift of executable sections right behind .init.text."""
+    text_end_va: int
+    room_end_va: int
+    shift_len: int
+
+
+def place(
+    code_map: CodeMap, zones: Zones, text: Region, init: Region | None, room_len: int
+) -> Placement:
+    """Lay out .text, with `room_len` bytes left behind it, and .init.text.
+
+    Branches that no longer reach become near, until nothing changes.
+    Raises NoRoom if .init.text overflows, InputNotUnderstood for a branch that cannot be widened.
+    """
+    planner = _Planner(code_map.image, text, init, room_len)
+    while True:
+        placement = planner.layout()
+        far = [
+            change
+            for _, stream in code_map
+            for change in _out_of_reach(stream, placement.map, planner.widened, zones)
+        ]
+        if not far:
+            return placement
+        planner.widened.update((change.va, change) for change in far)
+
+
+class _Planner:
+    """What stays the same over the rounds, and the branches widened so far."""
+
+    def __init__(
+        self, image: ElfImage, text: Region, init: Region | None, room_len: int
+    ) -> None:
+        self.image, self.text, self.init, self.room_len = image, text, init, room_len
+        self.widened: dict[int, Change] = {}
+        self._shift = 0
+
+    def layout(self) -> Placement:
+        """One round. A later round never shifts less than an earlier one."""
+        text = self.text.stream
+        section = _section_of(self.image, text)
+        page_end = -(-section.end_va // PAGE) * PAGE
+        while True:
+            room_end = page_end + self._shift
+            limit = room_end - section.end_va - self.room_len
+            try:
+                text_changes = fit(self.text.items(self._widened_in(text)), limit)
+                break
+            except NoRoom as error:
+                unit = self._shift_unit(section)
+                self._shift += -(-error.missing // unit) * unit
+        pieces, drift = _pieces(text.va, 0, text_changes)
+        pieces.append((section.end_va, self._shift))
+        init_changes, trailing, init_pieces = self._layout_init()
+        changes = {section.index: tuple(text_changes), **init_changes}
+        return Placement(
+            AddressMap.of(pieces + init_pieces),
+            changes,
+            trailing,
+            section.end_va + drift,
+            room_end,
+            self._shift,
+        )
+
+    def _layout_init(
+        self,
+    ) -> tuple[dict[int, tuple[Change, ...]], dict[int, int], list[tuple[int, int]]]:
+        if self.init is None:
+            return {}, {}, []
+        stream = self.init.stream
+        section = _section_of(self.image, stream)
+        behind, fixed_va = _sections_behind(self.image, section)
+        end_va = behind[-1].end_va if behind else section.end_va
+        align = max((s.align for s in behind), default=1)
+        slack = (fixed_va - end_va) // align * align
+        changes = fit(self.init.items(self._widened_in(stream)), slack)
+        pieces, drift = _pieces(stream.va, self._shift, changes)
+        tail = -(-max(drift, 0) // align) * align
+        pieces += [(section.end_va, self._shift + tail), (end_va, self._shift)]
+        trailing = {s.index: tail for s in behind}
+        return {section.index: tuple(changes)}, trailing, pieces
+
+    def _widened_in(self, stream: InstructionStream) -> dict[int, Change]:
+        return {va: c for va, c in self.widened.items() if stream.va <= va < stream.end_va}
+
+    def _shift_unit(self, text: Section) -> int:
+        """Whole pages that keep the alignment of every later section and segment."""
+        aligns = [s.align for s in self.image.allocated_sections if s.va >= text.end_va]
+        aligns += [segment.align for segment in self.image.loads]
+        return max(PAGE, *aligns)
+
+
+def _pieces(
+    start_va: int, shift: int, changes: Sequence[Change]
+) -> tuple[list[tuple[int, int]], int]:
+    """Breakpoints of the address map for one region, and its drift at the end."""
+    drift = 0
+    pieces = [(start_va, shift)]
+    for change in changes:
+        drift += change.new_len - change.old_len
+        pieces.append((change.va + change.old_len, shift + drift))
+    return pieces, drift
+
+
+def _section_of(image: ElfImage, stream: InstructionStream) -> Section:
+    section = image.section_at(stream.va)
+    assert section is not None, "a stream is decoded from a section"
+    return section
+
+
+def _sections_behind(image: ElfImage, init: Section) -> tuple[list[Section], int]:
+    """Executable sections right behind .init.text, and where the first other one begins."""
+    behind: list[Section] = []
+    for section in image.allocated_sections:
+        if section.va < init.end_va or section.index == init.index:
+            continue
+        if not section.is_exec:
+            return behind, section.va
+        behind.append(section)
+    return behind, init.end_va
+
+
+def _out_of_reach(
+    stream: InstructionStream, new: AddressMap, widened: dict[int, Change], zones: Zones
+) -> list[Change]:
+    """Short branches whose displacement no longer fits into a byte."""
+    short = stream.branch_widths == 1
+    index = stream.branches[short]
+    starts = stream.starts[index].astype(np.int64)
+    lens = stream.lens[index].astype(np.int64)
+    reach = new(stream.branch_targets[short]) - (new(starts) + lens)
+    far = index[(reach < -128) | (reach > 127)].tolist()
+    return [
+        _widen(stream, i, zones) for i in far if int(stream.starts[i]) not in widened
+    ]
+
+
+def _widen(stream: InstructionStream, index: int, zones: Zones) -> Change:
+    va, old_len = int(stream.starts[index]), int(stream.lens[index])
+    flow = Flow(int(stream.flows[index]))
+    zone = zones.over(va, va + old_len)
+    if zone is not None and zone.reason is Reason.PATCHED:
+        zone = None  # a jump label: the kernel reads the length of its jump from the code
+    if flow is Flow.LOOP or zone is not None:
+        why = "loop and jecxz have no near form" if zone is None else zone.reason.value
+        raise InputNotUnderstood(
+            f"a short branch no longer reaches its target and cannot be widened: {why}",
+            place=f"{va:#x}",
+            hint="report this kernel: the layout has to move its target closer",
+        )
+    return Change(va, old_len, NEAR_JUMP_LEN if flow is Flow.JUMP else NEAR_CONDITION_LEN)

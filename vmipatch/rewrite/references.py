@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""What every word that refers to an address must hold once that address has moved.
+
+Branches are led by emit_code, tables by their own emitters; here are the words of the relocation
+sections. A word is worth symbol + addend, and which of the two moves is the question:
+
+- symbol of a section of code: the sum is an instruction, it moves as that instruction does;
+- function or label, sum inside it: likewise;
+- function or label, sum outside (`irq_entries_start - 0x100`): a biased base, it moves with the
+  symbol;
+- anything in other sections: moves with the section;
+- absolute symbols: stay, unless they lie in the image.
+
+A value below the page offset is a physical address; its virtual twin decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.errors import UnclassifiedReference
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32
+from vmipatch.image.symbols import SHN_ABS
+from vmipatch.rewrite.placement import Placement
+from vmipatch.scan.code import CodeMap
+from vmipatch.tables.emit import emit
+from vmipatch.tables.table import U32, TableName
+
+STT_SECTION = 3
+WORD_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """Words to write: their new addresses (i64) and values (u32), in parallel."""
+
+    va: np.ndarray
+    value: np.ndarray
+
+
+def lead_relocations(code_map: CodeMap, placement: Placement) -> Words:
+    """New places and values of all relocated words that are no branches.
+
+    Raises UnclassifiedReference for a word of which no rule says what it means.
+    """
+    entries = _without_branches(code_map)
+    places = entries["va"].astype(np.int64)
+    new_places = placement.map(places)
+    absolute = entries["kind"] == R_386_32
+    sums = entries["value"].astype(np.int64) + np.where(absolute, 0, places)
+    targets = _Targets(code_map, placement, entries, sums & WORD_MASK)
+    moved = targets.moved()
+    values = moved - np.where(absolute, 0, new_places)
+    return Words(new_places, (values & WORD_MASK).astype(np.uint32))
+
+
+def lead_tables(code_map: CodeMap, placement: Placement) -> Words:
+    """New places and values of the address words of all tables of the kernel."""
+
+    def move(vas: U32) -> U32:
+        return placement.map(vas).astype(np.uint32)
+
+    emissions = []
+    for table in code_map.tables:
+        emission = emit(table, move, move)
+        if not emission.in_order:
+            raise UnclassifiedReference(
+                f"the entries of {table.name.value} would change their order",
+                place=f"{table.start_va:#x}",
+                hint="report this kernel: a function was moved across another",
+            )
+        emissions.append(emission)
+    return Words(
+        np.concatenate([e.va.astype(np.int64) for e in emissions] or [np.zeros(0, np.int64)]),
+        np.concatenate([e.value for e in emissions] or [np.zeros(0, np.uint32)]),
+    )
+
+
+def _without_branches(code_map: CodeMap) -> np.ndarray:
+    """The relocations but those of branches, and but those whose symbol the kernel build spoilt.
+
+    The build sorts __mcount_loc after the link: there the words are right and the relocations
+    name other functions.
+    """
+    entries = code_map.relocations.entries
+    skip = [
+        stream.starts[index].astype(np.int64) + stream.lens[index] - 4
+        for stream in code_map.streams.values()
+        for index in (stream.branches[stream.branch_widths == 4],)
+    ]
+    spoilt = code_map.tables.get(TableName.MCOUNT)
+    if spoilt is not None:
+        skip.append(spoilt.words["va"].astype(np.int64))
+    return entries[~np.isin(entries["va"].astype(np.int64), np.concatenate(skip))]
+
+
+class _Targets:
+    """What the words refer to: symbol, sum, and where the sum moves."""
+
+    def __init__(
+        self, code_map: CodeMap, placement: Placement, entries: np.ndarray, sums: np.ndarray
+    ) -> None:
+        image = code_map.image
+        self._map = placement.map
+        self._image = image
+        self._entries = entries
+        symbols = image.symbols.entries[entries["symbol"]]
+        self._base = symbols["value"].astype(np.int64)
+        self._size = symbols["size"].astype(np.int64)
+        self._of_section = (symbols["info"] & 15) == STT_SECTION
+        self._in_code = np.isin(symbols["shndx"], list(placement.changes))
+        low, high = image_range(image)
+        outside = (symbols["shndx"] >= SHN_ABS) & ((self._base < low) | (self._base >= high))
+        self._absolute = outside
+        twin = sums + code_map.page_offset
+        physical = (sums < low) & (low <= twin) & (twin <= high)
+        self._bias = np.where(physical, code_map.page_offset, 0)
+        self._sums = sums + self._bias
+
+    def moved(self) -> np.ndarray:
+        """Where each sum leads in the new image (i64)."""
+        addend = self._sums - self._base
+        inside = (addend >= 0) & (addend <= self._size)
+        as_instruction = self._in_code & (self._of_section | inside)
+        self._reject(as_instruction & self._of_section)
+        with_symbol = self._map(self._base) + addend
+        result = np.where(as_instruction, self._map(self._sums), with_symbol)
+        return np.where(self._absolute, self._sums, result) - self._bias
+
+    def _reject(self, of_code_section: np.ndarray) -> None:
+        """Refuse sums of a section symbol of code that lie outside of that section."""
+        stray = of_code_section & ~self._within_sections()
+        if stray.any():
+            entry = self._entries[np.flatnonzero(stray)[0]]
+            raise UnclassifiedReference(
+                "a word refers to a section of code and points outside of it",
+                file=self._image.name,
+                place=self._image.symbols.place_of(int(entry["va"])),
+                hint="only the source can tell what it means: report this kernel",
+            )
+
+    def _within_sections(self) -> np.ndarray:
+        shndx = self._image.symbols.entries["shndx"][self._entries["symbol"]]
+        result = np.zeros(len(shndx), dtype=bool)
+        for index in np.unique(shndx).tolist():
+            if index < len(self._image.sections):
+                section = self._image.sections[index]
+                chosen = shndx == index
+                sums = self._sums[chosen]
+                result[chosen] = (section.va <= sums) & (sums <= section.end_va)
+        return result
+
+
+def image_range(image: ElfImage) -> tuple[int, int]:
+    """First linked address of the image, and the first behind it."""
+    loads = list(image.loads)
+    return min(s.va for s in loads), max(s.va + s.mem_len for s in loads)

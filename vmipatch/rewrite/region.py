@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""A range of code that is laid out anew, and the things in it that change their length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.isa.decode import Flow, InstructionStream, Shape
+from vmipatch.rewrite.body import Body
+from vmipatch.rewrite.layout import Change, Padding
+from vmipatch.scan.code import CodeMap
+from vmipatch.scan.site import Site
+from vmipatch.scan.zones import Zones
+
+FUNCTION_ALIGN = 16
+"""What compilers align functions to; longer padding means that somebody asked for more."""
+
+BARRIER_LEN = 1
+"""Bytes of int3 that stay behind a ret or jmp: they stop straight-line speculation."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One executable section to be laid out: its paddings, and its sites with their bodies."""
+
+    stream: InstructionStream
+    sites: tuple[tuple[Site, Body], ...]
+    paddings: tuple[Padding, ...]
+
+    @classmethod
+    def of(
+        cls,
+        code_map: CodeMap,
+        zones: Zones,
+        stream: InstructionStream,
+        sites: Iterable[tuple[Site, Body]],
+    ) -> Region:
+        """Find the padding of `stream` that may give way."""
+        return cls(stream, tuple(sites), tuple(_paddings(code_map, zones, stream)))
+
+    def items(self, widened: dict[int, Change]) -> list[Change | Padding]:
+        """Everything that changes its length, in address order.
+
+        `widened` are branches that have become near, by address.
+        """
+        grown = [
+            Change(site.va, len(site.code), len(body.code))
+            for site, body in self.sites
+            if len(body.code) != len(site.code)
+        ]
+        items: list[Change | Padding] = [*grown, *self.paddings, *widened.values()]
+        return sorted(items, key=lambda item: item.va)
+
+
+def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> list[Padding]:
+    """Runs of nop or int3 in front of a function or the end, to which nothing leads."""
+    starts = stream.starts.astype(np.int64)
+    filler = (stream.shapes != Shape.CODE) & ~np.isin(starts, code_map.targets)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], filler.view(np.int8), [0]))))
+    functions = set(code_map.function_starts.tolist())
+    result = []
+    for first, behind in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        va = int(starts[first])
+        end_va = int(starts[behind]) if behind < len(stream) else stream.end_va
+        if (end_va in functions or end_va == stream.end_va) and zones.over(va, end_va) is None:
+            keep = BARRIER_LEN if _is_barrier(stream, first) else 0
+            result.append(Padding(va, end_va - va, _alignment(va, end_va), keep))
+    return result
+
+
+def _is_barrier(stream: InstructionStream, index: int) -> bool:
+    """Whether the int3 at `index` stands right behind a ret or jmp."""
+    follows = index > 0 and Flow(int(stream.flows[index - 1])) in (Flow.STOP, Flow.JUMP)
+    return follows and int(stream.shapes[index]) == Shape.INT3
+
+
+def _alignment(va: int, end_va: int) -> int:
+    """The alignment that this padding was made for, if it is more than a function has.
+
+    16 bytes or more of filler were not needed to reach a multiple of 16.
+    """
+    if end_va - va < FUNCTION_ALIGN:
+        return 1
+    align = 1 << (end_va - va).bit_length()
+    while end_va % align:
+        align //= 2
+    return align

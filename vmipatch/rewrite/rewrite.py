@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""A kernel in, the same kernel with room for VMI calls out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.isa.decode import InstructionStream
+from vmipatch.rewrite.annotate import Annotations, annotate
+from vmipatch.rewrite.body import Body, Padding, body_of
+from vmipatch.rewrite.build_id import renew_build_id
+from vmipatch.rewrite.emit_code import INT3, emit_code
+from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
+from vmipatch.rewrite.manifest import Manifest, manifest_of
+from vmipatch.rewrite.placement import Placement, place
+from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
+from vmipatch.rewrite.region import Region
+from vmipatch.scan.scan import ScanResult, scan
+from vmipatch.scan.site import Disposition, Site
+
+ROOM_LEN = 0x3000
+"""Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
+
+SITE_ROOM_ALIGN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteOptions:
+    """How to rewrite."""
+
+    padding: Padding = Padding.PREFIX
+
+
+@dataclass(frozen=True)
+class RewrittenImage:
+    """The new file, and everything that was decided on the way to it."""
+
+    data: bytes
+    scan: ScanResult
+    placement: Placement
+    sites: tuple[tuple[Site, Body], ...]
+    """The widened sites with their new bodies, in address order."""
+    manifest: Manifest
+
+    @property
+    def added_len(self) -> int:
+        """Bytes by which the sites grew."""
+        return sum(len(body.code) - len(site.code) for site, body in self.sites)
+
+
+def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> RewrittenImage:
+    """Widen and annotate every site of `image`, and lead every reference to the new places.
+
+    Raises InputNotUnderstood if the image has no relocations or symbols or is rewritten already,
+    UnclassifiedReference and the errors of scan.
+    """
+    options = options or RewriteOptions()
+    _require_relinkable(image)
+    scanned = scan(image)
+    bodies = [
+        (site, body_of(site, options.padding))
+        for site in scanned.sites
+        if site.disposition is Disposition.REWRITTEN
+    ]
+    regions = _regions(scanned, bodies)
+    placement = place(
+        scanned.code_map, scanned.zones, regions[".text"], regions.get(".init.text"), ROOM_LEN
+    )
+    annotations = _annotate(image, bodies, placement)
+    manifest = manifest_of(image, scanned.sites, placement, options.padding)
+    data = emit_image(
+        image,
+        placement,
+        _emit_sections(scanned, bodies, placement),
+        _all_words(scanned, placement),
+        INT3 * (placement.room_end_va - _room_start(placement)),
+        annotations,
+        manifest.to_json(),
+    )
+    return RewrittenImage(renew_build_id(data), scanned, placement, tuple(bodies), manifest)
+
+
+def _require_relinkable(image: ElfImage) -> None:
+    if ".vmi.annotation" in image.section_by_name:
+        raise InputNotUnderstood(
+            "this kernel is rewritten already",
+            file=image.name,
+            place=".vmi.annotation",
+            hint="rewrite the kernel as the build left it",
+        )
+    missing = [n for n in (".text", ".rel.text", ".symtab") if n not in image.section_by_name]
+    if missing:
+        raise InputNotUnderstood(
+            f"the kernel has no {missing[0]} section, so not every reference is known",
+            file=image.name,
+            hint="give a vmlinux linked with --emit-relocs, as CONFIG_RELOCATABLE=y leaves it",
+        )
+
+
+def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> dict[str, Region]:
+    return {
+        section.name: Region.of(
+            scanned.code_map,
+            scanned.zones,
+            stream,
+            [(site, body) for site, body in bodies if site.section == section.index],
+        )
+        for section, stream in scanned.code_map
+        if section.name in (".text", ".init.text")
+    }
+
+
+def _annotate(
+    image: ElfImage, bodies: Iterable[tuple[Site, Body]], placement: Placement
+) -> Annotations:
+    text = image.section_by_name[".text"].index
+    permanent = [pair for pair in bodies if pair[0].section == text]
+    init = [pair for pair in bodies if pair[0].section != text]
+    start_va = annotation_start_va(image, placement.shift_len)
+    return annotate(permanent, init, placement.map, start_va)
+
+
+def _emit_sections(
+    scanned: ScanResult, bodies: list[tuple[Site, Body]], placement: Placement
+) -> dict[int, bytes]:
+    by_va = {site.va: (site, body) for site, body in bodies}
+
+    def emit(index: int, stream: InstructionStream) -> bytes:
+        changes = placement.changes.get(index, ())
+        return emit_code(stream, changes, by_va, placement.map)
+
+    return {section.index: emit(section.index, stream) for section, stream in scanned.code_map}
+
+
+def _all_words(scanned: ScanResult, placement: Placement) -> Words:
+    relocated = lead_relocations(scanned.code_map, placement)
+    tables = lead_tables(scanned.code_map, placement)
+    return Words(
+        np.concatenate([relocated.va, tables.va]), np.concatenate([relocated.value, tables.value])
+    )
+
+
+def _room_start(placement: Placement) -> int:
+    return -(-placement.text_end_va // SITE_ROOM_ALIGN) * SITE_ROOM_ALIGN

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""All code of an image, decoded, and everything that points into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32, Relocations
+from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
+from vmipatch.image.types import Section
+from vmipatch.isa.decode import InstructionStream, decode
+from vmipatch.tables.find import find_all
+from vmipatch.tables.table import Tables
+
+
+@dataclass(frozen=True)
+class CodeMap:
+    """The executable sections of an image as instruction streams, with relocations and tables."""
+
+    image: ElfImage
+    streams: dict[int, InstructionStream]
+    """By section index, in address order."""
+    relocations: Relocations
+    tables: Tables
+
+    @classmethod
+    def of(cls, image: ElfImage) -> CodeMap:
+        """Decode every executable section, starting anew at each symbol.
+
+        Raises MalformedImage and MalformedTable.
+        """
+        labels = _labels_by_section(image)
+        streams = {
+            section.index: decode(
+                image.section_bytes(section), section.va, labels.get(section.index, [])
+            )
+            for section in image.executable_sections
+        }
+        return cls(image, streams, Relocations.of(image), find_all(image))
+
+    def __iter__(self) -> Iterator[tuple[Section, InstructionStream]]:
+        return ((self.image.sections[index], stream) for index, stream in self.streams.items())
+
+    def stream_at(self, va: int) -> InstructionStream | None:
+        """The stream that covers `va`, or None outside of code."""
+        return next((s for s in self.streams.values() if s.va <= va < s.end_va), None)
+
+    @cached_property
+    def page_offset(self) -> int:
+        """Virtual minus physical address of the loaded image (PAGE_OFFSET in Linux)."""
+        load = next(iter(self.image.loads), None)
+        return load.va - load.pa if load else 0
+
+    @cached_property
+    def function_starts(self) -> np.ndarray:
+        """Addresses of function symbols, ascending (i64)."""
+        entries = self.image.symbols.entries
+        functions = entries[(entries["info"] & 15) == STT_FUNC]
+        return np.unique(functions["value"].astype(np.int64))
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Every address that something leads or points to, ascending (i64).
+
+        Direct branches, absolute words, table entries and symbols. Nothing may be fused or
+        removed across one of them.
+        """
+        words = self.relocations.entries
+        absolute = words["value"][words["kind"] == R_386_32].astype(np.int64)
+        parts = [absolute, absolute + self.page_offset]
+        parts += [stream.branch_targets for stream in self.streams.values()]
+        parts += [table.words["target_va"].astype(np.int64) for table in self.tables]
+        parts += [table.places["va"].astype(np.int64) for table in self.tables]
+        entries = self.image.symbols.entries
+        parts.append(entries["value"][entries["shndx"] < SHN_ABS].astype(np.int64))
+        return np.unique(np.concatenate(parts))
+
+    def is_target(self, va: int) -> bool:
+        """Whether anything leads or points to `va`."""
+        at = int(np.searchsorted(self.targets, va))
+        return at < len(self.targets) and int(self.targets[at]) == va
+
+
+def _labels_by_section(image: ElfImage) -> dict[int, list[int]]:
+    """Addresses of functions and labels, by section index; assembler-local labels left out."""
+    table = image.symbols
+    entries = table.entries
+    kinds = entries["info"] & 15
+    wanted = ((kinds == STT_FUNC) | (kinds == STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
+    local = {
+        index for index in np.flatnonzero(wanted).tolist()
+        if table.strings.startswith((b".L", b"\0"), int(entries["name"][index]))
+    }
+    result: dict[int, list[int]] = {}
+    for index in np.flatnonzero(wanted).tolist():
+        if index not in local:
+            entry = entries[index]
+            result.setdefault(int(entry["shndx"]), []).append(int(entry["value"]))
+    return result

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Which sensitive instructions does a kernel have, and what is to become of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section
+from vmipatch.isa.decode import InstructionStream
+from vmipatch.isa.forms import AtCpl1, Treatment
+from vmipatch.scan.code import CodeMap
+from vmipatch.scan.ledger import Ledger, SectionAccount
+from vmipatch.scan.site import Disposition, Reason, Sighting, Site, find_sightings
+from vmipatch.scan.zones import Zone, Zones
+from vmipatch.vmi.record import NEAR_CALL_LEN
+
+LAID_OUT = (".text", ".init.text")
+"""Sections that the rewriter lays out anew; sites elsewhere stay native."""
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """Everything the scan learnt about an image."""
+
+    code_map: CodeMap
+    zones: Zones
+    ledger: Ledger
+
+    @property
+    def image(self) -> ElfImage:
+        """The image that was scanned."""
+        return self.code_map.image
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """All sites in address order."""
+        return self.ledger.sites
+
+
+def scan(image: ElfImage) -> ScanResult:
+    """Decode all code of `image`, find every site and decide what becomes of it.
+
+    Raises MalformedImage and MalformedTable.
+    """
+    code_map = CodeMap.of(image)
+    zones = Zones.of(code_map)
+    sites: list[Site] = []
+    accounts: list[SectionAccount] = []
+    for section, stream in code_map:
+        accounts.append(SectionAccount.of(section, stream))
+        sites += [_decide(s, section, stream, zones) for s in find_sightings(code_map, stream)]
+    return ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
+
+
+def _decide(seen: Sighting, section: Section, stream: InstructionStream, zones: Zones) -> Site:
+    zone = zones.over(seen.va, seen.va + len(seen.code))
+    if zone is not None and zone.reason is Reason.ALTERNATIVE:
+        seen = _with_its_nops(seen, stream, zone)
+    disposition, reason = _verdict(seen, section, zone)
+    return Site(
+        seen.va, seen.code, section.index, seen.forms, seen.fusion, seen.call, disposition, reason
+    )
+
+
+def _with_its_nops(seen: Sighting, stream: InstructionStream, zone: Zone) -> Sighting:
+    """The site together with the nops that fill the rest of an alternative's original."""
+    rest = stream.code[seen.va + len(seen.code) - stream.va : zone.end_va - stream.va]
+    if zone.start_va != seen.va or rest.strip(b"\x90"):
+        return seen
+    return replace(seen, code=seen.code + rest)
+
+
+def _verdict(
+    seen: Sighting, section: Section, zone: Zone | None
+) -> tuple[Disposition, Reason]:
+    if seen.treatment is Treatment.LEAVE:
+        return Disposition.HARMLESS, Reason.SAME_AT_CPL1
+    native = native_disposition(seen)
+    if zone is not None:
+        fits = zone.reason is Reason.ALTERNATIVE and len(seen.code) >= NEAR_CALL_LEN
+        if fits and seen.treatment is Treatment.CALL:
+            return Disposition.REWRITTEN, Reason.CALL_IN_ALTERNATIVE
+        return native, zone.reason
+    if section.name not in LAID_OUT:
+        return native, Reason.OTHER_SECTION
+    if seen.treatment is Treatment.CALL:
+        return Disposition.REWRITTEN, Reason.CALL
+    by_selector = any(form.at_cpl1 is AtCpl1.FAULTS_BY_SELECTOR for form in seen.forms)
+    return native, Reason.NEVER_A_CALL if by_selector else Reason.NO_CALL
+
+
+def native_disposition(seen: Sighting | Site) -> Disposition:
+    """The bucket of a site that is left as it is: one silent instruction spoils the group."""
+    if any(form.is_unprivileged for form in seen.forms):
+        return Disposition.NATIVE_UNPRIVILEGED
+    return Disposition.NATIVE_TRAPPING

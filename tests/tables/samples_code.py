@@ -11,6 +11,7 @@ from tests.tables.scene import (
     OUTSIDE,
     RODATA_VA,
     TABLE_VA,
+    TEXT_LEN,
     TEXT_VA,
     Damage,
     Sample,
@@ -86,6 +87,9 @@ def alternatives() -> Sample:
         [(originals[0], 6), (replacements[0], 3), (originals[1], 2), (replacements[1], 0)],
         [
             Damage("entry 0 has its original", TABLE_VA, relative(TABLE_VA, DATA_VA)),
+            Damage(
+                "entry 0 has its original", TABLE_VA, relative(TABLE_VA, TEXT_VA + TEXT_LEN - 5)
+            ),
             Damage("entry 0 has its replacement", TABLE_VA + 4, relative(TABLE_VA + 4, TEXT_VA)),
             Damage("entry 0 has its replacement", TABLE_VA + 11, b"\x04"),
             Damage("entry 0 has a replacement longer", TABLE_VA + 10, b"\x02"),

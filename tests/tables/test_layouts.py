@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from tests.support.elfbuilder import TEXT
 from tests.tables import samples_code
 from tests.tables.scene import (
     DATA_VA,
@@ -111,6 +112,15 @@ def test_exception_table_of_a_kernel_that_sorts_at_boot_may_have_any_order() -> 
     scene.builder.section("sort_flag", RODATA_VA, word(1))
     scene.builder.symbol("main_extable_sort_needed", RODATA_VA)
     assert len(table_of(scene, TableName.EX_TABLE)) == 2
+
+
+def test_a_table_that_fits_two_layouts_is_refused() -> None:
+    """The word is an address of code, and so is its distance from there."""
+    scene = Scene()
+    scene.table(".init.data", word(TEXT_VA), "__initcall_start", "__initcall_end")
+    scene.builder.section(".far.text", (TABLE_VA + TEXT_VA) % (1 << 32), bytes(8), TEXT)
+    with pytest.raises(MalformedTable, match="fits 4 bytes: s32 function and 4 bytes: u32"):
+        find_all(scene.image())
 
 
 def test_sizes_must_divide() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.tables import samples_code, samples_names
 from tests.tables.scene import DATA_VA, TABLE_VA, TEXT_LEN, TEXT_VA, Damage, Sample
-from vmipatch.errors import MalformedTable
+from vmipatch.errors import InputNotUnderstood, MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.tables.emit import emit, store
 from vmipatch.tables.find import KINDS, find_all
@@ -109,6 +110,20 @@ def test_targets_follow_any_growth_of_the_code(sample: Sample, gaps: list[tuple[
         va = new(int(word["va"]))
         address = decoded(form, values[va], va, base)
         assert address == new(sample.targets[int(word["va"])]) + int(word["flags"])
+
+
+@each_sample
+@given(at=st.integers(0, 0x1FF), value=st.binary(min_size=1, max_size=12))
+def test_nothing_but_a_refusal_follows_from_wrong_bytes(
+    sample: Sample, at: int, value: bytes
+) -> None:
+    """Any bytes may be wrong in the table's section: it is still valid, or refused in our words."""
+    section = sample.image.section_at(next(iter(sample.targets), TABLE_VA))
+    assert section is not None
+    wrong = Damage("", section.va + at % section.size, value[: section.size - at % section.size])
+    with contextlib.suppress(InputNotUnderstood):
+        image = wrong.of(sample.image)
+        assert all(written(image, table, stay).data == image.data for table in find_all(image))
 
 
 def test_branches_of_trampolines_follow_place_and_target() -> None:

@@ -3,7 +3,7 @@
 
 scripts/kallsyms.c writes one word for each symbol, sorted by address, and in the same order the
 compressed names; `kallsyms_seqs_of_names` holds ranks into both. So entries cannot change
-places alone: emission reports those that come out of order.
+places alone: `emit` reports those that come out of order, `kallsyms_order` sorts all parts.
 """
 
 from __future__ import annotations

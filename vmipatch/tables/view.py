@@ -84,4 +84,5 @@ class ImageView:
     def string_at(self, va: int) -> bytes:
         """The NUL-terminated string at `va`, without its NUL."""
         off = self.image.offset_of(va)
-        return self.image.data[off : self.image.data.index(b"\0", off)]
+        end = self.image.data.find(b"\0", off)
+        return self.image.data[off : end if end >= 0 else None]

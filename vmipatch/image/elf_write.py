@@ -14,7 +14,7 @@ from vmipatch.image.types import Section, SectionKind, Segment
 _HEADER_LEN = 52
 _SECTION_HEADER = struct.Struct("<10I")
 _SEGMENT_HEADER = struct.Struct("<8I")
-_PHOFF_AT, _SHOFF_AT, _PHNUM_AT, _SHNUM_AT = 28, 32, 44, 48
+_PHOFF_AT, _SHOFF_AT, _PHNUM_AT, _SHNUM_AT, _SHSTRNDX_AT = 28, 32, 44, 48, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,7 @@ def _section_header(section: Section, name_off: int, raw: list[tuple[int, int]])
 
 
 def _holds_names(original: ElfImage, section: Section) -> bool:
-    (index,) = struct.unpack_from("<H", original.data, 50)
-    return section.index == index
+    return section.index == int.from_bytes(original.data[_SHSTRNDX_AT:_HEADER_LEN], "little")
 
 
 def _name_table(names: Sequence[str]) -> tuple[bytes, dict[str, int]]:

@@ -13,7 +13,9 @@ from vmipatch.image.types import SectionKind
 
 R_386_NONE, R_386_32, R_386_PC32, R_386_PLT32 = 0, 1, 2, 4
 
-REL = np.dtype([("va", "<u4"), ("kind", "u1"), ("symbol", "<u4"), ("section", "<u2"), ("value", "<u4")])
+REL = np.dtype(
+    [("va", "<u4"), ("kind", "u1"), ("symbol", "<u4"), ("section", "<u2"), ("value", "<u4")]
+)
 """One relocation: where, which R_386_* kind, symbol index, index of the section that holds the
 word, and the word as linked (S+A for R_386_32, S+A-P for R_386_PC32 and R_386_PLT32)."""
 
@@ -69,7 +71,7 @@ class Relocations:
 def _words_at(data: bytes, at: np.ndarray) -> np.ndarray:
     """The u32 words of `data` at the (unaligned) offsets `at`."""
     octets = np.frombuffer(data, dtype="u1").astype("<u4")
-    word = octets[at]
+    word: np.ndarray = octets[at]
     for shift in (1, 2, 3):
         word = word | (octets[at + shift] << (8 * shift))
     return word

@@ -87,7 +87,7 @@ class SymbolTable:
 
     @cached_property
     def _labels(self) -> tuple[list[int], list[str]]:
-        """Addresses and names for `place_of`: functions and labels, assembler-local ones left out."""
+        """Addresses and names for `place_of`; assembler-local labels are left out."""
         pairs = sorted(
             (s.va, s.kind != STT_FUNC, s.name)
             for s in self

@@ -17,7 +17,7 @@ import keystone
 from vmipatch.errors import AssemblyFailed
 
 _LABEL = re.compile(r"^\s*([A-Za-z_][\w.]*):")
-_COMMENT = re.compile(r'#.*$|/\*.*?\*/')
+_COMMENT = re.compile(r"#.*$|/\*.*?\*/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def _matches(form: Form, prefixes: bytes, tail: bytes) -> bool:
     mod, reg = tail[0] >> 6, (tail[0] >> 3) & 7
     if form.reg is not None and reg != form.reg:
         return False
-    # MOV to and from CR and DR ignore the mod field (Intel SDM, MOV-Move to/from Control Registers).
+    # MOV to and from CR and DR ignore the mod field (Intel SDM, MOV to/from Control Registers).
     if form.operand is Operand.ANY:
         return True
     return (mod == 3) == (form.operand is Operand.REGISTER)

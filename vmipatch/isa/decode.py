@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import iced_x86
 import numpy as np
@@ -77,7 +78,8 @@ class InstructionStream:
     @cached_property
     def flows(self) -> np.ndarray:
         """Flow of every instruction (u8)."""
-        return self._traits[0][self.codes]
+        flows: np.ndarray = self._traits[0][self.codes]
+        return flows
 
     @cached_property
     def undecodable(self) -> np.ndarray:
@@ -138,7 +140,8 @@ class InstructionStream:
             near[wide] |= byte << np.uint32(8 * shift)
         disp = near.view(np.int32).astype(np.int64)
         disp[~wide] = octets[at[~wide] - 1].view(np.int8)
-        return (ends + disp) & 0xFFFFFFFF
+        targets: np.ndarray = (ends + disp) & 0xFFFFFFFF
+        return targets
 
     @cached_property
     def _traits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +176,7 @@ def decode(code: bytes, va: int, splits: Sequence[int] = ()) -> InstructionStrea
     """
     lens, codes = array("B"), array("H")
     edges = sorted({va, va + len(code), *(s for s in splits if va < s < va + len(code))})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         part = code[start - va : end - va]
         done = 0
         while done < len(part):
@@ -229,3 +232,10 @@ def is_nop(code: bytes) -> bool:
         and instruction.memory_index == register.NONE
         and instruction.memory_displacement == 0
     )
+
+
+def text_of(code: bytes, va: int) -> str:
+    """The instructions in `code` as assembler text, joined by `; `."""
+    formatter = iced_x86.Formatter(iced_x86.FormatterSyntax.NASM)
+    formatter.hex_prefix, formatter.hex_suffix = "0x", ""
+    return "; ".join(formatter.format(i) for i in iced_x86.Decoder(32, code, ip=va))

@@ -88,9 +88,7 @@ def _form(
 ) -> Form:
     if treatment is None:
         treatment = Treatment.CALL if call is not None else Treatment.NATIVE
-    return Form(
-        name, kind, bytes.fromhex(code), operand, reg, prefix, at_cpl1, treatment, call
-    )
+    return Form(name, kind, bytes.fromhex(code), operand, reg, prefix, at_cpl1, treatment, call)
 
 
 _F, _I, _D = AtCpl1.FAULTS, AtCpl1.FAULTS_BY_IOPL, AtCpl1.DIFFERS
@@ -192,21 +190,40 @@ _SELECTORS = (
 
 _HARMLESS = (
     *(
-        _form(f"mov {name}, r/m16", "mov to segment", "8e", _H,
-              treatment=_LEAVE, operand=_ANY, reg=reg)
+        _form(
+            f"mov {name}, r/m16",
+            "mov to segment",
+            "8e",
+            _H,
+            treatment=_LEAVE,
+            operand=_ANY,
+            reg=reg,
+        )
         for reg, name in ((0, "es"), (3, "ds"), (4, "fs"), (5, "gs"))
     ),
     *(
-        _form(f"mov r/m16, {name}", "mov from segment", "8c", _H,
-              treatment=_LEAVE, operand=_ANY, reg=reg)
+        _form(
+            f"mov r/m16, {name}",
+            "mov from segment",
+            "8c",
+            _H,
+            treatment=_LEAVE,
+            operand=_ANY,
+            reg=reg,
+        )
         for reg, name in ((0, "es"), (3, "ds"), (4, "fs"), (5, "gs"))
     ),
     *(
         _form(f"{verb} {name}", f"{verb} segment", code, _H, treatment=_LEAVE)
         for verb, name, code in (
-            ("push", "es", "06"), ("push", "ds", "1e"), ("push", "fs", "0fa0"),
-            ("push", "gs", "0fa8"), ("pop", "es", "07"), ("pop", "ds", "1f"),
-            ("pop", "fs", "0fa1"), ("pop", "gs", "0fa9"),
+            ("push", "es", "06"),
+            ("push", "ds", "1e"),
+            ("push", "fs", "0fa0"),
+            ("push", "gs", "0fa8"),
+            ("pop", "es", "07"),
+            ("pop", "ds", "1f"),
+            ("pop", "fs", "0fa1"),
+            ("pop", "gs", "0fa9"),
         )
     ),
     *(
@@ -226,7 +243,5 @@ _HARMLESS = (
     _form("xgetbv", "xgetbv", "0f01d0", _H, treatment=_LEAVE),
 )
 
-FORMS: tuple[Form, ...] = (
-    *_PRIVILEGED, *_IOPL_SENSITIVE, *_UNPRIVILEGED, *_SELECTORS, *_HARMLESS
-)
+FORMS: tuple[Form, ...] = (*_PRIVILEGED, *_IOPL_SENSITIVE, *_UNPRIVILEGED, *_SELECTORS, *_HARMLESS)
 """Every sensitive form. INT3 is not among them: in a kernel it is padding and patching."""

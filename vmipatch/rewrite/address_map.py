@@ -37,12 +37,14 @@ class AddressMap:
     def delta(self, vas: np.ndarray) -> np.ndarray:
         """How far each of `vas` moves (i64 array of the same shape)."""
         at = np.searchsorted(self.starts, np.asarray(vas, dtype=np.int64), side="right") - 1
-        return self.deltas[at]
+        found: np.ndarray = self.deltas[at]
+        return found
 
     def __call__(self, vas: np.ndarray) -> np.ndarray:
         """The new addresses of `vas` (i64 array of the same shape)."""
         old = np.asarray(vas, dtype=np.int64)
-        return old + self.delta(old)
+        new: np.ndarray = old + self.delta(old)
+        return new
 
     def one(self, va: int) -> int:
         """The new address of one old address."""

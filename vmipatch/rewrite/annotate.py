@@ -58,9 +58,7 @@ def annotate(
     return Annotations(start_va, pack(permanent), pack(init), NEAR_CALL)
 
 
-def _record(
-    site: Site, body: Body, new: AddressMap, translation_va: int
-) -> AnnotationRecord:
+def _record(site: Site, body: Body, new: AddressMap, translation_va: int) -> AnnotationRecord:
     assert site.call is not None, "a site is rewritten because a call stands for it"
     return AnnotationRecord(
         call=site.call,

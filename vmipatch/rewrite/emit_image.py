@@ -71,9 +71,7 @@ def emit_image(
 class _Emitter:
     """The front of the new file while it grows, and the new section headers."""
 
-    def __init__(
-        self, image: ElfImage, placement: Placement, code: Mapping[int, bytes]
-    ) -> None:
+    def __init__(self, image: ElfImage, placement: Placement, code: Mapping[int, bytes]) -> None:
         self.image, self.placement = image, placement
         self._cut_off = self._text_page_end_off()
         self.sections = [self._moved(section, code) for section in image.sections]
@@ -164,9 +162,7 @@ class _Emitter:
             if s.off >= self._cut_off:
                 result.append(replace(s, off=s.off + shift, va=s.va + shift, pa=s.pa + shift))
             elif s.off + s.file_len >= self._cut_off:
-                result.append(
-                    replace(s, file_len=s.file_len + shift, mem_len=s.mem_len + shift)
-                )
+                result.append(replace(s, file_len=s.file_len + shift, mem_len=s.mem_len + shift))
             else:
                 result.append(s)
         return result

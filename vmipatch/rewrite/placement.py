@@ -65,9 +65,7 @@ def place(
 class _Planner:
     """What stays the same over the rounds, and the branches widened so far."""
 
-    def __init__(
-        self, image: ElfImage, text: Region, init: Region | None, room_len: int
-    ) -> None:
+    def __init__(self, image: ElfImage, text: Region, init: Region | None, room_len: int) -> None:
         self.image, self.text, self.init, self.room_len = image, text, init, room_len
         self.widened: dict[int, Change] = {}
         self._shift = 0
@@ -167,9 +165,7 @@ def _out_of_reach(
     lens = stream.lens[index].astype(np.int64)
     reach = new(stream.branch_targets[short]) - (new(starts) + lens)
     far = index[(reach < -128) | (reach > 127)].tolist()
-    return [
-        _widen(stream, i, zones) for i in far if int(stream.starts[i]) not in widened
-    ]
+    return [_widen(stream, i, zones) for i in far if int(stream.starts[i]) not in widened]
 
 
 def _widen(stream: InstructionStream, index: int, zones: Zones) -> Change:

@@ -93,7 +93,8 @@ def _labels_by_section(image: ElfImage) -> dict[int, list[int]]:
     kinds = entries["info"] & 15
     wanted = ((kinds == STT_FUNC) | (kinds == STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
     local = {
-        index for index in np.flatnonzero(wanted).tolist()
+        index
+        for index in np.flatnonzero(wanted).tolist()
         if table.strings.startswith((b".L", b"\0"), int(entries["name"][index]))
     }
     result: dict[int, list[int]] = {}

@@ -71,9 +71,7 @@ def _with_its_nops(seen: Sighting, stream: InstructionStream, zone: Zone) -> Sig
     return replace(seen, code=seen.code + rest)
 
 
-def _verdict(
-    seen: Sighting, section: Section, zone: Zone | None
-) -> tuple[Disposition, Reason]:
+def _verdict(seen: Sighting, section: Section, zone: Zone | None) -> tuple[Disposition, Reason]:
     if seen.treatment is Treatment.LEAVE:
         return Disposition.HARMLESS, Reason.SAME_AT_CPL1
     native = native_disposition(seen)

@@ -123,7 +123,5 @@ def _fuse(code_map: CodeMap, stream: InstructionStream, index: int, form: Form) 
             return Sighting(va, code + next_code, forms, Fusion.SHADOW, call, treatment)
     if form.kind == "pushf" and len(next_code) == 1 and next_code[0] in POP_R32:
         forms_ = (form,)
-        return Sighting(
-            va, code + next_code, forms_, Fusion.READ_FLAGS, form.call, form.treatment
-        )
+        return Sighting(va, code + next_code, forms_, Fusion.READ_FLAGS, form.call, form.treatment)
     return alone

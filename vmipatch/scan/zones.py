@@ -38,17 +38,15 @@ COPIED_ROUTINES = (
     CopiedRoutine(
         "relocate_kernel", None, Reason.COPIED, "arch/x86/kernel/relocate_kernel_32.S: kexec"
     ),
-    CopiedRoutine(
-        "core_restore_code", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"
-    ),
-    CopiedRoutine(
-        "restore_image", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"
-    ),
+    CopiedRoutine("core_restore_code", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
+    CopiedRoutine("restore_image", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
     CopiedRoutine("wakeup_pmode_return", None, Reason.COPIED, "arch/x86/kernel/acpi/wakeup_32.S"),
     CopiedRoutine("bios32_service", None, Reason.FIRMWARE, "arch/x86/pci/pcbios.c"),
     CopiedRoutine("pnp_bios_callfunc", None, Reason.FIRMWARE, "drivers/pnp/pnpbios/bioscalls.c"),
     CopiedRoutine(
-        "optprobe_template_entry", "optprobe_template_end", Reason.COPIED,
+        "optprobe_template_entry",
+        "optprobe_template_end",
+        Reason.COPIED,
         "arch/x86/kernel/kprobes/opt.c",
     ),
 )
@@ -124,6 +122,8 @@ def _next_label(image: ElfImage, va: int) -> int:
     if section is None:
         return va
     behind = [
-        symbol.va for symbol in image.symbols if va < symbol.va < section.end_va and symbol.kind == 2
+        symbol.va
+        for symbol in image.symbols
+        if va < symbol.va < section.end_va and symbol.kind == 2
     ]
     return min(behind, default=section.end_va)

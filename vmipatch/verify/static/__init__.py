@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+"""The proof from bytes alone: an output is its original, laid out anew."""
+
+from vmipatch.verify.static.check import check_static
+from vmipatch.verify.static.rules import RULES, Rule
+from vmipatch.verify.static.verdict import Finding, StaticVerdict
+
+__all__ = ["RULES", "Finding", "Rule", "StaticVerdict", "check_static"]

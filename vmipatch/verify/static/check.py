@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""Is this output the original, laid out anew, and nothing else?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32, Relocations
+from vmipatch.tables.find import find_all
+from vmipatch.tables.table import Tables
+from vmipatch.verify.static import data, headers, relocations, symbols
+from vmipatch.verify.static.bodies import Bodies, read_bodies
+from vmipatch.verify.static.branches import check_branches
+from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
+from vmipatch.verify.static.fillers import check_fillers
+from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
+from vmipatch.verify.static.manifest import Manifest, read_manifest
+from vmipatch.verify.static.matching import Match, match
+from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
+from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, SEGMENT_HEADER
+from vmipatch.verify.static.side import I64, Flags, Side
+from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
+from vmipatch.verify.static.verdict import Report, StaticVerdict
+
+
+def check_static(original: ElfImage, output: ElfImage) -> StaticVerdict:
+    """Prove that `output` is the rewritten `original`, or say where it is not.
+
+    Nothing of the rewriter is used, and the code is decoded with another library than the scan
+    uses. Raises InputNotUnderstood if `original` has no symbols or a damaged table.
+    """
+    report = Report(output.symbols.place_of)
+    if not has_symbols(original.symbols):
+        raise InputNotUnderstood(
+            "the original has no symbols to compare by",
+            file=original.name,
+            hint="give the vmlinux that was rewritten, not a stripped one",
+        )
+    manifest = read_manifest(output, report)
+    if headers.check_headers(original, output, manifest, report) and symbols.check_identity(
+        original, output, report
+    ):
+        Proof(original, output, report).run(manifest)
+    return report.verdict()
+
+
+class Proof:
+    """One comparison: what is known of both files, and the rules in their order."""
+
+    def __init__(self, original: ElfImage, output: ElfImage, report: Report) -> None:
+        self.original, self.output, self.report = original, output, report
+        self.tables: Tables = find_all(original)
+        self.relocated = Relocations.of(original).entries
+        self.chunks: Chunks = correspond(original, output, report)
+        kept = {s.index for s in original.executable_sections}
+        sections = [s for s in output.executable_sections if s.index in kept]
+        moved = Relocations.of(output).entries
+        self.left = Side.of(
+            original, original.executable_sections, self.chunks.o_va, _places(self.relocated)
+        )
+        self.right = Side.of(output, sections, self.chunks.p_va, _places(moved))
+        self.sides = (self.left, self.right)
+        self.bodies: Bodies = read_bodies(output, self.right, report)
+        self.paired: Match = match(self.chunks, self.left, self.right, self.bodies, report)
+        self.led_to = self._led_to()
+        self.fillers = check_fillers(
+            self.chunks, self.paired, self.left, self.right, self.bodies, self._anchored(), report
+        )
+        self.images = Images.of(
+            original, output, self.sides, self.chunks, self.paired, self.bodies, self.fillers
+        )
+        self.new_places = self._new_places(_places(self.relocated))
+
+    def run(self, manifest: Manifest) -> None:
+        """Apply every rule that needs the address map."""
+        report, images = self.report, self.images
+        check_branches(images, self.sides, self.paired, report)
+        self._check_relocations()
+        tables = TableCheck(images, self.sides, self.paired, self.output, report)
+        tables.check(self.tables)
+        symbols.check_values(self.original, self.output, images, report)
+        symbols.check_sizes(
+            self.original,
+            self.output,
+            images,
+            self.sides,
+            self.paired,
+            self.bodies,
+            self.fillers,
+            report,
+        )
+        self._check_data()
+        RecordCheck(self.sides, self.paired, self.bodies, report).check(self.output)
+        check_record_relocations(self.output, report)
+        check_native(self.right, self.bodies, manifest, report)
+        self._check_inside()
+        self._check_entry()
+        self._account()
+
+    def _led_to(self) -> I64:
+        """Every address of the original that a branch, relocation or table leads to."""
+        branches = np.flatnonzero(self.left.widths > 0)
+        relative = self.relocated["kind"] != R_386_32
+        words = self.relocated["value"].astype(np.int64)
+        words = (words + np.where(relative, _places(self.relocated), 0)) & 0xFFFFFFFF
+        tables = [t.words["target_va"].astype(np.int64) for t in self.tables]
+        words = words[~self._in_branch(_places(self.relocated))]
+        return np.unique(np.concatenate([self.left.targets(branches), words, *tables]))
+
+    def _anchored(self) -> Flags:
+        """Instructions that something leads to, or that the kernel counts on as they are."""
+        result = np.zeros(len(self.left), np.bool_)
+        index = self.left.find(self.led_to)
+        result[index[index >= 0]] = True
+        for table in self.tables:
+            places = table.places[table.places["len"] > 0]
+            start = places["va"].astype(np.int64)
+            begin = np.searchsorted(self.left.starts, start)
+            end = np.searchsorted(self.left.starts, start + places["len"])
+            for low, high in zip(begin.tolist(), end.tolist(), strict=True):
+                result[low:high] = True
+        return result
+
+    def _in_branch(self, vas: I64) -> Flags:
+        """Which words are displacements of direct branches."""
+        over = self.left.over(vas)
+        index = np.maximum(over, 0)
+        at_end = self.left.ends[index] - vas == 4
+        return np.asarray((over >= 0) & (self.left.widths[index] == 4) & at_end)
+
+    def _new_places(self, vas: I64) -> I64:
+        """Where words of the original are in the output."""
+        in_code = self.left.over(vas) >= 0
+        code = words_in_code(self.sides, self.paired, vas)
+        return np.where(in_code, code, self.images(vas))
+
+    def _check_relocations(self) -> None:
+        places = _places(self.relocated)
+        judged = ~self._in_branch(places) & ~np.isin(places, covered_words(self.tables))
+        rows = self.relocated[judged]
+        relative = rows["kind"] != R_386_32
+        value = rows["value"].astype(np.int64)
+        words = relocations.Words(
+            va=places[judged],
+            kind=rows["kind"].astype(np.int64),
+            symbol=rows["symbol"].astype(np.int64),
+            target=(value + np.where(relative, places[judged], 0)) & 0xFFFFFFFF,
+            new_va=self.new_places[judged],
+        )
+        relocations.check_words(words, self.images, self.original, self.output, self.report)
+        expected = {
+            s.index: self._entry_places(s.info, relocations.raw_entries(self.original, s))
+            for s in relocations.rel_sections(self.original)
+        }
+        free = [np.arange(s, e, dtype=np.int64) for s, e in sorted_ranges(self.tables)]
+        free_va = self.images(np.concatenate([np.zeros(0, np.int64), *free]))
+        relocations.check_entries(self.original, self.output, expected, free_va, self.report)
+
+    def _entry_places(self, applies_to: int, raw: np.ndarray) -> I64:
+        vas = raw["offset"].astype(np.int64)
+        return self._new_places(vas) if self.original.sections[applies_to].is_alloc else vas
+
+    def _check_data(self) -> None:
+        in_data = [t for t in self.tables if not t.in_code]
+        words = np.concatenate([_places(self.relocated), covered_words(Tables(tuple(in_data)))])
+        whole = [(s, e, self.images.one(s)) for s, e in sorted_ranges(self.tables)]
+        new = self._new_places(words)
+        usable = new != NOWHERE
+        args = (words[usable], new[usable], whole, self.report)
+        data.check_data(self.original, self.output, *args)
+        data.check_unloaded_sizes(self.original, self.output, self.report)
+
+    def _check_inside(self) -> None:
+        """Nothing leads to an address inside of a body."""
+        images = self.images(self.led_to)
+        index = self.right.over(images)
+        body = np.where(index >= 0, self.bodies.body_of[np.maximum(index, 0)], -1)
+        first = np.array([int(self.right.starts[b.first]) for b in self.bodies.bodies] or [0])
+        inside = (body >= 0) & (images != first[np.maximum(body, 0)]) & (images != NOWHERE)
+        for i in np.flatnonzero(inside).tolist():
+            message = f"something led to {self.led_to[i]:#x}: now inside of a body"
+            self.report.add(INSIDE_BODY, int(images[i]), message)
+
+    def _check_entry(self) -> None:
+        """The loader enters at the image of the instruction it entered at."""
+        was, now = self.original.entry, self.output.entry
+        base = 0 if self.left.section_of(was) else self.images.physical
+        should = self.images.one(was + base)
+        if now + base != should:
+            message = f"entered at {now:#x}, should be at {should - base:#x}"
+            self.report.add(SEGMENT_HEADER, now + base, message, "ELF header")
+
+    def _account(self) -> None:
+        """Every byte of the output's code belongs to a chunk; count them by what they are."""
+        length = self.chunks.p_end - self.chunks.p_va
+        for section in self.right.sections:
+            here = (self.chunks.p_va >= section.va) & (self.chunks.p_va < section.end_va)
+            missing = section.size - int(length[here].sum())
+            if missing:
+                message = f"{missing} bytes belong to no code of the original"
+                self.report.add(BYTE_UNACCOUNTED, section.va, message, section.name)
+        counts = self.report.counts
+        counts["code bytes"] += int(self.right.lens[self.paired.p].sum())
+        counts["site padding bytes"] += int(self.right.lens[self.bodies.is_pad].sum())
+        filler = (self.right.fillers > 0) & ~self.bodies.is_pad
+        counts["filler bytes"] += int(self.right.lens[filler].sum())
+        new = self.output.sections[len(self.original.sections) :]
+        counts["new bytes"] += sum(s.size for s in new if s.is_alloc)
+        counts["chunks"] += len(self.chunks)
+
+
+def _places(entries: np.ndarray) -> I64:
+    return entries["va"].astype(np.int64)

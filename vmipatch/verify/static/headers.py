@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Are sections and segments where the original had them, or moved as the manifest says?"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section, SectionKind, Segment, SegmentKind
+from vmipatch.verify.static.manifest import Manifest
+from vmipatch.verify.static.rules import NEW_SECTION, SECTION_HEADER, SEGMENT_HEADER
+from vmipatch.verify.static.verdict import Report
+
+PAGE = 4096
+TEXT = ".text"
+NEW_PREFIX = ".vmi."
+READ_ONLY = 4
+"""p_flags of a segment that is only read."""
+RESIZED = (SectionKind.REL, SectionKind.SYMTAB, SectionKind.STRTAB)
+ELF_CONSTANT = ((0, 24, "identification"), (36, 44, "flags and sizes"))
+"""Bytes of the ELF header that a rewrite leaves alone (System V ABI, chapter 4)."""
+
+
+def check_headers(original: ElfImage, output: ElfImage, manifest: Manifest, report: Report) -> bool:
+    """Check them all. False if the files have so little in common that nothing else can be said."""
+    if len(output.sections) < len(original.sections):
+        message = f"{len(output.sections)} sections, were {len(original.sections)}"
+        report.add(SECTION_HEADER, 0, message, "section headers")
+        return False
+    if TEXT not in original.section_by_name:
+        report.add(SECTION_HEADER, 0, "the original has no .text", TEXT)
+        return False
+    renamed = [
+        (s, t) for s, t in zip(original.sections, output.sections, strict=False) if s.name != t.name
+    ]
+    for was, now in renamed:
+        message = f"section {was.index} was {was.name} and is {now.name}"
+        report.add(SECTION_HEADER, now.va, message, now.name)
+    if renamed:
+        return False
+    for was, now in zip(original.sections, output.sections, strict=False):
+        _check_section(original, was, now, manifest.shift_len, report)
+    _check_overlap(output, report)
+    _check_new(original, output, manifest, report)
+    _check_elf_header(original, output, report)
+    _check_segments(original, output, manifest.shift_len, report)
+    report.counts["sections"] += len(output.sections)
+    return True
+
+
+def _check_section(
+    original: ElfImage, was: Section, now: Section, shift_len: int, report: Report
+) -> None:
+    for column in ("kind", "flags", "align", "entry_len", "link"):
+        if getattr(was, column) != getattr(now, column):
+            message = f"its {column} was {getattr(was, column)!s} and is {getattr(now, column)!s}"
+            report.add(SECTION_HEADER, now.va, message, now.name)
+    if was.kind is SectionKind.REL and was.info != now.info:
+        report.add(SECTION_HEADER, now.va, "it applies to another section", now.name)
+    if not was.is_alloc:
+        return
+    if was.size != now.size and not was.is_exec:
+        message = f"it has {now.size} bytes, had {was.size}"
+        report.add(SECTION_HEADER, now.va, message, now.name)
+    text = original.section_by_name[TEXT]
+    should = was.va + (shift_len if was.va > text.va else 0)
+    if now.va != should and not _follows_code(original, was):
+        message = f"it is at {now.va:#x}, should be at {should:#x}"
+        report.add(SECTION_HEADER, now.va, message, now.name)
+
+
+def _follows_code(original: ElfImage, section: Section) -> bool:
+    """Whether code stands right behind other code that may grow (.altinstr_aux does)."""
+    if not section.is_exec:
+        return False
+    before = [s for s in original.executable_sections if s.va < section.va]
+    return bool(before) and section.va - before[-1].end_va < max(section.align, 1)
+
+
+def _check_overlap(output: ElfImage, report: Report) -> None:
+    occupied = [s for s in output.allocated_sections if s.size]
+    for low, high in pairwise(occupied):
+        if low.end_va > high.va:
+            message = f"it reaches to {low.end_va:#x}, into {high.name}"
+            report.add(SECTION_HEADER, low.va, message, low.name)
+
+
+def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report: Report) -> None:
+    """New code is in the room of .text, all else that is loaded behind the kernel's memory."""
+    was, now = original.section_by_name[TEXT], output.section_by_name[TEXT]
+    end_va = was.va + -(-was.size // PAGE) * PAGE + manifest.shift_len
+    kernel_end_va = max(s.va + s.mem_len for s in original.loads) + manifest.shift_len
+    for section in output.sections[len(original.sections) :]:
+        low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
+        if not section.name.startswith(NEW_PREFIX):
+            report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
+        elif section.is_alloc and not low <= section.va <= section.end_va <= high:
+            message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
+            report.add(NEW_SECTION, section.va, message, section.name)
+
+
+def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:
+    for start, end, what in ELF_CONSTANT:
+        if original.data[start:end] != output.data[start:end]:
+            report.add(SEGMENT_HEADER, 0, f"the {what} differ", "ELF header")
+
+
+def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report: Report) -> None:
+    text = original.section_by_name[TEXT]
+    for index, (was, now) in enumerate(zip(original.segments, output.segments, strict=False)):
+        place = f"segment {index}"
+        moved = shift_len if was.va > text.va else 0
+        grown = shift_len if was.va <= text.va < was.va + was.mem_len else 0
+        expected = (was.va + moved, was.pa + moved, was.mem_len + grown, was.flags, was.align)
+        found = (now.va, now.pa, now.mem_len, now.flags, now.align)
+        if expected != found or was.kind != now.kind or now.file_len != was.file_len + grown:
+            message = f"{_show(now)}, was {_show(was)} (shift {shift_len:#x})"
+            report.add(SEGMENT_HEADER, now.va, message, place)
+    if len(output.segments) < len(original.segments):
+        report.add(SEGMENT_HEADER, 0, "a segment is missing", "program headers")
+    for index, new in enumerate(output.segments[len(original.segments) :], len(original.segments)):
+        inside = [s for s in output.allocated_sections if new.va <= s.va < new.va + new.mem_len]
+        strange = any(not s.name.startswith(NEW_PREFIX) or s.is_exec for s in inside)
+        if new.kind is not SegmentKind.LOAD or new.flags != READ_ONLY or strange:
+            report.add(
+                SEGMENT_HEADER, new.va, f"{_show(new)} is not for records", f"segment {index}"
+            )
+    for section in output.allocated_sections:
+        if section.size and not any(_holds(segment, section) for segment in output.loads):
+            message = "no segment puts it where it is linked"
+            report.add(SEGMENT_HEADER, section.va, message, section.name)
+
+
+def _holds(segment: Segment, section: Section) -> bool:
+    at = section.va - segment.va
+    if at < 0 or at + section.size > segment.mem_len:
+        return False
+    if not section.has_bytes:
+        return at >= segment.file_len
+    return section.off == segment.off + at and at + section.size <= segment.file_len
+
+
+def _show(segment: Segment) -> str:
+    return f"[{segment.va:#x}, {segment.va + segment.mem_len:#x}) at {segment.pa:#x}"

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Where is an address of the original in the output?
+
+The proof's own address map, built from the paired instructions; it owes nothing to the one that
+the rewriter worked with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify.static.bodies import Bodies
+from vmipatch.verify.static.chunks import Chunks
+from vmipatch.verify.static.fillers import KeptFillers
+from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.side import I64, Flags, Side
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """The images of addresses; NOWHERE for those that have none."""
+
+    code_o: I64
+    """Addresses in code that have an image, ascending."""
+    code_p: I64
+    """Where a branch to each must lead: the start of the body, where it begins one."""
+    self_p: I64
+    """Where the instruction itself stands, behind the padding in front of it."""
+    exec_start: I64
+    """Executable sections of the original, ascending."""
+    exec_end: I64
+    data_start: I64
+    """Starts of all sections of the original that occupy memory, ascending."""
+    data_delta: I64
+    """How far each of them moved."""
+    physical: int
+    """Linked less physical addresses."""
+
+    @classmethod
+    def of(
+        cls,
+        original: ElfImage,
+        output: ElfImage,
+        sides: tuple[Side, Side],
+        chunks: Chunks,
+        paired: Match,
+        bodies: Bodies,
+        kept: KeptFillers,
+    ) -> Images:
+        """Build the map; of several images of an address the instruction's counts."""
+        left, right = sides
+        fillers = np.array(kept.starts, np.int64)
+        moved = fillers + np.array(kept.deltas, np.int64)
+        gap_o = np.array([g.o_va for g in kept.gaps], np.int64)
+        gap_p = np.array([g.p_va for g in kept.gaps], np.int64)
+        ends = np.array([s.end_va for s in left.sections], np.int64)
+        ends_p = np.array([_end_in(original, output, int(va)) for va in ends], np.int64)
+        sources = np.concatenate([left.starts[paired.o], fillers, chunks.o_va, gap_o, ends])
+        led_p = np.concatenate([bodies.begins[paired.p], moved, chunks.p_va, gap_p, ends_p])
+        self_p = np.concatenate([right.starts[paired.p], moved, chunks.p_va, gap_p, ends_p])
+        code_o, first = np.unique(sources, return_index=True)
+        sections = original.allocated_sections
+        starts = np.array([s.va for s in sections], np.int64)
+        deltas = np.array([output.sections[s.index].va - s.va for s in sections], np.int64)
+        load = next(original.loads)
+        return cls(
+            code_o,
+            led_p[first],
+            self_p[first],
+            np.array([s.va for s in left.sections], np.int64),
+            ends,
+            starts,
+            deltas,
+            load.va - load.pa,
+        )
+
+    def in_code(self, vas: I64) -> Flags:
+        """Whether each address lies in an executable section of the original, or at its end."""
+        at = np.searchsorted(self.exec_start, vas, side="right") - 1
+        return np.asarray((at >= 0) & (vas <= self.exec_end[np.maximum(at, 0)]))
+
+    def __call__(self, vas: I64) -> I64:
+        """Where something that leads to each address must lead in the output."""
+        return self._look_up(vas, self.code_p)
+
+    def itself(self, vas: I64) -> I64:
+        """Where the instruction at each address stands in the output."""
+        return self._look_up(vas, self.self_p)
+
+    def as_data(self, vas: I64) -> I64:
+        """Where each address goes if it names data, or a place between sections."""
+        at = np.searchsorted(self.data_start, vas, side="right") - 1
+        return vas + np.where(at >= 0, self.data_delta[np.maximum(at, 0)], 0)
+
+    def one(self, va: int) -> int:
+        """The image of one address."""
+        return int(self(np.array([va], np.int64))[0])
+
+    def _look_up(self, vas: I64, column: I64) -> I64:
+        at = np.minimum(np.searchsorted(self.code_o, vas), len(self.code_o) - 1)
+        exact = self.code_o[at] == vas
+        elsewhere = np.where(self.in_code(vas), NOWHERE, self.as_data(vas))
+        return np.where(exact, column[at], elsewhere)
+
+
+def words_in_code(sides: tuple[Side, Side], paired: Match, vas: I64) -> I64:
+    """Where words inside instructions of the original stand in the output, NOWHERE if lost.
+
+    A word keeps its distance to the end of its instruction: prefixes come in front, and a
+    branch that becomes near has its displacement at the end too.
+    """
+    left, right = sides
+    over = left.over(vas)
+    new_of = np.full(len(left), NOWHERE, np.int64)
+    new_of[paired.o] = paired.p
+    new = np.where(over >= 0, new_of[np.maximum(over, 0)], NOWHERE)
+    from_end = left.ends[over] - vas
+    return np.where(new >= 0, right.ends[new] - from_end, NOWHERE)
+
+
+def _end_in(original: ElfImage, output: ElfImage, end_va: int) -> int:
+    """Where the end of an executable section went: where symbols that name it say so.
+
+    The end of .text may stay in place while .text's bytes end earlier; `symbols` judges that.
+    """
+    sections = [s for s in original.executable_sections if s.end_va == end_va]
+    entries = original.symbols.entries
+    at_end = entries["value"] == end_va
+    named = np.flatnonzero(at_end & np.isin(entries["shndx"], [s.index for s in sections]))
+    if len(named):
+        return int(output.symbols.entries["value"][named[0]])
+    return output.sections[sections[0].index].end_va

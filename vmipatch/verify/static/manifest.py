@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""What does the output say about itself?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify.static.rules import MANIFEST
+from vmipatch.verify.static.verdict import Report
+
+SECTION = ".vmi.manifest"
+VERSION = 1
+MODES = ("absorb", "shift")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the proof needs of the manifest; nothing in it is believed that can be checked."""
+
+    shift_len: int
+    """Bytes by which the sections behind .text moved."""
+    native: dict[int, str]
+    """Sensitive instructions without a record, by output address, with the reason."""
+
+
+def read_manifest(output: ElfImage, report: Report) -> Manifest:
+    """The manifest of `output`; an empty one, and a finding, if it cannot be read."""
+    section = output.section_by_name.get(SECTION)
+    if section is None:
+        report.add(MANIFEST, 0, f"there is no {SECTION}", SECTION)
+        return Manifest(0, {})
+    try:
+        content = json.loads(output.section_bytes(section).rstrip(b"\0"))
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']} is not known")
+        if content["mode"] not in MODES:
+            raise ValueError(f"mode {content['mode']} is not known")
+        shift_len = int(content["shift_len"])
+        if (shift_len > 0) != (content["mode"] == "shift") or shift_len < 0 or shift_len % 4096:
+            raise ValueError(f"a shift of {shift_len} bytes does not go with its mode")
+        native = {int(e["va"]): str(e["reason"]) for e in content.get("native", [])}
+        if not all(native.values()):
+            raise ValueError("an instruction is listed without a reason")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        report.add(MANIFEST, 0, f"it cannot be read: {error}", SECTION)
+        return Manifest(0, {})
+    return Manifest(shift_len, native)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Does every record describe its site, and has every site that needs one a record?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.isa.classify import call_of, classify, has_memory_operand, split_prefixes
+from vmipatch.isa.forms import FORMS, Form, Treatment
+from vmipatch.isa.second import decode_second
+from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies, Body
+from vmipatch.verify.static.images import NOWHERE
+from vmipatch.verify.static.manifest import Manifest
+from vmipatch.verify.static.matching import REDUNDANT_PREFIX, Match
+from vmipatch.verify.static.rules import (
+    ANNOTATION_RELOCATION,
+    NATIVE_UNLISTED,
+    RECORD_BODY,
+    RECORD_CALL,
+    RECORD_LENGTH,
+    RECORD_SECTION,
+    RECORD_TRANSLATION,
+)
+from vmipatch.verify.static.side import I64, Side
+from vmipatch.verify.static.verdict import Report
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import (
+    FINAL_TRANSLATION,
+    NEAR_CALL,
+    NEAR_CALL_LEN,
+)
+
+INIT_TEXT = ".init.text"
+TRANSLATIONS = ".vmi.translation"
+MAX_PREFIXES = 4
+SHADOWED = {"hlt": VmiCall.HALT, "sysexit": VmiCall.SYSEXIT}
+"""What may stand in the interrupt shadow of a fused sti, and the call of the pair."""
+POP_R32 = frozenset(bytes((code,)) for code in range(0x58, 0x60))
+
+
+class RecordCheck:
+    """Judges the bodies of one output against the instructions of its original."""
+
+    def __init__(
+        self, sides: tuple[Side, Side], paired: Match, bodies: Bodies, report: Report
+    ) -> None:
+        self._left, self._right = sides
+        self._bodies = bodies
+        self._report = report
+        self._old_of = np.full(len(self._right), NOWHERE, np.int64)
+        self._old_of[paired.p] = paired.o
+
+    def check(self, output: ElfImage) -> None:
+        """Judge every record."""
+        self._report.counts["records"] += len(self._bodies.bodies)
+        for body in self._bodies.bodies:
+            self._check_body(output, body)
+
+    def _check_body(self, output: ElfImage, body: Body) -> None:
+        old = self._old_of[body.core : body.behind]
+        if np.any(old == NOWHERE) or np.any(np.diff(old) != 1):
+            self._report.add(
+                RECORD_BODY,
+                body.record_va,
+                "its body has no counterpart in the original",
+                body.place,
+            )
+            return
+        codes = [self._left.code(int(o)) for o in old]
+        form, call = understand(codes)
+        if form is None:
+            shown = b"".join(codes).hex(" ")
+            message = f"its body holds `{shown}`, which is not a site"
+            self._report.add(RECORD_BODY, body.record_va, message, body.place)
+            return
+        self._check_length(body, form, codes, int(old[-1]))
+        if call is not body.record.call:
+            message = f"calls {body.record.call.name} for a site of {call.name if call else 'none'}"
+            self._report.add(RECORD_CALL, body.record_va, message, body.place)
+        self._check_section(output, body)
+        self._check_translation(output, body)
+
+    def _check_length(self, body: Body, form: Form, codes: list[bytes], last: int) -> None:
+        record = body.record
+        behind = 0 if self._was_filled(body, last) else body.end - body.behind
+        filled = 0 if behind else int(self._right.lens[body.behind : body.end].sum())
+        pad_len = record.native_len - sum(map(len, codes)) - filled
+        complaint = None
+        first = self._right.code(body.core)
+        prefixes = len(first) - len(codes[0])
+        in_front = body.core - body.first
+        if record.native_len < NEAR_CALL_LEN:
+            complaint = f"{record.native_len} bytes have no room for a call"
+        elif record.pad_len != pad_len:
+            complaint = f"the padding is {pad_len} bytes long, the record says {record.pad_len}"
+        elif bool(prefixes) + bool(in_front) + bool(behind) > 1:
+            complaint = "the padding is of more than one kind"
+        elif prefixes and (first[0] != REDUNDANT_PREFIX or prefixes > MAX_PREFIXES):
+            complaint = f"padded with {prefixes} prefixes"
+        elif prefixes and (has_memory_operand(form, codes[0]) or form.has_string_source):
+            complaint = "a prefix changes what this instruction addresses"
+        elif behind and form.kind == "sti":
+            complaint = "a nop behind sti ends its interrupt shadow"
+        elif in_front and form.kind != "sti":
+            complaint = "nops stand in front of the instruction"
+        if complaint is not None:
+            self._report.add(RECORD_LENGTH, body.record_va, complaint, body.place)
+
+    def _was_filled(self, body: Body, last: int) -> bool:
+        """Whether the filler behind the body stood behind it in the original too."""
+        if body.record.pad_len:
+            return False
+        count = body.end - body.behind
+        mine = [self._left.code(i) for i in range(last + 1, min(last + 1 + count, len(self._left)))]
+        return mine == [self._right.code(i) for i in range(body.behind, body.end)]
+
+    def _check_section(self, output: ElfImage, body: Body) -> None:
+        holder = output.section_at(body.record.native_va)
+        should = RECORD_SECTIONS[holder is not None and holder.name == INIT_TEXT]
+        if body.section != should:
+            message = f"a record of code in {holder.name if holder else 'no section'}"
+            self._report.add(RECORD_SECTION, body.record_va, message, body.place)
+
+    def _check_translation(self, output: ElfImage, body: Body) -> None:
+        record = body.record
+        section = output.section_by_name.get(TRANSLATIONS)
+        start, end = record.translation_va, record.translation_va + record.translation_len
+        complaint = None
+        if section is None or not section.va <= start < end <= section.end_va:
+            complaint = f"[{start:#x}, {end:#x}) is not in {TRANSLATIONS}"
+        elif record.translation_len > record.native_len:
+            complaint = f"{record.translation_len} bytes do not fit into {record.native_len}"
+        else:
+            complaint = translation_fault(output.read(start, end - start), record.call_off)
+        if complaint is not None:
+            self._report.add(RECORD_TRANSLATION, body.record_va, complaint, body.place)
+
+
+def translation_fault(code: bytes, call_off: int) -> str | None:
+    """What is wrong with a translation, None if nothing is."""
+    decoded = decode_second(code, 0)
+    if not decoded.known.all():
+        return f"`{code.hex(' ')}` is not whole code"
+    if call_off == FINAL_TRANSLATION:
+        return None
+    if call_off not in decoded.starts.tolist() or code[call_off : call_off + 5] != NEAR_CALL:
+        return f"there is no near call to aim at offset {call_off}"
+    return None
+
+
+def understand(codes: list[bytes]) -> tuple[Form | None, VmiCall | None]:
+    """The form and VMI call of a site made of these instructions; None if they are no site."""
+    form = classify(codes[0])
+    if form is None:
+        return None, None
+    if len(codes) == 1:
+        return (form, call_of(form, codes[0])) if form.treatment is Treatment.CALL else (None, None)
+    if len(codes) > 2:
+        return None, None
+    follower = classify(codes[1])
+    if form.kind == "sti" and follower is not None and follower.kind in SHADOWED:
+        return form, SHADOWED[follower.kind]
+    if form.kind == "pushf" and codes[1] in POP_R32:
+        return form, call_of(form, codes[0])
+    return None, None
+
+
+def check_native(output: Side, bodies: Bodies, manifest: Manifest, report: Report) -> None:
+    """Every instruction that would be silently wrong at CPL 1 has a record or a reason."""
+    for index in _candidates(output).tolist():
+        code = output.code(index)
+        form = classify(code)
+        if form is None:
+            continue
+        report.counts["sensitive instructions"] += 1
+        va = int(output.starts[index])
+        if form.is_unprivileged and bodies.body_of[index] < 0 and va not in manifest.native:
+            message = f"`{code.hex(' ')}` ({form.name}) has neither record nor reason"
+            report.add(NATIVE_UNLISTED, va, message)
+
+
+def _candidates(side: Side) -> I64:
+    """Indices of instructions that may be sensitive, by their first bytes."""
+    offs = side.offs
+    opcode = side.octets[offs]
+    second = side.octets[np.minimum(offs + 1, len(side.octets) - 1)]
+    one = np.zeros(256, np.bool_)
+    two = np.zeros(256, np.bool_)
+    for form in FORMS:
+        if form.opcode[0] == 0x0F:
+            two[form.opcode[1]] = True
+        else:
+            one[form.opcode[0]] = True
+    prefixed = np.zeros(256, np.bool_)
+    prefixed[[code for code in range(256) if not split_prefixes(bytes((code,)))[1]]] = True
+    return np.flatnonzero(one[opcode] | prefixed[opcode] | ((opcode == 0x0F) & two[second]))
+
+
+def check_record_relocations(output: ElfImage, report: Report) -> None:
+    """Nothing relocates a record or a translation."""
+    for name in (*RECORD_SECTIONS, TRANSLATIONS):
+        rel = output.section_by_name.get(".rel" + name)
+        if rel is not None and rel.size:
+            message = "records hold linked addresses, the runtime adds what the loader moved by"
+            report.add(ANNOTATION_RELOCATION, rel.va, message, rel.name)

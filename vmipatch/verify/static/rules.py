@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: MIT
+"""What does the static proof demand, rule by rule?
+
+The one table of rules: code, tests, reports and documentation name a rule by its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that must hold of an output."""
+
+    number: str
+    title: str
+    demand: str
+    """What must hold and why, one paragraph."""
+    example: str
+    """A message, as it might be printed."""
+    remedy: str
+    """What somebody who meets it can do."""
+
+
+_REWRITE_AGAIN = "Rewrite the original again; if it comes back, it is a bug of the rewriter."
+_REPORT = "This is a bug of the rewriter: report it with both files."
+
+INSTRUCTION_CHANGED = Rule(
+    "VP001",
+    "every instruction is the image of one instruction",
+    "Between two symbols, the output holds the original's instructions in their order, byte for "
+    "byte, but for displacements of branches, relocated words, short branches that became near, "
+    "and the padding of sites. Nothing is lost, added or altered.",
+    "`31 c0` became `31 c1`",
+    _REWRITE_AGAIN,
+)
+CHUNK_LOST = Rule(
+    "VP002",
+    "every stretch of code has one place",
+    "A stretch of code is what lies between two symbols. Each has a place in an executable section "
+    "of the output, no two share one, and where control runs from one stretch into the next, the "
+    "next still follows.",
+    "the code behind memcpy no longer follows it",
+    _REPORT,
+)
+PADDING_CHANGED = Rule(
+    "VP003",
+    "padding is where padding was",
+    "Filler changes its length only in front of a symbol or at the end of a section, and only "
+    "where nothing leads into it. Filler that control can run through consists of nops, and an int3 "
+    "directly behind ret or jmp, a barrier against speculation, stays.",
+    "the int3 behind a ret is gone",
+    _REPORT,
+)
+BYTE_UNACCOUNTED = Rule(
+    "VP004",
+    "every executable byte is accounted for",
+    "Each byte of each executable section of the output is an instruction with an original, a "
+    "site's padding, filler, or lies in a section that the rewriter added. What the decoder does "
+    "not know, or what branches with 16-bit displacements, cannot be followed.",
+    "byte 0f is not an instruction",
+    "If the original has the same byte, the second decoder lacks an instruction: report it.",
+)
+BRANCH_LEADS_ELSEWHERE = Rule(
+    "VP005",
+    "every branch leads to the image of where it led",
+    "The target of each direct call, jump, jcc and loop in the output is the address map's image "
+    "of the original branch's target.",
+    "leads to 0xc1001235, its image is at 0xc1001234",
+    _REWRITE_AGAIN,
+)
+TARGET_WITHOUT_IMAGE = Rule(
+    "VP006",
+    "every target has an image",
+    "What a branch, relocation or table word of the original leads to must be the beginning of an "
+    "instruction that the output has, the end of a section, or data.",
+    "led to 0xc1000003, the inside of an instruction",
+    "The original holds a reference that nobody can classify; leave it out of the rewrite.",
+)
+RELOCATION_LEADS_ELSEWHERE = Rule(
+    "VP010",
+    "every relocated word leads to the image of where it led",
+    "A word with a relocation holds the image of what it held. An addend inside its symbol moves "
+    "with the instruction it names, one outside keeps its distance to the symbol; physical "
+    "addresses are the images of the linked ones, less the offset between both.",
+    "holds 0xc1000100, should hold 0xc1000110 (irq_entries_start - 0x100)",
+    _REWRITE_AGAIN,
+)
+RELOCATION_ENTRY = Rule(
+    "VP011",
+    "every relocation entry follows its word",
+    "The .rel sections of the output hold an entry of the same kind and symbol for each of the "
+    "original's, at the image of its place, and no other.",
+    "there is no R_386_32 entry for the word at 0xc1000010",
+    _REPORT,
+)
+ANNOTATION_RELOCATION = Rule(
+    "VP012",
+    "records hold linked addresses",
+    "Records and translations have no relocations. The runtime adds to their addresses what the "
+    "boot loader moved the kernel by; with a relocation it would be added twice.",
+    ".rel.vmi.annotation has entries",
+    _REPORT,
+)
+TABLE_WORD = Rule(
+    "VP020",
+    "every word of every kernel table leads to the image of where it led",
+    "Exception table, bug table, alternatives, locks, jump labels, kallsyms and the others are "
+    "read from the original, and each of their words is computed anew and compared: some of them have "
+    "no relocation, or a wrong one. Bytes that are no address stay with their entry.",
+    "__ex_table holds 0xc1000020, should hold 0xc1000024",
+    _REWRITE_AGAIN,
+)
+TABLE_ORDER = Rule(
+    "VP021",
+    "what the kernel searches is sorted",
+    "Tables that the kernel searches by address are in ascending order.",
+    "__mcount_loc: this entry lies below the one before it",
+    _REPORT,
+)
+PATCHED_PLACE = Rule(
+    "VP022",
+    "code that the kernel rewrites itself keeps its shape",
+    "The originals and replacements of alternatives, paravirt sites, static calls and arrays of "
+    "stubs keep lengths and distances: the kernel overwrites, copies or indexes them by length.",
+    "an alternative's original is 7 bytes long and was 5",
+    _REPORT,
+)
+SYMBOL_VALUE = Rule(
+    "VP030",
+    "every symbol has the address of what it names",
+    "Values of symbols are images. The end of .text may stay where it was, in front of the "
+    "sections that took the room, but not change its page.",
+    "do_exit is at 0xc1000100, should be at 0xc1000104",
+    _REWRITE_AGAIN,
+)
+SYMBOL_SIZE = Rule(
+    "VP031",
+    "every symbol has the size of what it names",
+    "A function's size reaches to the image of its end; that of data does not change.",
+    "do_exit has 120 bytes, should have 124",
+    _REWRITE_AGAIN,
+)
+SYMBOL_IDENTITY = Rule(
+    "VP032",
+    "symbols keep number, name, kind and section",
+    "Relocations name symbols by number, so that the original's symbols keep theirs, with name, "
+    "binding, visibility and section. Only a function that moved changes its section.",
+    "symbol 17 was memcpy and is memset",
+    _REPORT,
+)
+DATA_CHANGED = Rule(
+    "VP040",
+    "data stays",
+    "Bytes of data are those of the original, but for relocated words and tables.",
+    "byte 0x00 became 0x01",
+    _REWRITE_AGAIN,
+)
+STALE_IDENTITY = Rule(
+    "VP042",
+    "a new file has a new identity",
+    "The GNU build-id of the output is not that of the original: debuggers and profilers would "
+    "take one for the other.",
+    "the build-id is the original's",
+    _REPORT,
+)
+UNLOADED_CHANGED = Rule(
+    "VP041",
+    "sections that are not loaded stay",
+    "Comments, debug information and the like are those of the original.",
+    ".comment differs",
+    _REPORT,
+)
+SECTION_HEADER = Rule(
+    "VP050",
+    "sections keep number, name and place",
+    "Each section of the original has its number, name, type, flags and alignment; those behind "
+    ".text are where they were or all further up by the shift the manifest states. Sections do not "
+    "overlap.",
+    ".data is at 0xc1300000, should be at 0xc1301000",
+    _REPORT,
+)
+SEGMENT_HEADER = Rule(
+    "VP051",
+    "the loader puts every section where it is linked",
+    "ELF header and segments are those of the original but for the shift, and every section that "
+    "occupies memory lies in a segment whose file bytes are the section's.",
+    "segment 0 ends before .rodata does",
+    _REPORT,
+)
+NEW_SECTION = Rule(
+    "VP052",
+    "new code lies in the room of .text, records behind the kernel",
+    "New code lies behind .text's end and before the end of its last page (and the shift): what "
+    "lies elsewhere is made non-executable, freed or never reserved. Records are read once, before "
+    "the first allocation: they lie in a read-only segment of their own behind everything that the "
+    "kernel reserves.",
+    ".vmi.text ends at 0xc1201010, behind 0xc1201000",
+    _REPORT,
+)
+MANIFEST = Rule(
+    "VP053",
+    "the manifest can be read",
+    "The output has a section .vmi.manifest: JSON with version, mode, shift and the list of what "
+    "was left native.",
+    "there is no .vmi.manifest",
+    "Give the output of `vmipatch rewrite`, not another file.",
+)
+RECORD_BODY = Rule(
+    "VP060",
+    "every record names a sensitive instruction",
+    "The native body of a record holds the image of exactly one sensitive instruction with a VMI "
+    "call, or of one fused group, whole.",
+    "the body holds `89 c3`, which is not sensitive",
+    _REPORT,
+)
+RECORD_LENGTH = Rule(
+    "VP061",
+    "a native body has room for a call and exactly its padding",
+    "A body is at least as long as a near call and consists of the original bytes and as many "
+    "bytes of padding as the record says: at most 4 redundant prefixes before an instruction that "
+    "ignores them, or 32-bit nops, in front where an interrupt shadow must not end.",
+    "the padding is 3 bytes long, the record says 4",
+    _REPORT,
+)
+RECORD_CALL = Rule(
+    "VP062",
+    "a record names the VMI call of its instruction",
+    "The call number is the one that the table of sensitive forms gives.",
+    "calls STI for `fa` (CLI)",
+    _REPORT,
+)
+RECORD_TRANSLATION = Rule(
+    "VP063",
+    "a translation is well formed and fits",
+    "A translation lies in .vmi.translation, is not longer than the native body, consists of whole "
+    "instructions and has a near call where the record says.",
+    "no near call at offset 1",
+    _REPORT,
+)
+RECORD_OVERLAP = Rule(
+    "VP064",
+    "no two records share bytes",
+    "Each byte of code belongs to one native body at most.",
+    "shares bytes with record 5",
+    _REPORT,
+)
+RECORD_SECTION = Rule(
+    "VP065",
+    "records of code that is freed stand apart",
+    "Records of sites in .init.text are in .vmi.annotation.init, all others in .vmi.annotation.",
+    "names .text from the init records",
+    _REPORT,
+)
+UNRECORDED = Rule(
+    "VP066",
+    "what was widened has a record",
+    "An instruction with redundant prefixes that its original did not have is the body of a "
+    "record.",
+    "widened by 4 prefixes without a record",
+    _REPORT,
+)
+INSIDE_BODY = Rule(
+    "VP067",
+    "nothing leads into a body",
+    "No branch, relocation or table word leads to an address inside a native body: a translation "
+    "has other instructions there.",
+    "leads into the body at 0xc1000100",
+    _REPORT,
+)
+NATIVE_UNLISTED = Rule(
+    "VP068",
+    "what stays silently wrong is listed",
+    "An instruction that behaves differently at CPL 1 without a fault, and has no record, is in "
+    "the manifest's list with a reason. One that is missing there was overlooked.",
+    "`9c` (pushf) has neither record nor reason",
+    "The scan missed it: report it with the original.",
+)
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted((v for v in list(globals().values()) if isinstance(v, Rule)), key=lambda r: r.number)
+)
+"""Every rule, by number."""

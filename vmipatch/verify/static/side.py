@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""What instructions and relocated words does one of the two files have?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section
+from vmipatch.isa.second import Decoded, decode_second
+
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
+
+WORD = np.arange(4)
+"""Offsets of the bytes of a word."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """The code of one file, decoded: arrays of all executable sections, in address order."""
+
+    image: ElfImage
+    sections: tuple[Section, ...]
+    octets: U8
+    """The file."""
+    masked: U8
+    """The file with zeros for every relocated word."""
+    offs: I64
+    """File offset of each instruction."""
+    starts: I64
+    lens: I64
+    leaves: U8
+    widths: U8
+    fillers: U8
+    known: Flags
+
+    @classmethod
+    def of(
+        cls, image: ElfImage, sections: Sequence[Section], splits: I64, relocated_va: I64
+    ) -> Side:
+        """Decode `sections` of `image`, beginning anew at each of `splits`."""
+        octets = np.frombuffer(image.data, np.uint8)
+        ordered = tuple(sorted(sections, key=lambda s: s.va))
+        streams = [
+            decode_second(image.section_bytes(s), s.va, splits[_within(splits, s)].tolist())
+            for s in ordered
+        ]
+        shifts = [np.full(len(d), s.off - s.va) for s, d in zip(ordered, streams, strict=True)]
+        starts = np.concatenate([d.starts for d in streams])
+        masked = octets.copy()
+        off = file_offsets(image, relocated_va)
+        masked[(off[off >= 0, None] + WORD).ravel()] = 0
+        return cls(
+            image,
+            ordered,
+            octets,
+            masked,
+            starts + np.concatenate(shifts),
+            starts,
+            *(_joined(streams, name) for name in ("lens", "leaves", "widths", "fillers", "known")),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def ends(self) -> I64:
+        """First address behind each instruction."""
+        return self.starts + self.lens
+
+    def code(self, index: int) -> bytes:
+        """The bytes of one instruction."""
+        off = int(self.offs[index])
+        return self.image.data[off : off + int(self.lens[index])]
+
+    def masked_code(self, index: int) -> bytes:
+        """The bytes of one instruction, relocated words as zeros."""
+        off = int(self.offs[index])
+        return self.masked[off : off + int(self.lens[index])].tobytes()
+
+    def find(self, vas: I64) -> I64:
+        """Index of the instruction that begins at each address, -1 where none does."""
+        at = np.searchsorted(self.starts, vas)
+        inside = np.minimum(at, len(self) - 1)
+        return np.where(self.starts[inside] == vas, inside, -1)
+
+    def over(self, vas: I64) -> I64:
+        """Index of the instruction that contains each address, -1 where none does."""
+        at = np.searchsorted(self.starts, vas, side="right") - 1
+        inside = np.maximum(at, 0)
+        return np.where((at >= 0) & (vas < self.starts[inside] + self.lens[inside]), at, -1)
+
+    def targets(self, which: I64) -> I64:
+        """Where each of the direct branches `which` leads."""
+        ends, widths = self.offs[which] + self.lens[which], self.widths[which]
+        near = words_at(self.octets, np.where(widths == 4, ends - 4, 0)).astype(np.int32)
+        short = self.octets[ends - 1].astype(np.int8)
+        disp = np.where(widths == 4, near.astype(np.int64), short.astype(np.int64))
+        return (self.starts[which] + self.lens[which] + disp) & 0xFFFFFFFF
+
+    def section_of(self, va: int) -> Section | None:
+        """The executable section that holds `va`, or None."""
+        return next((s for s in self.sections if s.va <= va < s.end_va), None)
+
+
+def words_at(octets: U8, offs: I64) -> npt.NDArray[np.uint32]:
+    """The little-endian words at file offsets, aligned or not."""
+    gathered = octets[offs[:, None] + WORD]
+    words: npt.NDArray[np.uint32] = gathered.reshape(-1).view("<u4").astype(np.uint32)
+    return words
+
+
+def file_offsets(image: ElfImage, vas: I64) -> I64:
+    """File offset of each address, -1 where the file has no byte for it."""
+    sections = [s for s in image.allocated_sections if s.has_bytes and s.size]
+    begin = np.array([s.va for s in sections], np.int64)
+    end = np.array([s.end_va for s in sections], np.int64)
+    off = np.array([s.off for s in sections], np.int64)
+    at = np.searchsorted(begin, vas, side="right") - 1
+    inside = np.maximum(at, 0)
+    return np.where((at >= 0) & (vas < end[inside]), off[inside] + vas - begin[inside], -1)
+
+
+def _within(vas: I64, section: Section) -> Flags:
+    return np.asarray((vas >= section.va) & (vas < section.end_va))
+
+
+def _joined(streams: Sequence[Decoded], name: str) -> np.ndarray:
+    return np.concatenate([getattr(d, name) for d in streams])

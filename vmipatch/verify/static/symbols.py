@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Does every symbol name what it named?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.symbols import STT_SECTION
+from vmipatch.verify.static.bodies import Bodies
+from vmipatch.verify.static.fillers import KeptFillers
+from vmipatch.verify.static.images import NOWHERE, Images
+from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.rules import SYMBOL_IDENTITY, SYMBOL_SIZE, SYMBOL_VALUE
+from vmipatch.verify.static.side import I64, Flags, Side
+from vmipatch.verify.static.verdict import Report
+
+PAGE = 4096
+
+
+def check_identity(original: ElfImage, output: ElfImage, report: Report) -> bool:
+    """Names, bindings and visibilities, by number. False if symbols are missing."""
+    was, now = original.symbols, output.symbols
+    if len(now) < len(was):
+        report.add(SYMBOL_IDENTITY, 0, f"{len(now)} symbols, were {len(was)}", ".symtab")
+        return False
+    head = now.entries[: len(was)]
+    for column in ("info", "other"):
+        for i in np.flatnonzero(was.entries[column] != head[column]).tolist():
+            message = f"symbol {i} ({was[i].name}) changed its {column}"
+            report.add(SYMBOL_IDENTITY, int(head["value"][i]), message)
+    same_strings = now.strings.startswith(was.strings[:-1])
+    suspects = (
+        np.flatnonzero(was.entries["name"] != head["name"]) if same_strings else range(len(was))
+    )
+    for i in (int(i) for i in suspects):
+        if was[i].name != now[i].name:
+            message = f"symbol {i} was {was[i].name} and is {now[i].name}"
+            report.add(SYMBOL_IDENTITY, int(head["value"][i]), message)
+    report.counts["symbols"] += len(was)
+    return True
+
+
+def check_values(original: ElfImage, output: ElfImage, images: Images, report: Report) -> None:
+    """Every value is an image, and the section is the one that holds it."""
+    was = original.symbols.entries
+    now = output.symbols.entries[: len(was)]
+    value, new = was["value"].astype(np.int64), now["value"].astype(np.int64)
+    shndx, new_shndx = was["shndx"].astype(np.int64), now["shndx"].astype(np.int64)
+    ordinary = (shndx > 0) & (shndx < len(original.sections))
+    linked = np.array([s.va != 0 for s in original.sections])
+    ordinary &= linked[np.where(ordinary, shndx, 0)]
+    by_section = was["info"] & 15 == STT_SECTION
+    executable = ordinary & np.isin(shndx, [s.index for s in original.executable_sections])
+    start = np.array([s.va for s in output.sections], np.int64)
+    of_section = np.where(executable & by_section, start[np.where(executable, shndx, 0)], value)
+    should = np.where(ordinary, images.as_data(value), value)
+    should = np.where(executable, np.where(by_section, of_section, images(value)), should)
+    wrong = (new != should) & ~_may_differ(original, output, value, new, shndx)
+    for i in np.flatnonzero(wrong).tolist():
+        name = original.symbols[i].name or original.sections[int(shndx[i])].name
+        message = f"{name} is at {new[i]:#x}, should be at {should[i]:#x}"
+        report.add(SYMBOL_VALUE, int(new[i]), message)
+    for i in np.flatnonzero(shndx != new_shndx).tolist():
+        section = output.section_at(int(new[i]))
+        if not executable[i] or section is None or section.index != new_shndx[i]:
+            message = f"{original.symbols[i].name} is said to be in section {new_shndx[i]}"
+            report.add(SYMBOL_IDENTITY, int(new[i]), message)
+
+
+def _may_differ(original: ElfImage, output: ElfImage, value: I64, new: I64, shndx: I64) -> Flags:
+    """Labels at a boundary: the end of a section, or the start of one whose code moved away.
+
+    Such a label marks a place and no code. At the end of .text it may stay behind the
+    bytes that are left, but not change its page: page tables are made from it.
+    """
+    result = np.zeros(len(value), np.bool_)
+    for section in original.executable_sections:
+        now = output.sections[section.index]
+        mine = shndx == section.index
+        result |= mine & (value == section.va) & (new == now.va)
+        next_va = min(
+            (
+                s.va
+                for s in output.allocated_sections
+                if s.va > now.va and s.size and _is_old(s.name)
+            ),
+            default=now.end_va,
+        )
+        at_end = mine & (value == section.end_va)
+        page = -(-section.end_va // PAGE) - section.va // PAGE
+        new_page = -(-new // PAGE) - now.va // PAGE
+        grown = (next_va - now.va - (_next_va(original, section.va) - section.va)) // PAGE
+        result |= at_end & (new >= now.end_va) & (new <= next_va) & (new_page - page == grown)
+    return result
+
+
+def _next_va(original: ElfImage, va: int) -> int:
+    return min((s.va for s in original.allocated_sections if s.va > va and s.size), default=va)
+
+
+def _is_old(name: str) -> bool:
+    return not name.startswith(".vmi.")
+
+
+def check_sizes(
+    original: ElfImage,
+    output: ElfImage,
+    images: Images,
+    sides: tuple[Side, Side],
+    paired: Match,
+    bodies: Bodies,
+    kept: KeptFillers,
+    report: Report,
+) -> None:
+    """Functions reach to the images of their ends; all else keeps its size."""
+    left, right = sides
+    was = original.symbols.entries
+    now = output.symbols.entries[: len(was)]
+    size, new_size = was["size"].astype(np.int64), now["size"].astype(np.int64)
+    value = was["value"].astype(np.int64)
+    shndx = was["shndx"]
+    executable = np.isin(shndx, [s.index for s in original.executable_sections]) & (size > 0)
+    for i in np.flatnonzero((size != new_size) & ~executable).tolist():
+        message = f"{original.symbols[i].name} has {new_size[i]} bytes, had {size[i]}"
+        report.add(SYMBOL_SIZE, int(now["value"][i]), message)
+    which = np.flatnonzero(executable)
+    end = value[which] + size[which]
+    new_end = now["value"].astype(np.int64)[which] + new_size[which]
+    low, high = _end_range(left, right, images, paired, bodies, kept, end)
+    wrong = (low != NOWHERE) & ((new_end < low) | (new_end > high))
+    for i, least in zip(which[wrong].tolist(), low[wrong].tolist(), strict=True):
+        new_va = int(now["value"][i])
+        message = (
+            f"{original.symbols[i].name} has {new_size[i]} bytes, should have {least - new_va}"
+        )
+        report.add(SYMBOL_SIZE, new_va, message)
+
+
+def _end_range(
+    left: Side,
+    right: Side,
+    images: Images,
+    paired: Match,
+    bodies: Bodies,
+    kept: KeptFillers,
+    end: I64,
+) -> tuple[I64, I64]:
+    """Between which addresses of the output each range that ended at `end` may end.
+
+    From the end of its last instruction to that of the padding which belongs to it; anywhere in
+    filler that changed its length.
+    """
+    last = np.maximum(left.over(end - 1), 0)
+    new_of = np.full(len(left), NOWHERE, np.int64)
+    new_of[paired.o] = paired.p
+    p = new_of[last]
+    filler = images(left.starts[last])
+    filler_end = np.where(filler == NOWHERE, NOWHERE, filler + left.lens[last])
+    low = np.where(p == NOWHERE, filler_end, right.ends[p])
+    high = np.where(p == NOWHERE, filler_end, bodies.ends[p])
+    gaps = sorted((g.o_va, g.o_end, g.p_va, g.p_end) for g in kept.gaps)
+    if gaps:
+        o_va, o_end, p_va, p_end = (np.array(c, np.int64) for c in zip(*gaps, strict=True))
+        at = np.maximum(np.searchsorted(o_va, end - 1, side="right") - 1, 0)
+        inside = (o_va[at] <= end - 1) & (end <= o_end[at])
+        low, high = np.where(inside, p_va[at], low), np.where(inside, p_end[at], high)
+    return low, high

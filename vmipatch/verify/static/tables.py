@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Does every word of every kernel table lead to the image of where it led?
+
+The tables are parsed from the original; what the output must hold at each word follows from the
+address map alone. The emitting half of `vmipatch.tables` plays no part.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.tables.table import Form, Order, Role, Table, TableName, Tables
+from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
+from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.rules import (
+    PATCHED_PLACE,
+    TABLE_ORDER,
+    TABLE_WORD,
+    TARGET_WITHOUT_IMAGE,
+)
+from vmipatch.verify.static.side import I64, Side, file_offsets, words_at
+from vmipatch.verify.static.verdict import Report
+
+FIXED_LENGTH = (
+    TableName.ALTERNATIVES,
+    TableName.ALTINSTR_REPLACEMENT,
+    TableName.PARAINSTRUCTIONS,
+    TableName.STATIC_CALLS,
+    TableName.IRQ_STUBS,
+    TableName.SPURIOUS_STUBS,
+    TableName.EARLY_STUBS,
+)
+"""Tables whose places the kernel copies, overwrites or indexes by length."""
+STUBS = (TableName.IRQ_STUBS, TableName.SPURIOUS_STUBS, TableName.EARLY_STUBS)
+
+
+class TableCheck:
+    """Judges the tables of one pair of files."""
+
+    def __init__(
+        self,
+        images: Images,
+        sides: tuple[Side, Side],
+        paired: Match,
+        output: ElfImage,
+        report: Report,
+    ) -> None:
+        self._images = images
+        self._sides = sides
+        self._paired = paired
+        self._output = output
+        self._octets = np.frombuffer(output.data, np.uint8)
+        self._report = report
+
+    def check(self, tables: Tables) -> None:
+        """Judge all of them."""
+        for table in tables:
+            self._report.counts["tables"] += 1
+            self._report.counts["table words"] += len(table.words)
+            if table.order is Order.SORTED:
+                self._check_sorted(table)
+            else:
+                self._check_words(table)
+            if table.name in FIXED_LENGTH:
+                self._check_places(table)
+
+    def new_place(self, table: Table, vas: I64) -> I64:
+        """Where words of `table` are in the output."""
+        if table.in_code:
+            return words_in_code(self._sides, self._paired, vas)
+        return self._images(vas)
+
+    def _should(self, table: Table, words: np.ndarray) -> I64:
+        """The addresses that `words` must lead to."""
+        target = words["target_va"].astype(np.int64)
+        # The fault handler sees the instruction itself, whatever padding stands before it.
+        faults = (words["role"] == Role.INSTRUCTION) & (table.name is TableName.EX_TABLE)
+        return np.where(faults, self._images.itself(target), self._images(target))
+
+    def _base(self, table: Table) -> int:
+        """What words that are relative to a base count from in the output."""
+        if np.any(table.words["form"] == Form.BASE_RELATIVE):
+            return self._images.one(table.base_va)
+        return table.base_va
+
+    def _origin(self, table: Table, form: np.ndarray, va: I64) -> I64:
+        """What has to be added to each word at `va` to get the address it means."""
+        return np.select(
+            [form == Form.RELATIVE, form == Form.BRANCH, form == Form.ABSOLUTE],
+            [va, va + 4, np.zeros(len(va), np.int64)],
+            np.full(len(va), self._base(table)),
+        )
+
+    def _check_words(self, table: Table) -> None:
+        words = table.words
+        should = self._should(table, words)
+        va = self.new_place(table, words["va"].astype(np.int64))
+        off = file_offsets(self._output, va)
+        usable = off >= 0
+        held = words_at(self._octets, np.where(usable, off, 0)).astype(np.int64)
+        leads = (held - words["flags"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
+        self._compare(table, va[usable], leads[usable], should[usable], words[usable])
+        if table.order is Order.NAMED:
+            self._check_order(table, va, leads)
+
+    def _compare(self, table: Table, va: I64, leads: I64, should: I64, words: np.ndarray) -> None:
+        for i in np.flatnonzero((leads != should) & (should != NOWHERE)).tolist():
+            message = f"leads to {leads[i]:#x}, should lead to {should[i]:#x}"
+            self._report.add(TABLE_WORD, int(va[i]), message, self._place(table, int(va[i])))
+        for i in np.flatnonzero(should == NOWHERE).tolist():
+            message = f"led to {words['target_va'][i]:#x}, of which there is no image"
+            where = self._place(table, int(va[i]))
+            self._report.add(TARGET_WITHOUT_IMAGE, int(va[i]), message, where)
+
+    def _place(self, table: Table, va: int) -> str:
+        """Which entry of which table a word belongs to."""
+        name = table.name.value
+        if table.in_code or not len(table):
+            return f"{name} ({self._report.place_of(va)})"
+        start_va = self._images.one(table.start_va)
+        return f"{name}[{(va - start_va) // table.entries.dtype.itemsize}]"
+
+    def _check_order(self, table: Table, va: I64, keys: I64) -> None:
+        for i in (np.flatnonzero(keys[1:] < keys[:-1]) + 1).tolist():
+            message = f"{keys[i]:#x} lies below the entry before it"
+            self._report.add(TABLE_ORDER, int(va[i]), message, self._place(table, int(va[i])))
+
+    def _check_sorted(self, table: Table) -> None:
+        """The entries, led to their images and sorted anew, are the output's entries."""
+        count, entry_len = len(table), table.entries.dtype.itemsize
+        columns = len(table.words) // count
+        words = table.words.reshape(count, columns)
+        should = self._should(table, table.words).reshape(count, columns)
+        start_va = self._images.one(table.start_va)
+        inner = words[0]["va"].astype(np.int64) - table.start_va
+        va = start_va + np.arange(count)[:, None] * entry_len + inner
+        off = file_offsets(self._output, va.ravel())
+        form = np.tile(words[0]["form"], count)
+        held = words_at(self._octets, off).astype(np.int64)
+        leads = ((held + self._origin(table, form, va.ravel())) & 0xFFFFFFFF).reshape(va.shape)
+        rank = np.argsort(should[:, 0], kind="stable")
+        ordered = words[rank]
+        for c in range(columns):
+            self._compare(table, va[:, c], leads[:, c], should[rank, c], ordered[:, c])
+        self._check_order(table, va[:, 0], leads[:, 0])
+        self._check_rest(table, rank, start_va, inner)
+
+    def _check_rest(self, table: Table, rank: I64, start_va: int, inner: I64) -> None:
+        """Bytes of sorted entries that are no address moved with their entry."""
+        count, entry_len = len(table), table.entries.dtype.itemsize
+        fixed = np.ones(entry_len, np.bool_)
+        fixed[(inner[:, None] + np.arange(4)).ravel()] = False
+        was = np.frombuffer(table.entries.tobytes(), np.uint8).reshape(count, entry_len)[rank]
+        off = self._output.offset_of(start_va)
+        now = self._octets[off : off + count * entry_len].reshape(count, entry_len)
+        for i in np.flatnonzero((was[:, fixed] != now[:, fixed]).any(axis=1)).tolist():
+            va = start_va + i * entry_len
+            message = "bytes that are no address differ from the entry's"
+            self._report.add(TABLE_WORD, va, message, self._place(table, va))
+
+    def _check_places(self, table: Table) -> None:
+        """Ranges of code that the kernel counts on have the lengths they had."""
+        places = table.places[table.places["len"] > 0]
+        start = places["va"].astype(np.int64)
+        end = start + places["len"]
+        new_start, new_end = self._images(start), self._end_image(end)
+        grown = (new_end - new_start != end - start) & (new_start != NOWHERE)
+        for i in np.flatnonzero(grown).tolist():
+            was, now = int(end[i] - start[i]), int(new_end[i] - new_start[i])
+            message = f"{table.name.value}: {now} bytes long, was {was}"
+            self._report.add(PATCHED_PLACE, int(new_start[i]), message)
+        if table.name in STUBS:
+            for i in (np.flatnonzero(np.diff(new_start) != np.diff(start)) + 1).tolist():
+                message = f"{table.name.value}: the distance to the entry before changed"
+                self._report.add(PATCHED_PLACE, int(new_start[i]), message)
+
+    def _end_image(self, vas: I64) -> I64:
+        """Where the bytes before each address end in the output."""
+        left = self._sides[0]
+        images = words_in_code(self._sides, self._paired, vas - 1)
+        # The last byte may be filler that was kept: its own image tells.
+        over = left.over(vas - 1)
+        filler = self._images(left.starts[np.maximum(over, 0)]) + vas - left.starts[over]
+        return np.where(images == NOWHERE, filler, images + 1)
+
+
+def covered_words(tables: Tables) -> I64:
+    """Addresses in the original of all words that this rule judges."""
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(t.words["va"].astype(np.int64) for t in tables)]
+    )
+
+
+def sorted_ranges(tables: Tables) -> list[tuple[int, int]]:
+    """Tables of the original whose entries may change places."""
+    return [(t.start_va, t.end_va) for t in tables if t.order is Order.SORTED]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""What ROM and hypervisor of API 3.1 share: hypercalls, pages, and the marks in the ROM.
+
+VMI leaves this to the vendor (the guest never sees it). Ours: the hypervisor loads the ROM image at
+ROM_PA, gives it two pages behind it, and on VMI_Init adds the linear base of low memory to every
+word that the ROM's fix-up table lists. A page table maps low memory at one offset, so ROM and pages
+are reached at `base + pa`, where `base` is the address VMI_Init was called at minus its place.
+"""
+
+from __future__ import annotations
+
+import enum
+
+ROM_PA = 0xC8000
+ROM_MAX_LEN = 0x4000
+SHARED_PA = 0xCC000
+"""One page per virtual CPU, readable and writable by the guest: untrusted input to the host."""
+TIME_PA = 0xCD000
+"""The page with the clock: the guest can only read it. It holds no host pointer."""
+
+
+class Hypercall(enum.IntEnum):
+    """Interrupt vectors of `int n` at CPL 1; from CPL 3 they are faults like any other.
+
+    Arguments and results are in the registers of the VMI call of that name.
+    """
+
+    DELIVER = 0xE0  # virtual IF was set while an event was pending: deliver it now
+    IRET = 0xE1  # ESP points at the frame: return, then deliver what is pending
+    INIT = 0xE2  # VMI_Init: EAX = 0 when the guest now runs paravirtually
+    CALL = 0xE3  # any other call: EBX = call number (the ROM has saved the caller's EBX)
+    HALT = 0xE4  # virtual IF on, wait for an interrupt
+
+
+class Shared(enum.IntEnum):
+    """Offsets in the shared page, u32 each unless noted."""
+
+    VIRTUAL_IF = 0x00  # 0x200 or 0
+    PENDING = 0x04  # not 0 while an event waits for virtual IF
+    CR0 = 0x08
+    CR2 = 0x0C
+    CR3 = 0x10
+    CR4 = 0x14
+    GDTR = 0x18  # u16 limit, u32 base
+    IDTR = 0x20  # u16 limit, u32 base
+    LDTR = 0x28
+    TR = 0x2C
+    IRET_SITE = 0x30  # address of the site whose IRET is under way
+    TSC_STEPS = 0x38  # u64: what RDTSC reads in the guest have added to the clock
+
+
+class Time(enum.IntEnum):
+    """Offsets in the time page; `tsc = (BASE - LEFT) * SCALE + SKEW + Shared.TSC_STEPS`."""
+
+    LEFT = 0x00  # i64, counts down while the guest runs
+    BASE = 0x08  # i64
+    SKEW = 0x10  # i64
+    SCALE = 0x18  # u32
+
+
+TSC_STEP = 1000
+"""What each RDTSC adds in the guest, so that loops that wait for the clock end soon."""
+
+
+class RomMark(enum.IntEnum):
+    """Offsets in the ROM header (its reserved bytes) of what the hypervisor needs to know."""
+
+    MARKS = 0x20  # u32 signature VMP1
+    FIXUPS = 0x24  # u16 offset, u16 count: u16 offsets of words to add `base` to at VMI_Init
+    RESTARTS = 0x28  # u16 offset, u16 count: restartable regions, RESTART_LEN bytes each
+
+
+MARKS_SIGNATURE = 0x31504D56
+RESTART_LEN = 8
+"""u16 start, u16 end, u16 entry, u16 kind (Restart): offsets of code in the ROM."""
+
+
+class Restart(enum.IntEnum):
+    """What to do with an event that arrives while EIP is in a region [start, end)."""
+
+    IRET_ECX_SAVED = 1  # ECX is on top of the stack: pop it, then continue as IRET_FRAME
+    IRET_FRAME = 2  # ESP is at the frame: virtual IF off, EIP back to `entry`, deliver from there

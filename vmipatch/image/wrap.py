@@ -50,6 +50,8 @@ PAGE_LEN = 4096
 ENTRY_LEN = 0x100
 PAYLOAD_OFF = ENTRY_LEN
 STACK_LEN = 0x400
+MAX_SEGMENTS = 64
+"""Headers and padding of so many stay within the page between the kernel and the staged tail."""
 
 SETUP_BOOT_PARAMS = 0x1000
 SETUP_LEN = 0x2800
@@ -131,6 +133,10 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
     loads = tuple(sorted((s for s in image.loads if s.mem_len), key=lambda s: s.pa))
     if not loads:
         raise InputNotUnderstood("the file has no program segment to load", file=image.name)
+    if len(loads) > MAX_SEGMENTS:
+        raise InputNotUnderstood(
+            f"the file has more than {MAX_SEGMENTS} program segments", file=image.name
+        )
     for below, above in pairwise(loads):
         if below.pa + below.mem_len > above.pa:
             raise MalformedImage(
@@ -227,6 +233,7 @@ def _minimal_elf(loads: Sequence[Segment], image: ElfImage) -> tuple[bytes, list
     headers = b""
     offsets: list[int] = []
     for segment in loads:
+        body = body.ljust(_align(len(body), 4), b"\0")
         off = start + len(body)
         offsets.append(off)
         headers += _PROGRAM_HEADER.pack(
@@ -234,7 +241,6 @@ def _minimal_elf(loads: Sequence[Segment], image: ElfImage) -> tuple[bytes, list
             segment.file_len, segment.mem_len, segment.flags, 1,
         )  # fmt: skip
         body += image.data[segment.off : segment.off + segment.file_len]
-        body = body.ljust(_align(len(body), 4), b"\0")
     header = _ELF_HEADER.pack(
         b"\x7fELF\x01\x01\x01", 2, 3, 1, image.entry, _ELF_HEADER.size, 0, 0,
         _ELF_HEADER.size, _PROGRAM_HEADER.size, len(loads), 0, 0, 0,

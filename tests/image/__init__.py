@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Tests of kernel files in and out."""

@@ -134,11 +134,12 @@ _PRIVILEGED = (
     _form("mwait", "mwait", "0f01c9", _F),
     _form("clac", "clac", "0f01ca", _F),
     _form("stac", "stac", "0f01cb", _F),
-    _form("vmcall", "vmx", "0f01c1", _F),
+    _form("vmcall", "vmcall", "0f01c1", _H, treatment=_LEAVE),
     _form("vmlaunch", "vmx", "0f01c2", _F),
     _form("vmresume", "vmx", "0f01c3", _F),
     _form("vmxoff", "vmx", "0f01c4", _F),
-    _form("vmmcall", "vmmcall", "0f01d9", _F),
+    _form("vmmcall", "vmmcall", "0f01d9", _H, treatment=_LEAVE),
+    _form("stgi", "svm", "0f01dc", _F),
     _form("encls", "encls", "0f01cf", _F),
 )
 

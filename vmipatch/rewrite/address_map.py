@@ -24,9 +24,12 @@ class AddressMap:
 
     @classmethod
     def of(cls, pieces: Iterable[tuple[int, int]]) -> AddressMap:
-        """Build from (old start address, shift) pairs; below the first nothing moves."""
+        """Build from (old start address, shift) pairs; below the first nothing moves.
+
+        Of pairs with one start the last rules.
+        """
         merged: list[tuple[int, int]] = [(0, 0)]
-        for start, delta in sorted(pieces):
+        for start, delta in sorted(pieces, key=lambda piece: piece[0]):
             if start == merged[-1][0]:
                 merged[-1] = (start, delta)
             elif delta != merged[-1][1]:

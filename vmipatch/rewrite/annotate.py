@@ -1,71 +1,131 @@
 # SPDX-License-Identifier: MIT
-"""The annotation records of a rewritten kernel, and the translations they name."""
+"""What a rewritten kernel carries for the runtime: records, translations, tables."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import Body
-from vmipatch.scan.site import Site
-from vmipatch.vmi.record import NEAR_CALL, NEAR_CALL_LEN, AnnotationRecord, pack_records
+from vmipatch.rewrite.thunks import Thunks
+from vmipatch.scan.site import Disposition, Reason, Site
+from vmipatch.vmi.record import (
+    FINAL_TRANSLATION,
+    NEAR_CALL,
+    NEAR_CALL_LEN,
+    RECORD_LEN,
+    AnnotationRecord,
+    pack_records,
+)
+
+_PAIR = struct.Struct("<II")
+
+NOT_RUN_DEPRIVILEGED = frozenset({Reason.BEFORE_PAGING, Reason.REPLACEMENT})
+"""Native code that nobody runs behind the switch: replacements run where they are copied to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One section of the annotation segment."""
+
+    name: str
+    symbol: str
+    va: int
+    data: bytes
+
+    @property
+    def end_va(self) -> int:
+        """First address behind the part."""
+        return self.va + len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Three sections, and where they are linked.
+    """The parts of the segment, in address order.
 
-    Records of init code stand apart: they are applied once, the others may be applied again.
-    Addresses in records are linked ones; the runtime adds what the boot loader relocated by.
+    Records of init code stand apart, right behind the others: they are applied once. Addresses
+    are linked ones; the runtime adds what the boot loader relocated by.
     """
 
-    start_va: int
-    records: bytes
-    init_records: bytes
-    translations: bytes
+    records: Part
+    init_records: Part
+    translations: Part
+    thunk_calls: Part
+    fallback: Part
 
     @property
-    def init_va(self) -> int:
-        """Where the records of init code begin."""
-        return self.start_va + len(self.records)
-
-    @property
-    def translation_va(self) -> int:
-        """Where the translations begin."""
-        return self.init_va + len(self.init_records)
-
-    @property
-    def end_va(self) -> int:
-        """First address behind the translations."""
-        return self.translation_va + len(self.translations)
+    def parts(self) -> tuple[Part, ...]:
+        """All of them."""
+        return (
+            self.records, self.init_records, self.thunk_calls, self.fallback, self.translations
+        )  # fmt: skip
 
 
 def annotate(
     sites: Iterable[tuple[Site, Body]],
     init_sites: Iterable[tuple[Site, Body]],
+    left: Iterable[Site],
     new: AddressMap,
+    thunks: Thunks,
     start_va: int,
 ) -> Annotations:
-    """Describe every site. All sites that call the ROM directly share one translation."""
+    """Describe every site, and those that were left though they are unprivileged.
+
+    Sites that call the ROM directly share one translation; a site with a thunk has its own,
+    final one.
+    """
     permanent, init = list(sites), list(init_sites)
-    lengths = 16 * len(permanent), 16 * len(init)
-    translation_va = start_va + sum(lengths)
+    init_va = start_va + RECORD_LEN * len(permanent)
+    calls_va = init_va + RECORD_LEN * len(init)
+    calls = b"".join(_PAIR.pack(call.va, call.call) for call in thunks.calls)
+    fallback_va = calls_va + len(calls)
+    fallback = _fallback(left, new)
+    translator = _Translator(new, thunks, fallback_va + len(fallback))
+    records = pack_records(translator.record(*pair) for pair in permanent)
+    init_records = pack_records(translator.record(*pair) for pair in init)
+    pad = bytes(-len(translator.bytes) % 4)
+    return Annotations(
+        Part(".vmi.annotation", "__vmi_annotation", start_va, records),
+        Part(".vmi.annotation.init", "__vmi_annotation_init", init_va, init_records),
+        Part(".vmi.translation", "__vmi_translation", translator.va, bytes(translator.bytes) + pad),
+        Part(".vmi.thunks", "__vmi_thunk_calls", calls_va, calls),
+        Part(".vmi.fallback", "__vmi_fallback", fallback_va, fallback),
+    )
 
-    def pack(group: list[tuple[Site, Body]]) -> bytes:
-        return pack_records(_record(site, body, new, translation_va) for site, body in group)
 
-    return Annotations(start_va, pack(permanent), pack(init), NEAR_CALL)
+class _Translator:
+    """Writes records, and the translations that they need."""
+
+    def __init__(self, new: AddressMap, thunks: Thunks, va: int) -> None:
+        self.va, self.bytes = va, bytearray(NEAR_CALL)
+        self._new, self._thunks = new, thunks
+
+    def record(self, site: Site, body: Body) -> AnnotationRecord:
+        assert site.call is not None, "a site is rewritten because a call stands for it"
+        native_va = self._new.one(site.va)
+        thunk_va = self._thunks.of_site.get(site.va)
+        translation_va, call_off = self.va, 0
+        if thunk_va is not None:
+            translation_va, call_off = self.va + len(self.bytes), FINAL_TRANSLATION
+            self.bytes += b"\xe8" + struct.pack("<i", thunk_va - native_va - NEAR_CALL_LEN)
+        return AnnotationRecord(
+            call=site.call,
+            native_va=native_va,
+            translation_va=translation_va,
+            native_len=len(body.code),
+            translation_len=NEAR_CALL_LEN,
+            pad_len=body.pad_len,
+            call_off=call_off,
+        )
 
 
-def _record(site: Site, body: Body, new: AddressMap, translation_va: int) -> AnnotationRecord:
-    assert site.call is not None, "a site is rewritten because a call stands for it"
-    return AnnotationRecord(
-        call=site.call,
-        native_va=new.one(site.va),
-        translation_va=translation_va,
-        native_len=len(body.code),
-        translation_len=NEAR_CALL_LEN,
-        pad_len=body.pad_len,
-        call_off=0,
+def _fallback(left: Iterable[Site], new: AddressMap) -> bytes:
+    """Address and original first byte of each site that would be silently wrong at CPL 1."""
+    return b"".join(
+        _PAIR.pack(new.one(site.va), site.code[0])
+        for site in left
+        if site.disposition is Disposition.NATIVE_UNPRIVILEGED
+        and site.reason not in NOT_RUN_DEPRIVILEGED
     )

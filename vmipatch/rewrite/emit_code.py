@@ -24,10 +24,12 @@ def emit_code(
     changes: Sequence[Change],
     bodies: Mapping[int, tuple[Site, Body]],
     new: AddressMap,
+    redirect: Mapping[int, int],
 ) -> bytes:
     """The new bytes of `stream`: unchanged runs copied, changes filled in, branches led on.
 
-    `bodies` are the sites by address.
+    `bodies` are the sites by address, `redirect` the new targets of branches that are to lead
+    elsewhere than to the image of their target.
     """
     parts: list[bytes] = []
     at = stream.va
@@ -37,7 +39,7 @@ def emit_code(
         at = change.va + change.old_len
     parts.append(stream.code[at - stream.va :])
     code = bytearray(b"".join(parts))
-    _lead_branches(stream, {change.va for change in changes}, bodies, new, code)
+    _lead_branches(stream, {change.va for change in changes}, new, redirect, code)
     return bytes(code)
 
 
@@ -59,8 +61,8 @@ def _replacement(
 def _lead_branches(
     stream: InstructionStream,
     changed: set[int],
-    bodies: Mapping[int, tuple[Site, Body]],
     new: AddressMap,
+    redirect: Mapping[int, int],
     code: bytearray,
 ) -> None:
     """Write the displacement of every direct branch."""
@@ -74,7 +76,10 @@ def _lead_branches(
         lens[widened] = np.where(flows[widened] == Flow.JUMP, 5, 6)
         widths[widened] = 4
     ends = new(starts) + lens
-    reach = new(stream.branch_targets) - ends
+    targets = new(stream.branch_targets)
+    for old_va, new_va in redirect.items():
+        targets[stream.branch_targets == old_va] = new_va
+    reach = targets - ends
     at = ends - base - widths
     octets = np.frombuffer(code, dtype=np.uint8)
     for shift in range(4):

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,23 +14,14 @@ from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
-from vmipatch.rewrite.annotate import Annotations
+from vmipatch.rewrite.annotate import Annotations, Part
 from vmipatch.rewrite.placement import PAGE, Placement
 from vmipatch.rewrite.references import Words, image_range
 
+CODE_ALIGN = 16
+
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewSection:
-    """A section that the rewriter adds, with symbols at its start and its end."""
-
-    name: str
-    va: int
-    data: bytes
-    flags: SectionFlag
-    symbol: str
 
 
 def annotation_start_va(image: ElfImage, shift_len: int) -> int:
@@ -44,28 +35,20 @@ def emit_image(
     placement: Placement,
     code: Mapping[int, bytes],
     words: Words,
-    room: bytes,
+    added: Part,
+    added_words: bytes,
     annotations: Annotations,
     manifest: bytes,
 ) -> bytes:
     """Put the new file together.
 
     `code` holds the new bytes of executable sections by index, `words` what to write over them
-    and over data, `room` the bytes between the end of .text's code and the end of its last page.
+    and over data, `added` the code between the end of .text's and the end of its last page,
+    `added_words` the relocations of that (Elf32_Rel).
     """
     writer = _Emitter(image, placement, code)
-    added = [
-        NewSection(".vmi.text", placement.room_end_va - len(room), room,
-                   SectionFlag.ALLOC | SectionFlag.EXEC, "__vmi_text"),
-        NewSection(".vmi.annotation", annotations.start_va, annotations.records,
-                   SectionFlag.ALLOC, "__vmi_annotation"),
-        NewSection(".vmi.annotation.init", annotations.init_va, annotations.init_records,
-                   SectionFlag.ALLOC, "__vmi_annotation_init"),
-        NewSection(".vmi.translation", annotations.translation_va, annotations.translations,
-                   SectionFlag.ALLOC, "__vmi_translation"),
-    ]  # fmt: skip
     writer.write_words(words)
-    return writer.finish(added, manifest)
+    return writer.finish(added, added_words, annotations.parts, manifest)
 
 
 class _Emitter:
@@ -120,40 +103,56 @@ class _Emitter:
             raise MalformedImage("a word to write has no byte in the file", place=f"{lost:#x}")
         return result
 
-    def finish(self, added: list[NewSection], manifest: bytes) -> bytes:
+    def finish(
+        self, added: Part, added_words: bytes, parts: Sequence[Part], manifest: bytes
+    ) -> bytes:
         """Append what is new and write the tables of ELF."""
-        symbols, strings = self._symbols(added)
+        symbols, strings = self._symbols([added, *parts])
         segments = self._segments()
-        segment, new_sections = self._place_added(added)
         contents = [self._content(s, symbols, strings) for s in self.sections]
-        contents += new_sections
+        contents.append(self._code_section(len(contents), added))
+        segment = self._append_segment(parts, contents)
+        contents.append(self._relocation_section(len(contents), added_words))
         contents.append(_loose_section(len(contents), ".vmi.manifest", manifest))
         return write_elf(self.image, bytes(self.memory), contents, [*segments, segment])
 
-    def _place_added(self, added: list[NewSection]) -> tuple[Segment, list[Content]]:
-        """Append the annotations as a segment of their own; the room is inside of .text's."""
+    def _code_section(self, index: int, added: Part) -> Content:
+        """The room behind .text's code, inside the same segment."""
         text = self.sections[self.image.section_by_name[".text"].index]
-        outside = [s for s in added if not s.flags & SectionFlag.EXEC]
-        start_va, end_va = outside[0].va, outside[-1].va + len(outside[-1].data)
+        flags = SectionFlag.ALLOC | SectionFlag.EXEC
+        off = added.va - text.va + text.off
+        section = Section(
+            index, added.name, SectionKind.PROGBITS, flags, added.va, off, len(added.data),
+            0, 0, CODE_ALIGN, 0,
+        )  # fmt: skip
+        return Content(section, added.data)
+
+    def _append_segment(self, parts: Sequence[Part], contents: list[Content]) -> Segment:
+        """The annotations, as a segment of their own behind everything else in memory."""
         self.memory += bytes(-len(self.memory) % PAGE)
-        start_off = len(self.memory)
-        self.memory += b"".join(s.data for s in outside)
-        contents = []
-        for index, new in enumerate(added, start=len(self.sections)):
-            base = (text.va, text.off) if new.flags & SectionFlag.EXEC else (start_va, start_off)
-            align = 16 if new.flags & SectionFlag.EXEC else 1
+        start_va, start_off = parts[0].va, len(self.memory)
+        for part in parts:
             section = Section(
-                index, new.name, SectionKind.PROGBITS, new.flags, new.va,
-                new.va - base[0] + base[1], len(new.data), 0, 0, align, 0,
+                len(contents), part.name, SectionKind.PROGBITS, SectionFlag.ALLOC, part.va,
+                len(self.memory), len(part.data), 0, 0, 1, 0,
             )  # fmt: skip
-            contents.append(Content(section, new.data))
+            contents.append(Content(section, part.data))
+            self.memory += part.data
         first = next(self.image.loads)
-        length = end_va - start_va
-        segment = Segment(
+        length = len(self.memory) - start_off
+        return Segment(
             SegmentKind.LOAD, start_off, start_va, start_va - first.va + first.pa,
             length, length, READ_ONLY, PAGE,
         )  # fmt: skip
-        return segment, contents
+
+    def _relocation_section(self, index: int, entries: bytes) -> Content:
+        """The relocations of .vmi.text, the first of the added sections."""
+        table = next(s for s in self.image.sections if s.kind is SectionKind.SYMTAB)
+        section = Section(
+            index, ".rel.vmi.text", SectionKind.REL, SectionFlag.NONE, 0, 0, len(entries),
+            table.index, len(self.sections), 4, RAW_REL.itemsize,
+        )  # fmt: skip
+        return Content(section, entries)
 
     def _segments(self) -> list[Segment]:
         """The program headers of the input, moved; the one with .text grows."""
@@ -191,7 +190,7 @@ class _Emitter:
         entries["offset"][real] = self.placement.map(entries["offset"][real]).astype(np.uint32)
         return entries.tobytes()
 
-    def _symbols(self, added: list[NewSection]) -> tuple[bytes, bytes]:
+    def _symbols(self, added: Sequence[Part]) -> tuple[bytes, bytes]:
         """The symbol table with everything moved, and the new symbols at its end."""
         table = self.image.symbols
         entries = table.entries.copy()
@@ -208,7 +207,7 @@ class _Emitter:
         for index, section in enumerate(added, start=len(self.sections)):
             for name, va in (
                 (section.symbol, section.va),
-                (f"{section.symbol}_end", section.va + len(section.data)),
+                (f"{section.symbol}_end", section.end_va),
             ):
                 extra.append((len(strings), va, 0, GLOBAL_NOTYPE, 0, index))
                 strings += name.encode() + b"\0"

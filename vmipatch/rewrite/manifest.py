@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.placement import Placement
 from vmipatch.scan.site import Disposition, Site
@@ -40,6 +41,8 @@ class Manifest:
     sites: dict[str, int]
     """Number of sites by disposition."""
     native: tuple[NativeSite, ...]
+    redirect: tuple[tuple[int, int], ...]
+    """Original address and new one, for branches that lead to the runtime instead."""
 
     def to_json(self) -> bytes:
         """Sorted and compact, the same bytes for the same claims."""
@@ -47,7 +50,7 @@ class Manifest:
 
 
 def manifest_of(
-    image: ElfImage, sites: Iterable[Site], placement: Placement, padding: Padding
+    image: ElfImage, sites: Iterable[Site], placement: Placement, padding: Padding, added: Added
 ) -> Manifest:
     """State what was done to `image`."""
     every = list(sites)
@@ -66,4 +69,5 @@ def manifest_of(
             for site in every
             if site.disposition in left
         ),
+        tuple(sorted(added.redirect.items())),
     )

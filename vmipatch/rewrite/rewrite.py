@@ -11,15 +11,17 @@ import numpy as np
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
-from vmipatch.rewrite.annotate import Annotations, annotate
+from vmipatch.rewrite.annotate import Annotations, Part, annotate
+from vmipatch.rewrite.attach import Added, added_relocations, attach, seal
 from vmipatch.rewrite.body import Body, Padding, body_of
 from vmipatch.rewrite.build_id import renew_build_id
-from vmipatch.rewrite.emit_code import INT3, emit_code
+from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement, place
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
 from vmipatch.rewrite.region import Region
+from vmipatch.rewrite.thunks import Thunks, build_thunks
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Disposition, Site
 
@@ -71,18 +73,24 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
     placement = place(
         scanned.code_map, scanned.zones, regions[".text"], regions.get(".init.text"), ROOM_LEN
     )
-    annotations = _annotate(image, bodies, placement)
-    manifest = manifest_of(image, scanned.sites, placement, options.padding)
+    room = _room_start(placement), placement.room_end_va
+    thunks = build_thunks((site for site, _ in bodies), room[0])
+    annotations = _annotate(scanned, bodies, placement, thunks)
+    words = _all_words(scanned, placement)
+    added = attach(scanned.code_map, placement.map, room, thunks, annotations, words)
+    manifest = manifest_of(image, scanned.sites, placement, options.padding, added)
     data = emit_image(
         image,
         placement,
-        _emit_sections(scanned, bodies, placement),
-        _all_words(scanned, placement),
-        INT3 * (placement.room_end_va - _room_start(placement)),
+        _emit_sections(scanned, bodies, placement, added),
+        words,
+        Part(".vmi.text", "__vmi_text", added.va, added.code),
+        added_relocations(scanned.code_map, thunks),
         annotations,
         manifest.to_json(),
     )
-    return RewrittenImage(renew_build_id(data), scanned, placement, tuple(bodies), manifest)
+    data = renew_build_id(seal(data, added.runtime, annotations))
+    return RewrittenImage(data, scanned, placement, tuple(bodies), manifest)
 
 
 def _require_relinkable(image: ElfImage) -> None:
@@ -116,23 +124,27 @@ def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> dict[str, 
 
 
 def _annotate(
-    image: ElfImage, bodies: Iterable[tuple[Site, Body]], placement: Placement
+    scanned: ScanResult,
+    bodies: Iterable[tuple[Site, Body]],
+    placement: Placement,
+    thunks: Thunks,
 ) -> Annotations:
+    image = scanned.image
     text = image.section_by_name[".text"].index
     permanent = [pair for pair in bodies if pair[0].section == text]
     init = [pair for pair in bodies if pair[0].section != text]
     start_va = annotation_start_va(image, placement.shift_len)
-    return annotate(permanent, init, placement.map, start_va)
+    return annotate(permanent, init, scanned.sites, placement.map, thunks, start_va)
 
 
 def _emit_sections(
-    scanned: ScanResult, bodies: list[tuple[Site, Body]], placement: Placement
+    scanned: ScanResult, bodies: list[tuple[Site, Body]], placement: Placement, added: Added
 ) -> dict[int, bytes]:
     by_va = {site.va: (site, body) for site, body in bodies}
 
     def emit(index: int, stream: InstructionStream) -> bytes:
         changes = placement.changes.get(index, ())
-        return emit_code(stream, changes, by_va, placement.map)
+        return emit_code(stream, changes, by_va, placement.map, added.redirect)
 
     return {section.index: emit(section.index, stream) for section, stream in scanned.code_map}
 

@@ -87,3 +87,7 @@ class VmiCall(enum.IntEnum):
     SET_LAZY_MODE = 73
     SET_XCR = 74
     READ_SEGMENT = 75  # CS or SS with RPL 0: no call of the ROM, a thunk alone serves it
+    SET_FALLBACK = (
+        76  # EAX = table of one-byte fallbacks, EDX = entries: served by hypervisors only
+    )
+    SET_RUNTIME = 77  # EAX, EDX: range of the guest's thunks and runtime, whose flags are real ones

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""How runtime and thunks become part of a kernel."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import RAW_REL
+from vmipatch.rewrite.address_map import AddressMap
+from vmipatch.rewrite.annotate import Annotations
+from vmipatch.rewrite.references import Words
+from vmipatch.rewrite.thunks import Thunks
+from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
+from vmipatch.scan.code import CodeMap
+from vmipatch.vmi.record import unpack_records
+
+START = "start_kernel"
+LOGGERS = ("_printk", "printk")
+"""The kernel's log function: since 5.15, before."""
+
+ALIGN = 16
+INT3 = b"\xcc"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The code in the room behind .text."""
+
+    va: int
+    code: bytes
+    """As long as the room."""
+    thunks: Thunks
+    runtime: Runtime | None
+    """None if the kernel has no start_kernel: then nobody applies the annotations."""
+    redirect: dict[int, int]
+    """Original address to new address, for branches that are to lead elsewhere."""
+
+
+def attach(
+    code_map: CodeMap,
+    new: AddressMap,
+    room: tuple[int, int],
+    thunks: Thunks,
+    annotations: Annotations,
+    words: Words,
+) -> Added:
+    """Fill the room [start, end) with thunks, runtime and int3.
+
+    `words` are the relocated words of the kernel: thunks repeat some of them.
+
+    Raises InputNotUnderstood if they do not fit.
+    """
+    start_va, end_va = room
+    runtime_va = -(-(thunks.va + len(thunks.code)) // ALIGN) * ALIGN
+    code = _with_words(code_map, new, thunks, words).ljust(runtime_va - thunks.va, INT3)
+    start_kernel = code_map.image.symbols.address(START)
+    runtime, redirect = None, {}
+    if start_kernel is not None:
+        facts = _facts(code_map, new, room, annotations, new.one(start_kernel))
+        runtime = build_runtime(facts, runtime_va)
+        code += runtime.code
+        redirect = {start_kernel: runtime.entry}
+    if len(code) > end_va - start_va:
+        raise InputNotUnderstood(
+            f"thunks and runtime need {len(code)} bytes, {end_va - start_va} were reserved",
+            file=code_map.image.name,
+            hint="report this kernel: it has more forms of sites than any known one",
+        )
+    return Added(start_va, code.ljust(end_va - start_va, INT3), thunks, runtime, redirect)
+
+
+def _with_words(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> bytes:
+    """The code of the thunks, absolute words holding what those of their sites hold."""
+    code = bytearray(thunks.code)
+    for at_va, site_word_va in thunks.words:
+        moved = np.flatnonzero(words.va == new.one(site_word_va))
+        if len(moved):
+            struct.pack_into("<I", code, at_va - thunks.va, int(words.value[moved[0]]))
+    return bytes(code)
+
+
+def added_relocations(code_map: CodeMap, thunks: Thunks) -> bytes:
+    """Elf32_Rel entries of the thunks: those of the words that they repeat."""
+    entries = code_map.relocations.entries
+    rows = []
+    for at_va, site_word_va in thunks.words:
+        for entry in entries[entries["va"] == site_word_va]:
+            rows.append((at_va, int(entry["symbol"]) << 8 | int(entry["kind"])))
+    return np.array(rows, dtype=RAW_REL).tobytes()
+
+
+def _facts(
+    code_map: CodeMap,
+    new: AddressMap,
+    room: tuple[int, int],
+    annotations: Annotations,
+    start_kernel: int,
+) -> RuntimeFacts:
+    symbols = code_map.image.symbols
+    logger = next((va for name in LOGGERS if (va := symbols.address(name)) is not None), None)
+    return RuntimeFacts(
+        page_offset=code_map.page_offset,
+        start_kernel=start_kernel,
+        printk=0 if logger is None else new.one(logger),
+        annotation=annotations.records.va,
+        annotation_end=annotations.init_records.end_va,
+        thunk_calls=annotations.thunk_calls.va,
+        thunk_calls_end=annotations.thunk_calls.end_va,
+        fallback=annotations.fallback.va,
+        fallback_end=annotations.fallback.end_va,
+        sum_start=annotations.parts[0].va,
+        sum_end=annotations.parts[-1].end_va,
+        text=room[0],
+        text_end=room[1],
+    )
+
+
+def seal(data: bytes, runtime: Runtime | None, annotations: Annotations) -> bytes:
+    """Write the sums that the runtime checks into the finished file."""
+    if runtime is None:
+        return data
+    image = ElfImage.parse(data)
+    segment = b"".join(part.data for part in annotations.parts)
+    segment_sum = int(np.frombuffer(segment, dtype="<u4").sum(dtype=np.uint64))
+    records = annotations.records.data + annotations.init_records.data
+    native_sum = sum(
+        int.from_bytes(image.read(record.native_va, 2), "little")
+        for record in unpack_records(records)
+    )
+    result = bytearray(data)
+    for va, value in ((runtime.segment_sum_va, segment_sum), (runtime.native_sum_va, native_sum)):
+        struct.pack_into("<I", result, image.offset_of(va), value & 0xFFFFFFFF)
+    return bytes(result)

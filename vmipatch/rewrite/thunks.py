@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: MIT
+"""How a site that does not fit a VMI call as it stands gets there: its thunk.
+
+A thunk moves operands between the registers of the instruction and those of the call. It is entered
+by a near call from the site, so the site's stack lies 4 bytes higher. The ROM's entries of API 3.1
+keep every register but their results, and the flags; so thunks are made of instructions that keep
+the flags too (mov, lea, push, pop, jecxz), and memory is addressed as the site did, or through the
+stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from vmipatch.errors import VmipatchError
+from vmipatch.isa.assemble import assemble
+from vmipatch.isa.operand import MemoryOperand, memory_operand, register_operand
+from vmipatch.scan.site import Fusion, Site
+from vmipatch.vmi.calls import VmiCall
+
+RETURN_LEN = 4
+"""What the call of the site pushed."""
+
+SAME_REGISTERS = frozenset(
+    {"cli", "sti", "iret", "clts", "wbinvd", "rdtsc", "rdpmc", "rdmsr", "wrmsr", "cpuid",
+     "xsetbv", "sti+hlt", "sti+sysexit"}
+)  # fmt: skip
+"""Kinds whose registers are those of their call: the site calls the ROM itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThunkCode:
+    """Assembler lines; `{call N}` stands for a near call of VMI call N."""
+
+    lines: tuple[str, ...]
+    memory: MemoryOperand | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThunkCall:
+    """A near call inside a thunk, for the runtime to aim at the ROM."""
+
+    va: int
+    call: VmiCall
+
+
+@dataclass(frozen=True)
+class Thunks:
+    """All thunks of a kernel, linked."""
+
+    va: int
+    code: bytes
+    of_site: dict[int, int]
+    """Thunk address by original site address; sites that need none are missing."""
+    calls: tuple[ThunkCall, ...]
+    words: tuple[tuple[int, int], ...]
+    """Places of absolute words in the code, and the original words that they repeat."""
+
+
+@dataclass(slots=True)
+class _Book:
+    """Thunks by their code: equal ones are made once."""
+
+    numbers: dict[ThunkCode, int] = field(default_factory=dict)
+    of_site: dict[int, int] = field(default_factory=dict)
+
+    def enter(self, site: Site, code: ThunkCode) -> None:
+        self.of_site[site.va] = self.numbers.setdefault(code, len(self.numbers))
+
+
+def build_thunks(sites: Iterable[Site], va: int) -> Thunks:
+    """Make and link the thunks of all `sites` that need one, at `va`."""
+    book = _Book()
+    for site in sites:
+        code = thunk_code(site)
+        if code is not None:
+            book.enter(site, code)
+    source: list[str] = []
+    calls: dict[str, VmiCall] = {}
+    for code, number in book.numbers.items():
+        source += _link(code, number, calls)
+    linked = assemble("\n".join(source), va, name="thunks")
+    at = linked.labels
+    words = tuple(
+        (at[f"t{number}_word"], code.memory.word_va)
+        for code, number in book.numbers.items()
+        if code.memory is not None and code.memory.word_va is not None
+    )
+    return Thunks(
+        va,
+        linked.code,
+        {site_va: at[f"t{number}"] for site_va, number in book.of_site.items()},
+        tuple(ThunkCall(at[label], call) for label, call in calls.items()),
+        words,
+    )
+
+
+def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall]) -> list[str]:
+    """The lines of one thunk with labels; notes the calls it makes."""
+    result = [f"t{number}:"]
+    for line in code.lines:
+        if line.startswith("call "):
+            label = f"t{number}_call{len(calls)}"
+            calls[label] = VmiCall(int(line[5:]))
+            result.append(f"{label}: .byte 0xe8, 0, 0, 0, 0")
+        elif line == "lea eax, absolute":
+            assert code.memory is not None, "absolute operands come with their memory operand"
+            result += [".byte 0xb8", f"t{number}_word: .long {code.memory.displacement:#x}"]
+        else:
+            result.append(line.replace("{label}", f"t{number}_"))
+    return result
+
+
+def thunk_code(site: Site) -> ThunkCode | None:
+    """The thunk of `site`, or None if it calls the ROM directly.
+
+    Raises VmipatchError for a form that has a call and neither.
+    """
+    kind = site.kind
+    if kind in SAME_REGISTERS:
+        return None
+    if kind in _MAKERS:
+        return _MAKERS[kind](site)
+    raise VmipatchError(f"no translation is known for {kind}", place=f"{site.va:#x}")
+
+
+def _lines(*lines: str, memory: MemoryOperand | None = None) -> ThunkCode:
+    return ThunkCode(lines, memory)
+
+
+def _call(site: Site) -> str:
+    assert site.call is not None, "a site is rewritten because a call stands for it"
+    return f"call {int(site.call)}"
+
+
+def _port(site: Site) -> ThunkCode | None:
+    """IN and OUT: the register form is the call's; an immediate port goes to DX."""
+    opcode_at = len(site.code) - 2
+    if site.code[opcode_at:][:1] not in (b"\xe4", b"\xe5", b"\xe6", b"\xe7"):
+        return None
+    return _lines("push edx", f"mov edx, {site.code[-1]}", _call(site), "pop edx", "ret")
+
+
+def _string_port(site: Site) -> ThunkCode | None:
+    """INS and OUTS: the calls repeat ECX times."""
+    if site.code[:1] == b"\xf3" or site.code[:2] == b"\x66\xf3":
+        return None
+    return _lines("push ecx", "mov ecx, 1", _call(site), "pop ecx", "ret")
+
+
+def _to_control(site: Site) -> ThunkCode | None:
+    register = register_operand(site.code)
+    if register == "eax":
+        return None
+    return _lines("push eax", f"mov eax, {register}", _call(site), "pop eax", "ret")
+
+
+def _from_control(site: Site) -> ThunkCode | None:
+    register = register_operand(site.code)
+    if register == "eax":
+        return None
+    return _lines("push eax", _call(site), f"mov {register}, eax", "pop eax", "ret")
+
+
+def _to_debug(site: Site) -> ThunkCode:
+    return _lines(
+        "push eax", "push edx", f"push {register_operand(site.code)}", "pop edx",
+        f"mov eax, {_debug_register(site)}", _call(site), "pop edx", "pop eax", "ret",
+    )  # fmt: skip
+
+
+def _from_debug(site: Site) -> ThunkCode:
+    register, number = register_operand(site.code), _debug_register(site)
+    if register == "eax":
+        return _lines(f"mov eax, {number}", _call(site), "ret")
+    return _lines(
+        "push eax", f"mov eax, {number}", _call(site), f"mov {register}, eax", "pop eax", "ret"
+    )
+
+
+def _debug_register(site: Site) -> int:
+    return (site.code[-1] >> 3) & 7
+
+
+def _pointer(site: Site) -> ThunkCode:
+    """LGDT, LIDT, SGDT, SIDT, INVLPG: EAX is the address of the operand."""
+    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    load = "lea eax, absolute" if memory.is_absolute else f"lea eax, {memory.text}"
+    return _lines("push eax", load, _call(site), "pop eax", "ret", memory=memory)
+
+
+def _load_selector(site: Site) -> ThunkCode:
+    """LLDT, LTR, LMSW: the operand is 16 bits wide."""
+    if register := register_operand(site.code, width=16):
+        return _lines("push eax", f"movzx eax, {register}", _call(site), "pop eax", "ret")
+    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    return _lines(
+        "push eax", f"movzx eax, word ptr {memory.text}", _call(site), "pop eax", "ret",
+        memory=memory,
+    )  # fmt: skip
+
+
+def _store_selector(site: Site) -> ThunkCode | None:
+    """SLDT, STR, SMSW: the call gives it in EAX."""
+    if register := register_operand(site.code):
+        if register == "eax":
+            return None
+        return _lines("push eax", _call(site), f"mov {register}, eax", "pop eax", "ret")
+    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    return _lines(
+        "push eax", _call(site), f"mov word ptr {memory.text}, ax", "pop eax", "ret",
+        memory=memory,
+    )  # fmt: skip
+
+
+def _read_segment(site: Site) -> ThunkCode:
+    """MOV r, CS or SS: at CPL 1 the RPL is 1, the reader expects 0."""
+    segment = site.kind[-2:]
+    if register := register_operand(site.code, width=16 if site.code[0] == 0x66 else 32):
+        return _lines(
+            f"mov {register}, {segment}", f"lea {register}, [{_wide(register)} - 1]", "ret"
+        )
+    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    return _lines(
+        "push eax", f"mov eax, {segment}", "lea eax, [eax - 1]",
+        f"mov word ptr {memory.text}, ax", "pop eax", "ret", memory=memory,
+    )  # fmt: skip
+
+
+def _wide(register: str) -> str:
+    return register if register.startswith("e") else f"e{register}"
+
+
+def _push_segment(site: Site) -> ThunkCode:
+    return _lines(
+        "push dword ptr [esp]", "push eax", f"mov eax, {site.kind[-2:]}", "lea eax, [eax - 1]",
+        "mov dword ptr [esp + 8], eax", "pop eax", "ret",
+    )  # fmt: skip
+
+
+def _pushf(site: Site) -> ThunkCode | None:
+    """All flags, with the virtual interrupt flag in place of the real one, which is on."""
+    mask = f"call {int(VmiCall.GET_INTERRUPT_MASK)}"
+    if site.fusion is not Fusion.READ_FLAGS:
+        return _lines(
+            "push dword ptr [esp]", "push eax", "push ecx", "pushfd", "pop ecx", mask,
+            "lea eax, [eax + ecx - 0x200]", "mov dword ptr [esp + 12], eax", "pop ecx", "pop eax",
+            "ret",
+        )  # fmt: skip
+    register = _REGISTERS[site.code[-1] & 7]
+    other = "ecx" if register == "eax" else "eax"
+    result = "eax" if register == "eax" else register
+    if register == "eax":
+        return _lines(
+            "push ecx", "pushfd", "pop ecx", mask, "lea eax, [eax + ecx - 0x200]", "pop ecx", "ret"
+        )
+    return _lines(
+        f"push {other}", "pushfd", f"pop {result}", mask,
+        f"lea {result}, [{result} + eax - 0x200]", f"pop {other}", "ret",
+    )  # fmt: skip
+
+
+def _popf(site: Site) -> ThunkCode:
+    """The arithmetic flags for real, then the interrupt flag, which may deliver an event."""
+    return _lines(
+        "push eax", "mov eax, dword ptr [esp + 8]", "push eax", "popfd", _call(site),
+        "mov eax, dword ptr [esp + 4]", "mov dword ptr [esp + 8], eax", "pop eax",
+        "lea esp, [esp + 4]", "ret",
+    )  # fmt: skip
+
+
+def _halt(site: Site) -> ThunkCode:
+    """HLT as it stands: with interrupts off it stops for good; VMI's Halt turns them on."""
+    return _lines(
+        "push eax", "push ecx", f"call {int(VmiCall.GET_INTERRUPT_MASK)}", "mov ecx, eax",
+        "jecxz {label}off", _call(site), "pop ecx", "pop eax", "ret",
+        "{label}off:", "hlt", "pop ecx", "pop eax", "ret",
+    )  # fmt: skip
+
+
+_REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+
+_MAKERS = {
+    "in": _port,
+    "out": _port,
+    "ins": _string_port,
+    "outs": _string_port,
+    "mov to cr": _to_control,
+    "mov from cr": _from_control,
+    "mov to dr": _to_debug,
+    "mov from dr": _from_debug,
+    "lgdt": _pointer,
+    "lidt": _pointer,
+    "sgdt": _pointer,
+    "sidt": _pointer,
+    "invlpg": _pointer,
+    "lldt": _load_selector,
+    "ltr": _load_selector,
+    "lmsw": _load_selector,
+    "sldt": _store_selector,
+    "str": _store_selector,
+    "smsw": _store_selector,
+    "mov from cs": _read_segment,
+    "mov from ss": _read_segment,
+    "push cs": _push_segment,
+    "push ss": _push_segment,
+    "pushf": _pushf,
+    "popf": _popf,
+    "hlt": _halt,
+}

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""The code that a rewritten kernel runs before start_kernel."""
+
+from vmipatch.runtime.build import Runtime, RuntimeFacts, build_runtime
+
+__all__ = ["Runtime", "RuntimeFacts", "build_runtime"]

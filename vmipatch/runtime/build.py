@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""How the runtime is assembled for one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from importlib import resources
+
+from vmipatch.isa.assemble import assemble
+from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
+
+SOURCES = ("entry.S", "find_rom.S", "check.S", "patch.S", "log.S", "messages.S")
+"""In the order in which they run, and can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFacts:
+    """What the runtime has to know of the kernel it stands in. Addresses are linked ones."""
+
+    page_offset: int
+    """Where low memory is mapped: PAGE_OFFSET."""
+    start_kernel: int
+    printk: int
+    """The kernel's printk, 0 if it has none."""
+    annotation: int
+    annotation_end: int
+    """Records of permanent and then of init code."""
+    thunk_calls: int
+    thunk_calls_end: int
+    fallback: int
+    fallback_end: int
+    sum_start: int
+    sum_end: int
+    """The annotation segment, which is summed up before anything is believed."""
+    text: int
+    text_end: int
+    """Where thunks and runtime are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The linked runtime. `entry` takes the place of start_kernel for its callers."""
+
+    va: int
+    code: bytes
+    entry: int
+    segment_sum_va: int
+    """Where the sum of the annotation segment's u32 words (modulo 2^32) is to be written."""
+    native_sum_va: int
+    """Where the sum of the first two bytes (u16) of all sites is to be written."""
+
+
+def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
+    """Assemble the runtime at `va`. Raises AssemblyFailed."""
+    symbols = {f"fact_{f.name}": getattr(facts, f.name) for f in fields(facts)}
+    symbols |= {
+        "call_read_segment": int(VmiCall.READ_SEGMENT),
+        "call_set_fallback": int(VmiCall.SET_FALLBACK),
+        "call_set_runtime": int(VmiCall.SET_RUNTIME),
+        "api_major": API_MAJOR,
+        "api_minor": API_MINOR,
+    }
+    package = resources.files("vmipatch.runtime")
+    source = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
+    linked = assemble(source, va, symbols=symbols, name="runtime")
+    at = linked.labels
+    return Runtime(va, linked.code, at["vmi_start"], at["vmi_segment_sum"], at["vmi_native_sum"])

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# Is there a VMI ROM we may use?
+#
+# Option ROMs stand at multiples of 2 KiB from 0xC0000 to 0xDFFFF of physical memory. As in Linux
+# 2.6.21-2.6.36, the first with a VMI signature decides, and it must have our major version, a PCI
+# header, and a licence string of `GPL` or `GPL v2`; a checksum of 0 is demanded besides.
+#
+# In:       EBP = relocation
+# Out:      EDI = the ROM, or 0 and EAX = linked address of a message
+# Clobbers: EAX, EBX, ECX, EDX, ESI, flags
+
+vmi_find_rom:
+    mov edi, fact_page_offset + 0xC0000
+vmi_next_place:
+    cmp word ptr [edi], 0xAA55
+    jne vmi_not_here
+    cmp dword ptr [edi + 8], 0x696D5663     # "cVmi"
+    je vmi_found
+vmi_not_here:
+    add edi, 0x800
+    cmp edi, fact_page_offset + 0xE0000
+    jb vmi_next_place
+    mov eax, vmi_said_no_rom
+    xor edi, edi
+    ret
+
+vmi_found:
+    mov eax, vmi_said_version
+    cmp byte ptr [edi + 0xD], api_major
+    jne vmi_refused
+    cmp byte ptr [edi + 0xC], api_minor
+    jb vmi_refused
+    mov eax, vmi_said_pci
+    cmp word ptr [edi + 0x18], 0
+    je vmi_refused
+
+    mov eax, vmi_said_licence
+    movzx esi, word ptr [edi + 0x16]
+    add esi, edi
+    cmp word ptr [esi], 0x5047              # "GP"
+    jne vmi_refused
+    cmp word ptr [esi + 2], 0x004C          # "L", end
+    je vmi_licensed
+    cmp dword ptr [esi + 2], 0x3276204C     # "L v2"
+    jne vmi_refused
+    cmp byte ptr [esi + 6], 0
+    jne vmi_refused
+
+vmi_licensed:
+    mov eax, vmi_said_checksum
+    movzx ecx, byte ptr [edi + 2]
+    shl ecx, 9
+    jz vmi_refused
+    mov esi, edi
+    xor edx, edx
+vmi_add_byte:
+    add dl, byte ptr [esi]
+    inc esi
+    dec ecx
+    jnz vmi_add_byte
+    test dl, dl
+    jnz vmi_refused
+    ret
+
+vmi_refused:
+    xor edi, edi
+    ret

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# What the runtime says; byte 1 and `6` are the kernel's mark of an informational message.
+
+vmi_said_no_rom:
+    .asciz "\0016vmi: no ROM found, native\n"
+vmi_said_version:
+    .asciz "\0016vmi: ROM has another API version, native\n"
+vmi_said_pci:
+    .asciz "\0016vmi: ROM has no PCI header, native\n"
+vmi_said_licence:
+    .asciz "\0016vmi: ROM has no GPL licence, native\n"
+vmi_said_checksum:
+    .asciz "\0016vmi: ROM has a wrong checksum, native\n"
+vmi_said_damaged:
+    .asciz "\0016vmi: annotations are damaged, native\n"
+vmi_said_changed:
+    .asciz "\0016vmi: code differs from its annotations, native\n"
+vmi_said_init:
+    .asciz "\0016vmi: ROM failed to initialize, native\n"
+vmi_said_totals:
+    .asciz "\0016vmi: paravirtual, %u sites patched, %u left native\n"

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# Every site becomes a call.
+#
+# The ROM says for each call number how to reach it (VMI relocation types). First the calls inside
+# thunks are aimed; if one is refused, sites with thunks stay native. Then each record's translation
+# is copied over its site. Interrupts are off, nobody else runs, and the far-reaching jump at the end
+# serializes. What remains unprivileged and native gets a hlt over its first byte when we are
+# deprivileged, so that it faults instead of being silently wrong; the hypervisor is told the table.
+#
+# In:       EBP = relocation, EDI = ROM
+# Out:      ECX = sites patched, EDX = sites left as they were
+# Clobbers: EAX, EBX, ESI, flags
+
+vmi_patch:
+    push 0                                  # [esp + 8]: sites left
+    push 0                                  # [esp + 4]: sites patched
+    push 0                                  # [esp]: thunk calls refused
+    lea esi, [ebp + fact_thunk_calls]
+vmi_next_thunk:
+    lea eax, [ebp + fact_thunk_calls_end]
+    cmp esi, eax
+    jae vmi_thunks_aimed
+    mov eax, dword ptr [esi + 4]            # call number
+    call vmi_ask
+    cmp dl, 1
+    je vmi_aim_thunk
+    inc dword ptr [esp]
+    jmp vmi_thunk_done
+vmi_aim_thunk:
+    mov ebx, dword ptr [esi]
+    add ebx, ebp
+    sub eax, ebx
+    sub eax, 5
+    mov dword ptr [ebx + 1], eax
+vmi_thunk_done:
+    add esi, 8
+    jmp vmi_next_thunk
+
+vmi_thunks_aimed:
+    lea esi, [ebp + fact_annotation]
+vmi_next_record:
+    lea eax, [ebp + fact_annotation_end]
+    cmp esi, eax
+    jae vmi_records_done
+    mov eax, dword ptr [esi]
+    mov edx, 1
+    cmp eax, call_read_segment
+    je vmi_asked                            # its thunk needs no ROM
+    call vmi_ask
+vmi_asked:
+    mov ebx, dword ptr [esi + 4]
+    add ebx, ebp                            # EBX = site
+    cmp byte ptr [esi + 15], 0xFF
+    jne vmi_direct
+    cmp dl, 1
+    jne vmi_leave
+    cmp dword ptr [esp], 0
+    jne vmi_leave
+    push esi
+    call vmi_copy
+    pop esi
+    jmp vmi_count
+
+vmi_direct:
+    cmp dl, 1
+    je vmi_aim                              # CALL_REL
+    cmp dl, 2
+    je vmi_aim                              # JUMP_REL
+    cmp dl, 3
+    jne vmi_leave                           # NONE
+    movzx ecx, byte ptr [esi + 12]          # NOP
+    mov edx, ebx
+    call vmi_fill
+    jmp vmi_count
+vmi_aim:
+    push edx
+    push eax
+    push esi
+    call vmi_copy
+    pop esi
+    pop eax
+    pop edx
+    movzx ecx, byte ptr [esi + 15]
+    add ecx, ebx                            # ECX = the call inside the translation
+    cmp dl, 2
+    jne vmi_displace
+    mov byte ptr [ecx], 0xE9
+vmi_displace:
+    sub eax, ecx
+    sub eax, 5
+    mov dword ptr [ecx + 1], eax
+vmi_count:
+    inc dword ptr [esp + 4]
+    jmp vmi_record_done
+vmi_leave:
+    inc dword ptr [esp + 8]
+vmi_record_done:
+    add esi, 16
+    jmp vmi_next_record
+
+vmi_records_done:
+    mov eax, cs
+    test al, 3
+    jz vmi_patched                          # still at CPL 0: the instruction does what it says
+    call vmi_fall_back
+vmi_patched:
+    pop eax
+    pop ecx
+    pop edx
+    jmp vmi_serialized
+vmi_serialized:
+    ret
+
+# Copies the translation of the record at ESI over the site at EBX; the rest becomes nops.
+# Clobbers: EAX, ECX, EDX, ESI
+vmi_copy:
+    push edi
+    mov edi, ebx
+    movzx ecx, byte ptr [esi + 13]
+    movzx edx, byte ptr [esi + 12]
+    mov esi, dword ptr [esi + 8]
+    add esi, ebp
+    sub edx, ecx
+    rep movsb
+    mov ecx, edx
+    mov edx, edi
+    pop edi
+# Falls through: writes ECX nops at EDX.
+vmi_fill:
+    test ecx, ecx
+    jz vmi_filled
+    mov byte ptr [edx], 0x90
+    inc edx
+    dec ecx
+    jmp vmi_fill
+vmi_filled:
+    ret
+
+# Asks the ROM for call EAX: EAX = address, DL = relocation type. Keeps all other registers.
+vmi_ask:
+    push ecx
+    push ebx
+    push esi
+    push edi
+    push ebp
+    lea ecx, [edi + 0x88]
+    call ecx
+    pop ebp
+    pop edi
+    pop esi
+    pop ebx
+    pop ecx
+    ret
+
+# Tells a hypervisor where our own code is: its pushf and popf mean the real flags.
+# Clobbers: EAX, EBX, ECX, EDX, flags
+vmi_announce:
+    mov eax, call_set_runtime
+    call vmi_ask
+    cmp dl, 1
+    jne vmi_announced
+    mov ebx, eax
+    lea eax, [ebp + fact_text]
+    lea edx, [ebp + fact_text_end]
+    call ebx
+vmi_announced:
+    ret
+
+# Announces the table of one-byte fallbacks, then puts a hlt over each entry.
+vmi_fall_back:
+    lea esi, [ebp + fact_fallback]
+    lea ecx, [ebp + fact_fallback_end]
+    cmp esi, ecx
+    jae vmi_fell_back
+    mov eax, call_set_fallback
+    call vmi_ask
+    cmp dl, 1
+    jne vmi_fell_back
+    mov ebx, eax
+    mov eax, esi
+    mov edx, ecx
+    sub edx, esi
+    shr edx, 3
+    push esi
+    call ebx
+    pop esi
+    lea ecx, [ebp + fact_fallback_end]
+vmi_next_fallback:
+    mov ebx, dword ptr [esi]
+    mov byte ptr [ebx + ebp], 0xF4
+    add esi, 8
+    cmp esi, ecx
+    jb vmi_next_fallback
+vmi_fell_back:
+    ret

@@ -118,9 +118,7 @@ def _symbols(kernel: Kernel, index: dict[str, int]) -> tuple[bytes, bytes, dict[
         numbers[symbol.name] = len(rows)
         info = symbol.is_global << 4 | symbol.kind
         name_off = strings.offset(symbol.name)
-        rows.append(
-            SYM.pack(name_off, symbol.va, symbol.size, info, 0, index[symbol.section])
-        )
+        rows.append(SYM.pack(name_off, symbol.va, symbol.size, info, 0, index[symbol.section]))
     return b"".join(rows), bytes(strings.data), numbers, first_global
 
 

@@ -99,11 +99,10 @@ class Kernel:
 
     def address(self, name: str) -> int:
         """The value of a symbol. Raises KeyError if there is none."""
-        return next((s.va for s in self.symbols if s.name == name), None) or _missing(name)
-
-
-def _missing(name: str) -> int:
-    raise KeyError(name)
+        for symbol in self.symbols:
+            if symbol.name == name:
+                return symbol.va
+        raise KeyError(name)
 
 
 def link(program: Program, base_va: int) -> Kernel:
@@ -135,7 +134,9 @@ class _Linker:
             for bound, names in zip((at, at + len(draft.code)), place.bounds, strict=True):
                 self.values |= dict.fromkeys(names, bound)
             at += len(draft.code)
+        # Init memory is given back by the page.
         self.values["__init_begin"] = self.va[".init.text"]
+        self.values["__init_end"] += -self.values["__init_end"] % PAGE_LEN
         self.code = {place.name: self._assembled(place).code for place in PLACES}
 
     def _names(self) -> dict[str, list[str]]:

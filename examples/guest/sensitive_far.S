@@ -60,7 +60,7 @@ FUNC(far_function)
     retf
 END(far_function)
 
-# in: two arguments, taken off; out: EAX = their sum and CF as before
+# in: two arguments, taken off; out: EAX = their sum
 FUNC(far_function_with_arguments)
     mov eax, [esp + 8]
     add eax, [esp + 12]

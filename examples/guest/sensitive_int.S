@@ -105,7 +105,7 @@ FUNC(observe_faults)
     READ_IF ebx
     sti
     REPORT("fault behind cli: vector %x if=%x", eax, ebx)
-    # Overlapping table rows: the entry of the nearest instruction counts.
+    # A fixup of the other type: EAX stays.
     mov eax, NO_FAULT
     EX(second_way) ud2
     REPORT("PANIC: ud2 went on")
@@ -141,49 +141,107 @@ case_three:
     lea ebx, [ebx + eax * 8 + 0x800]
 .Lcase_done:
     loop .Lnext_case
-    # loop and jecxz across sites: their reach is one byte, a rewriter has to replace them.
+    # Branches of one byte's reach over so many sites that a rewriter has to widen them: a jump
+    # forward, a conditional jump forward and one back.
     mov ecx, 3
 .Lwide_loop:
-    cli
-    in al, 0x21
-    sti
-    pushfd
-    popfd
-    pushfd
-    popfd
-    cli
-    in al, 0x21
-    sti
-    pushfd
-    popfd
-    pushfd
-    popfd
-    cli
-    in al, 0x21
-    sti
-    pushfd
-    popfd
-    cli
-    in al, 0x21
-    sti
-    pushfd
-    popfd
-    pushfd
-    popfd
-    cli
-    in al, 0x21
-    sti
-    pushfd
-    popfd
-    pushfd
-    popfd
-    cli
-    in al, 0x21
-    sti
+    test ecx, ecx
+    js .Lwide_end
+    jmp .Lwide_middle
+.Lwide_back:
+    dec ecx
+    jz .Lwide_end
+    jmp .Lwide_loop
+.Lwide_middle:
     add ebx, 0x10000
-    jecxz .Lend_of_loop
-    loop .Lwide_loop
-.Lend_of_loop:
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    cli
+    in al, 0x21
+    sti
+    pushfd
+    popfd
+    in al, 0x21
+    pushfd
+    popfd
+    jmp .Lwide_back
+.Lwide_end:
+    # loop and jecxz have no wider form; the sites between leave them within their reach.
+    mov ecx, 3
+.Lnarrow_loop:
+    cli
+    in al, 0x21
+    sti
+    jecxz .Lnarrow_end
+    pushfd
+    popfd
+    add ebx, 0x100000
+    loop .Lnarrow_loop
+.Lnarrow_end:
     REPORT("switch and loops: %x", ebx)
     ret
 END(observe_switch)

@@ -6,7 +6,6 @@ SECTION(.text)
 
 # Clobbers all but ESP; leaves every segment register as the kernel has it.
 FUNC(observe_segments)
-    mov eax, 0xcccccccc
     mov eax, cs
     mov ecx, ss
     and eax, 0xfffffffc

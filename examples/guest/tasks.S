@@ -102,7 +102,7 @@ FUNC(observe_tasks)
     ret
 END(observe_tasks)
 
-# Runs with interrupts off, three times.
+# Runs with interrupts off, twice.
 FUNC(thread_quiet)
     mov ebx, 1
 .Lquiet_step:
@@ -115,7 +115,7 @@ FUNC(thread_quiet)
     ret
 END(thread_quiet)
 
-# Runs with interrupts on, three times; a callee-saved register and DF must survive.
+# Runs with interrupts on, twice; a callee-saved register must survive.
 FUNC(thread_open)
     sti
     mov ebx, 1

@@ -104,7 +104,7 @@ FUNC(do_count)
     ret
 END(do_count)
 
-# Single step: count, and stop stepping when the user's program has turned it off.
+# Single step: count it and clear DR6.
 # in: EAX = frame; clobbers ECX, EDX
 FUNC(do_debug)
     mov ecx, dr6

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Is what the examples promise true?"""

@@ -22,13 +22,15 @@ TIME_PA = 0xCD000
 class Hypercall(enum.IntEnum):
     """Interrupt vectors of `int n` at CPL 1; from CPL 3 they are faults like any other.
 
-    Arguments and results are in the registers of the VMI call of that name.
+    Arguments and results are in the registers of the VMI call of that name; everything else,
+    EFLAGS too, comes back as it was.
     """
 
     DELIVER = 0xE0  # virtual IF was set while an event was pending: deliver it now
-    IRET = 0xE1  # ESP points at the frame: return, then deliver what is pending
+    IRET = 0xE1  # ESP points at the frame: virtual IF from it, return, deliver what is pending
     INIT = 0xE2  # VMI_Init: EAX = 0 when the guest now runs paravirtually
-    CALL = 0xE3  # any other call: EBX = call number (the ROM has saved the caller's EBX)
+    CALL = 0xE3  # any other call: EBX = call number, ESP points at the caller's EBX, then the
+    # return address (all that SYSEXIT has to be told)
     HALT = 0xE4  # virtual IF on, wait for an interrupt
 
 
@@ -56,6 +58,7 @@ class Time(enum.IntEnum):
     BASE = 0x08  # i64
     SKEW = 0x10  # i64
     SCALE = 0x18  # u32
+    SEQUENCE = 0x1C  # u32, another value whenever LEFT, BASE or SKEW change but by counting down
 
 
 TSC_STEP = 1000
@@ -68,6 +71,7 @@ class RomMark(enum.IntEnum):
     MARKS = 0x20  # u32 signature VMP1
     FIXUPS = 0x24  # u16 offset, u16 count: u16 offsets of words to add `base` to at VMI_Init
     RESTARTS = 0x28  # u16 offset, u16 count: restartable regions, RESTART_LEN bytes each
+    IRET = 0x2C  # u16 offset of the hardware iret, 0 for none: its faults belong to IRET_SITE
 
 
 MARKS_SIGNATURE = 0x31504D56

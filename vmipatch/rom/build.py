@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""How the ROM's parts become an image of which BIOS, kernel and hypervisor each read theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from vmipatch.errors import AssemblyFailed
+from vmipatch.isa.assemble import Assembled, assemble
+from vmipatch.rom.entries import SERVED, Flavor
+from vmipatch.rom.header import SECTOR_LEN, Head, checksum_byte
+from vmipatch.rom.source import constants, label, rom_source
+from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
+from vmipatch.vmi.marks import Marks, RestartRegion
+from vmipatch.vmi.shared import ROM_MAX_LEN, ROM_PA, Restart
+
+LICENSE = "GPL v2"
+"""What Linux insists on, and true: the sources are `GPL-2.0-only OR MIT`."""
+
+_SHIFT = 0x40000000
+"""Assembled here and this much higher, absolute words differ in their last byte and no other."""
+_IRET_ENTRY = "iret_again"
+_IRET_REGIONS = (
+    ("iret_if_stored", "iret_gives_up", Restart.IRET_ECX_SAVED),
+    ("iret_gives_up", "iret_pops_ecx", Restart.IRET_FRAME),
+    ("iret_pops_ecx", "hardware_iret", Restart.IRET_ECX_SAVED),
+    ("hardware_iret", "iret_end", Restart.IRET_FRAME),
+)
+"""From the store of the frame's IF to the return, by labels of returns.S."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rom:
+    """An image, and where in it things are (offsets from its start)."""
+
+    flavor: Flavor
+    data: bytes
+    entries: dict[VmiCall, int]
+    """The calls it serves."""
+    init_off: int
+    get_reloc_off: int
+    marks: Marks
+
+    @property
+    def fixups(self) -> tuple[int, ...]:
+        """Words that hold physical addresses."""
+        return self.marks.fixup_offs
+
+    @property
+    def restarts(self) -> tuple[RestartRegion, ...]:
+        """Code that an event must not interrupt."""
+        return self.marks.restarts
+
+
+def build_rom(
+    flavor: Flavor,
+    *,
+    api_major: int = API_MAJOR,
+    api_minor: int = API_MINOR,
+    license: str = LICENSE,
+    fail_init: bool = False,
+    none: Set[VmiCall] = frozenset(),
+) -> Rom:
+    """A ROM of one flavour; the same arguments give the same bytes.
+
+    The keywords make ROMs that a kernel has to cope with: another version or licence, a VMI_Init
+    that fails, calls answered NONE. Raises AssemblyFailed if the ROM cannot be made.
+    """
+    head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor)
+    source = rom_source(flavor, fail_init=fail_init, none=none)
+    low, high = (
+        assemble(
+            source,
+            ROM_PA + head.code_off + shift,
+            symbols=constants(shift, fail_init=fail_init),
+            name=f"{flavor.value} ROM",
+        )
+        for shift in (0, _SHIFT)
+    )
+    marks = _marks(head.code_off, low, high)
+    off_of = {name: va - ROM_PA for name, va in low.labels.items()}
+    entries = {call: off_of[label(call)] for call in SERVED if call not in none}
+    data = _image(head, low.code, marks, off_of["init"], off_of["get_reloc"])
+    return Rom(flavor, data, entries, off_of["init"], off_of["get_reloc"], marks)
+
+
+def _image(head: Head, code: bytes, marks: Marks, init_off: int, get_reloc_off: int) -> bytes:
+    """Header, code and tables in whole sectors, with a sum of 0."""
+    tables_off = _even(head.code_off + len(code))
+    mark, tables = marks.pack(tables_off)
+    end = tables_off + len(tables) + 1
+    rom_len = -(-end // SECTOR_LEN) * SECTOR_LEN
+    if rom_len > ROM_MAX_LEN:
+        raise AssemblyFailed(
+            f"the ROM has {rom_len} bytes, {ROM_MAX_LEN} are its limit",
+            hint="this is a bug of vmipatch",
+        )
+    image = bytearray(rom_len)
+    front = head.pack(rom_len, mark, init_off, get_reloc_off)
+    image[: len(front)] = front
+    image[head.code_off : head.code_off + len(code)] = code
+    image[tables_off : tables_off + len(tables)] = tables
+    image[-1] = checksum_byte(image)
+    return bytes(image)
+
+
+def _marks(code_off: int, low: Assembled, high: Assembled) -> Marks:
+    """What the hypervisor has to know of the code that begins at `code_off`."""
+    fixups = tuple(code_off + off for off in _absolute_words(low.code, high.code))
+    if "hardware_iret" not in low.labels:
+        return Marks(fixups)
+    off_of = {name: va - ROM_PA for name, va in low.labels.items()}
+    restarts = tuple(
+        RestartRegion(off_of[start], off_of[end], off_of[_IRET_ENTRY], kind)
+        for start, end, kind in _IRET_REGIONS
+    )
+    return Marks(fixups, restarts, off_of["hardware_iret"])
+
+
+def _absolute_words(low: bytes, high: bytes) -> list[int]:
+    """Offsets of the words that moved with the code, `high` being `low` linked _SHIFT higher."""
+    words = [off - 3 for off, (a, b) in enumerate(zip(low, high, strict=True)) if a != b]
+    for off in words:
+        before, after = (int.from_bytes(code[off : off + 4], "little") for code in (low, high))
+        if after - before != _SHIFT:
+            raise AssemblyFailed(
+                f"the ROM's code at {off:#x} depends on its place",
+                hint="this is a bug of vmipatch",
+            )
+    return words
+
+
+def _even(off: int) -> int:
+    return off + (off & 1)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Which assembly makes up a ROM of one flavour? Collected from the `.S` files of this package.
+
+A file holds bodies: `BODY(name, flavour)` begins one, of the call or part `name` for a ROM of that
+flavour (`native` also for trace, `any` for all); it lasts to the next. The name in small letters
+is its label. Labels that begin with `.L` are local to the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import cache
+from importlib import resources
+
+from vmipatch.errors import AssemblyFailed
+from vmipatch.rom.entries import (
+    SERVED,
+    TRACE_PORT,
+    Flavor,
+    Means,
+    RelocationType,
+    relocation_type,
+)
+from vmipatch.rom.header import CODE_ALIGN
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import SHARED_PA, TIME_PA, TSC_STEP, Hypercall, Shared, Time
+
+_FILES = (
+    "start.S", "lookups.S", "interrupts.S", "returns.S", "control.S", "tables.S", "time.S",
+    "ports.S",
+)  # fmt: skip
+_BODY = re.compile(r"BODY\((\w+), (native|paravirt|any)\)")
+_LOCAL = re.compile(r"\.L\w+")
+_ALIGN = f".p2align {CODE_ALIGN.bit_length() - 1}, 0xcc"
+_TYPE_SHIFT = 24
+
+
+def label(call: VmiCall) -> str:
+    """The label of the entry of `call`."""
+    return call.name.lower()
+
+
+def rom_source(flavor: Flavor, *, fail_init: bool, none: Collection[VmiCall]) -> str:
+    """The source of a whole ROM behind its header; `none` are calls not to be served.
+
+    Raises AssemblyFailed if the files lack a body that the table of calls promises.
+    """
+    calls = [call for call in SERVED if call not in none]
+    paravirt = flavor is Flavor.PARAVIRT
+    lines = [_read("macros.S"), *_answers_macro(none), *_rpl1_macro()]
+    lines += _labelled("init", _body("INIT", paravirt and not fail_init))
+    lines += _labelled("get_reloc", _body("GET_RELOC", paravirt))
+    if paravirt:
+        lines += _labelled("lookups", _body("LOOKUPS", paravirt))
+    for call in calls:
+        lines += _labelled(label(call), _entry(call, flavor))
+    return "\n".join(lines)
+
+
+def constants(shift: int, *, fail_init: bool) -> dict[str, int]:
+    """The names that the sources use; the shared pages lie `shift` above their place."""
+    names = {f"SHARED_{field.name}": SHARED_PA + shift + field for field in Shared}
+    names |= {f"TIME_{field.name}": TIME_PA + shift + field for field in Time}
+    names |= {f"INT_{call.name}": int(call) for call in Hypercall}
+    return names | {
+        "CALL_COUNT": max(VmiCall) + 1,
+        "CALL_SHUTDOWN": VmiCall.SHUTDOWN,
+        "INIT_RESULT": int(fail_init),
+        "TRACE_PORT": TRACE_PORT,
+        "TSC_STEP": TSC_STEP,
+    }
+
+
+def _entry(call: VmiCall, flavor: Flavor) -> str:
+    """The code of one entry."""
+    if flavor is Flavor.PARAVIRT:
+        if SERVED[call] is Means.HYPERCALL:
+            return f"    HYPERCALL {call:d}"
+        return _body(call.name, SERVED[call] is Means.OWN_CODE)
+    trace = f"    TRACE {call:d}\n" if flavor is Flavor.TRACE else ""
+    return trace + _body(call.name, False)
+
+
+def _labelled(name: str, text: str) -> Iterator[str]:
+    """A body behind its label, aligned, its local labels made unique."""
+    yield _ALIGN
+    yield f"{name}:"
+    yield _LOCAL.sub(lambda match: f"{match[0]}_of_{name}", text)
+
+
+def _body(name: str, paravirt: bool) -> str:
+    bodies = _bodies()
+    text = bodies.get((name, "paravirt" if paravirt else "native"), bodies.get((name, "any")))
+    if text is None:
+        raise AssemblyFailed(f"the ROM has no body {name}", hint="this is a bug of vmipatch")
+    return text
+
+
+@cache
+def _bodies() -> dict[tuple[str, str], str]:
+    """The text of every body, by name and flavour."""
+    bodies: dict[tuple[str, str], str] = {}
+    for file in _FILES:
+        _, *parts = _BODY.split(_read(file))
+        for name, flavor, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            bodies[name, flavor] = text
+    return bodies
+
+
+def _read(file: str) -> str:
+    return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+
+
+def _answers_macro(none: Collection[VmiCall]) -> Iterator[str]:
+    """The table of GetRelocationInfo, and behind the last call a row for unknown ones."""
+    yield ".macro ANSWERS"
+    for call in sorted(VmiCall):
+        kind = RelocationType.NONE if call in none else relocation_type(call)
+        entry = f"{label(call)} - answers" if kind is RelocationType.CALL_REL else "0"
+        yield f"    .long {entry} + {kind << _TYPE_SHIFT:#x}"
+    yield "    .long 0"
+    yield ".endm"
+
+
+def _rpl1_macro() -> Iterator[str]:
+    """A selector's low byte with RPL 0 replaced by RPL 1."""
+    values = (byte | 1 if byte & 3 == 0 else byte for byte in range(256))
+    yield ".macro RPL1_TABLE"
+    yield "    .byte " + ", ".join(map(str, values))
+    yield ".endm"

@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 import iced_x86
 
+from vmipatch.isa.classify import split_prefixes
+
+ESP = 4
+LEA = 0x8D
+
 
 @dataclass(frozen=True, slots=True)
-class MemoryOperand:
-    """A memory operand, for use where the stack lies deeper than at the site."""
+class Address:
+    """`lea eax, operand`, for use where the stack lies deeper than at the site."""
 
-    text: str
-    """`[base + index*scale + displacement]`, with a segment prefix if there was one."""
-    is_absolute: bool
-    """Neither base nor index: the displacement is an address."""
+    head: bytes
+    """Opcode, ModRM and SIB."""
     displacement: int
+    """The four bytes that follow, as a number."""
     word_va: int | None
-    """Where the site holds the displacement, for absolute operands."""
-
-
-def _decode(code: bytes, va: int = 0) -> tuple[iced_x86.Decoder, iced_x86.Instruction]:
-    decoder = iced_x86.Decoder(32, code, ip=va)
-    return decoder, decoder.decode()
+    """Where the site has them too; None if it has a shorter one, which no relocation fills."""
 
 
 def register_operand(code: bytes, width: int = 32) -> str | None:
@@ -31,7 +30,7 @@ def register_operand(code: bytes, width: int = 32) -> str | None:
 
     None if the operand is memory. Registers of 16 bits are named by their low word (`ax`).
     """
-    _, instruction = _decode(code)
+    instruction = iced_x86.Decoder(32, code).decode()
     info = iced_x86.RegisterExt
     for index in range(instruction.op_count):
         if instruction.op_kind(index) != iced_x86.OpKind.REGISTER:
@@ -46,34 +45,32 @@ def register_operand(code: bytes, width: int = 32) -> str | None:
 _NAMES = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 
 
-def memory_operand(code: bytes, va: int, deeper_len: int) -> MemoryOperand:
-    """The memory operand of the first instruction of `code`, linked at `va`.
+def address_of(code: bytes, opcode_len: int, va: int, deeper_len: int) -> Address | None:
+    """How to compute the address of the ModRM operand of `code`, linked at `va`.
 
-    An operand relative to ESP is moved up by `deeper_len` bytes.
+    `opcode_len` counts the opcode without prefixes. An operand relative to ESP is moved up by
+    `deeper_len` bytes. None if the operand is a register, or lies in a segment of its own.
     """
-    decoder, instruction = _decode(code, va)
-    none = iced_x86.Register.NONE
-    base, index = instruction.memory_base, instruction.memory_index
-    displacement = instruction.memory_displacement & 0xFFFFFFFF
-    if base == iced_x86.Register.ESP:
+    prefixes, rest = split_prefixes(code)
+    at = len(prefixes) + opcode_len
+    mod, low = rest[opcode_len] >> 6, rest[opcode_len] & 7
+    if mod == 3 or any(prefix in _OWN_SEGMENTS for prefix in prefixes):
+        return None
+    sib = rest[opcode_len + 1 : opcode_len + 2] if low == ESP else b""
+    bare = mod == 0 and (sib[0] & 7 if sib else low) == NO_BASE
+    disp_at = at + 1 + len(sib)
+    disp_len = 4 if bare or mod == 2 else mod
+    raw = code[disp_at : disp_at + disp_len]
+    displacement = int.from_bytes(raw, "little", signed=True)
+    if sib and sib[0] & 7 == ESP:
         displacement += deeper_len
-    parts = [_name(base)] if base != none else []
-    if index != none:
-        parts.append(f"{_name(index)}*{instruction.memory_index_scale}")
-    parts.append(f"{displacement & 0xFFFFFFFF:#x}")
-    segment = instruction.segment_prefix
-    prefix = f"{_name(segment)}:" if segment != none else ""
-    absolute = base == none and index == none
-    word_va = None
-    if absolute:
-        word_va = va + decoder.get_constant_offsets(instruction).displacement_offset
-    return MemoryOperand(f"{prefix}[{' + '.join(parts)}]", absolute, displacement, word_va)
+    modrm = low if bare else 0x80 | low
+    word_va = va + disp_at if disp_len == 4 else None
+    return Address(bytes((LEA, modrm)) + sib, displacement & 0xFFFFFFFF, word_va)
 
 
-def _name(register: iced_x86.Register_) -> str:
-    return _REGISTER_NAMES[register]
+NO_BASE = 5
+"""ModRM.rm or SIB.base with mod 0: a displacement alone (Intel SDM volume 2, table 2-2)."""
 
-
-_REGISTER_NAMES = {
-    value: name.lower() for name, value in vars(iced_x86.Register).items() if isinstance(value, int)
-}
+_OWN_SEGMENTS = frozenset(b"\x64\x65\x67")
+"""FS and GS have bases of their own; 67 makes 16-bit addresses, which no i386 kernel uses."""

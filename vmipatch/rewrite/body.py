@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmipatch.isa.classify import has_memory_operand
@@ -77,3 +78,24 @@ def body_of(site: Site, padding: Padding) -> Body:
 
 def _opens_shadow(site: Site) -> bool:
     return site.fusion is Fusion.SHADOW or site.forms[0].kind == "sti"
+
+
+def give_up(bodies: Sequence[tuple[Site, Body]], missing: int) -> frozenset[int]:
+    """Addresses of the sites to leave native so that at least `missing` bytes are saved.
+
+    Those that fault at CPL 1 go first: a trap serves them. The last ones first, so that what
+    runs early is rewritten.
+    """
+    by_harm = sorted(
+        bodies, key=lambda pair: (any(f.is_unprivileged for f in pair[0].forms), -pair[0].va)
+    )
+    chosen: set[int] = set()
+    saved = 0
+    for site, body in by_harm:
+        if saved >= missing:
+            break
+        gain = len(body.code) - len(site.code)
+        if gain:
+            chosen.add(site.va)
+            saved += gain
+    return frozenset(chosen)

@@ -190,6 +190,13 @@ class _Emitter:
         entries["offset"][real] = self.placement.map(entries["offset"][real]).astype(np.uint32)
         return entries.tobytes()
 
+    def _ends(self, vas: np.ndarray) -> np.ndarray:
+        """Where what ends at `vas` ends now; at the end of a section, without the room behind."""
+        result = self.placement.map(vas)
+        for index in self.placement.changes:
+            result[vas == self.image.sections[index].end_va] = self.sections[index].end_va
+        return result
+
     def _symbols(self, added: Sequence[Part]) -> tuple[bytes, bytes]:
         """The symbol table with everything moved, and the new symbols at its end."""
         table = self.image.symbols
@@ -198,7 +205,7 @@ class _Emitter:
         values = entries["value"].astype(np.int64)
         linked = (entries["shndx"] > 0) & (entries["shndx"] < SHN_ABS)
         linked |= (entries["shndx"] == SHN_ABS) & (values >= low) & (values <= high)
-        new, ends = self.placement.map(values), self.placement.map(values + entries["size"])
+        new, ends = self.placement.map(values), self._ends(values + entries["size"])
         code = np.isin(entries["shndx"], list(self.placement.changes))
         sized = linked & code & (entries["size"] > 0)
         entries["value"][linked] = new[linked].astype(np.uint32)

@@ -23,6 +23,10 @@ PAGE = 4096
 NEAR_JUMP_LEN, NEAR_CONDITION_LEN = 5, 6
 
 
+class InitOverflow(NoRoom):
+    """The growth of .init.text exceeds what is free between it and the next section."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """The new layout.
@@ -47,7 +51,8 @@ def place(
     """Lay out .text, with `room_len` bytes left behind it, and .init.text.
 
     Branches that no longer reach become near, until nothing changes.
-    Raises NoRoom if .init.text overflows, InputNotUnderstood for a branch that cannot be widened.
+    Raises InitOverflow if .init.text overflows, InputNotUnderstood for a branch that cannot be
+    widened.
     """
     planner = _Planner(code_map.image, text, init, room_len)
     while True:
@@ -108,7 +113,10 @@ class _Planner:
         end_va = behind[-1].end_va if behind else section.end_va
         align = max((s.align for s in behind), default=1)
         slack = (fixed_va - end_va) // align * align
-        changes = fit(self.init.items(self._widened_in(stream)), slack)
+        try:
+            changes = fit(self.init.items(self._widened_in(stream)), slack)
+        except NoRoom as error:
+            raise InitOverflow(error.missing) from error
         pieces, drift = _pieces(stream.va, self._shift, changes)
         tail = -(-max(drift, 0) // align) * align
         pieces += [(section.end_va, self._shift + tail), (end_va, self._shift)]

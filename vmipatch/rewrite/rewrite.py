@@ -13,17 +13,17 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.rewrite.annotate import Annotations, Part, annotate
 from vmipatch.rewrite.attach import Added, added_relocations, attach, seal
-from vmipatch.rewrite.body import Body, Padding, body_of
+from vmipatch.rewrite.body import Body, Padding, body_of, give_up
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
-from vmipatch.rewrite.placement import Placement, place
+from vmipatch.rewrite.placement import InitOverflow, Placement, place
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
 from vmipatch.rewrite.region import Region
-from vmipatch.rewrite.thunks import Thunks, build_thunks
+from vmipatch.rewrite.thunks import Thunks, build_thunks, untranslatable
 from vmipatch.scan.scan import ScanResult, scan
-from vmipatch.scan.site import Disposition, Site
+from vmipatch.scan.site import Reason, Site
 
 ROOM_LEN = 0x3000
 """Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
@@ -63,16 +63,7 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
     """
     options = options or RewriteOptions()
     _require_relinkable(image)
-    scanned = scan(image)
-    bodies = [
-        (site, body_of(site, options.padding))
-        for site in scanned.sites
-        if site.disposition is Disposition.REWRITTEN
-    ]
-    regions = _regions(scanned, bodies)
-    placement = place(
-        scanned.code_map, scanned.zones, regions[".text"], regions.get(".init.text"), ROOM_LEN
-    )
+    scanned, bodies, placement = _plan(scan(image), options.padding)
     room = _room_start(placement), placement.room_end_va
     thunks = build_thunks((site for site, _ in bodies), room[0])
     annotations = _annotate(scanned, bodies, placement, thunks)
@@ -91,6 +82,28 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
     )
     data = renew_build_id(seal(data, added.runtime, annotations))
     return RewrittenImage(data, scanned, placement, tuple(bodies), manifest)
+
+
+def _plan(
+    scanned: ScanResult, padding: Padding
+) -> tuple[ScanResult, list[tuple[Site, Body]], Placement]:
+    """Lay the code out; if .init.text overflows, leave as many of its sites native as it takes."""
+    scanned = scanned.leaving(untranslatable(scanned.rewritten), Reason.NO_TRANSLATION)
+    while True:
+        bodies = [(site, body_of(site, padding)) for site in scanned.rewritten]
+        regions = _regions(scanned, bodies)
+        try:
+            placement = place(
+                scanned.code_map,
+                scanned.zones,
+                regions[".text"],
+                regions.get(".init.text"),
+                ROOM_LEN,
+            )
+            return scanned, bodies, placement
+        except InitOverflow as overflow:
+            init = regions[".init.text"]
+            scanned = scanned.leaving(give_up(init.sites, overflow.missing), Reason.NO_ROOM)
 
 
 def _require_relinkable(image: ElfImage) -> None:

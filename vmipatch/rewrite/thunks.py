@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 
 from vmipatch.errors import VmipatchError
 from vmipatch.isa.assemble import assemble
-from vmipatch.isa.operand import MemoryOperand, memory_operand, register_operand
+from vmipatch.isa.classify import OPERAND_SIZE, split_prefixes
+from vmipatch.isa.operand import Address, address_of, register_operand
 from vmipatch.scan.site import Fusion, Site
 from vmipatch.vmi.calls import VmiCall
+
+ADDRESS = "lea eax, operand"
 
 RETURN_LEN = 4
 """What the call of the site pushed."""
@@ -29,12 +32,19 @@ SAME_REGISTERS = frozenset(
 """Kinds whose registers are those of their call: the site calls the ROM itself."""
 
 
+class Untranslatable(VmipatchError):
+    """No call and no thunk can stand for a site: it stays native."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(f"no translation is known for {site.kind}", place=f"{site.va:#x}")
+
+
 @dataclass(frozen=True, slots=True)
 class ThunkCode:
-    """Assembler lines; `{call N}` stands for a near call of VMI call N."""
+    """Assembler lines. `call N` stands for a near call of VMI call N, ADDRESS for `address`."""
 
     lines: tuple[str, ...]
-    memory: MemoryOperand | None = None
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +93,9 @@ def build_thunks(sites: Iterable[Site], va: int) -> Thunks:
     linked = assemble("\n".join(source), va, name="thunks")
     at = linked.labels
     words = tuple(
-        (at[f"t{number}_word"], code.memory.word_va)
+        (at[f"t{number}_word"], code.address.word_va)
         for code, number in book.numbers.items()
-        if code.memory is not None and code.memory.word_va is not None
+        if code.address is not None and code.address.word_va is not None
     )
     return Thunks(
         va,
@@ -104,29 +114,58 @@ def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall]) -> list[str]:
             label = f"t{number}_call{len(calls)}"
             calls[label] = VmiCall(int(line[5:]))
             result.append(f"{label}: .byte 0xe8, 0, 0, 0, 0")
-        elif line == "lea eax, absolute":
-            assert code.memory is not None, "absolute operands come with their memory operand"
-            result += [".byte 0xb8", f"t{number}_word: .long {code.memory.displacement:#x}"]
+        elif line == ADDRESS:
+            assert code.address is not None, "whoever takes an address brings it"
+            head = ", ".join(str(byte) for byte in code.address.head)
+            result += [
+                f".byte {head}",
+                f"t{number}_word: .long {code.address.displacement:#x}",
+            ]
         else:
             result.append(line.replace("{label}", f"t{number}_"))
     return result
 
 
 def thunk_code(site: Site) -> ThunkCode | None:
-    """The thunk of `site`, or None if it calls the ROM directly.
-
-    Raises VmipatchError for a form that has a call and neither.
-    """
+    """The thunk of `site`, or None if it calls the ROM directly. Raises Untranslatable."""
     kind = site.kind
+    if kind in _STACK_KINDS and _is_narrow(site):
+        raise Untranslatable(site)
     if kind in SAME_REGISTERS:
         return None
     if kind in _MAKERS:
         return _MAKERS[kind](site)
-    raise VmipatchError(f"no translation is known for {kind}", place=f"{site.va:#x}")
+    raise Untranslatable(site)
 
 
-def _lines(*lines: str, memory: MemoryOperand | None = None) -> ThunkCode:
-    return ThunkCode(lines, memory)
+def untranslatable(sites: Iterable[Site]) -> frozenset[int]:
+    """Addresses of those `sites` that have no translation."""
+    result = set()
+    for site in sites:
+        try:
+            thunk_code(site)
+        except Untranslatable:
+            result.add(site.va)
+    return frozenset(result)
+
+
+_STACK_KINDS = frozenset({"pushf", "popf", "iret", "push cs", "push ss"})
+"""With an operand size of 16 bits they move words on the stack: only boot code does that."""
+
+
+def _is_narrow(site: Site) -> bool:
+    return OPERAND_SIZE in split_prefixes(site.code)[0]
+
+
+def _lines(*lines: str, address: Address | None = None) -> ThunkCode:
+    return ThunkCode(lines, address)
+
+
+def _address(site: Site, deeper_len: int) -> Address:
+    found = address_of(site.code, len(site.forms[0].opcode), site.va, deeper_len)
+    if found is None:
+        raise Untranslatable(site)
+    return found
 
 
 def _call(site: Site) -> str:
@@ -185,51 +224,53 @@ def _debug_register(site: Site) -> int:
 
 def _pointer(site: Site) -> ThunkCode:
     """LGDT, LIDT, SGDT, SIDT, INVLPG: EAX is the address of the operand."""
-    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
-    load = "lea eax, absolute" if memory.is_absolute else f"lea eax, {memory.text}"
-    return _lines("push eax", load, _call(site), "pop eax", "ret", memory=memory)
+    address = _address(site, RETURN_LEN + 4)
+    return _lines("push eax", ADDRESS, _call(site), "pop eax", "ret", address=address)
 
 
 def _load_selector(site: Site) -> ThunkCode:
-    """LLDT, LTR, LMSW: the operand is 16 bits wide."""
+    """LLDT, LTR: the operand is 16 bits wide."""
     if register := register_operand(site.code, width=16):
         return _lines("push eax", f"movzx eax, {register}", _call(site), "pop eax", "ret")
-    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    address = _address(site, RETURN_LEN + 4)
     return _lines(
-        "push eax", f"movzx eax, word ptr {memory.text}", _call(site), "pop eax", "ret",
-        memory=memory,
+        "push eax", ADDRESS, "movzx eax, word ptr [eax]", _call(site), "pop eax", "ret",
+        address=address,
     )  # fmt: skip
 
 
-def _store_selector(site: Site) -> ThunkCode | None:
-    """SLDT, STR, SMSW: the call gives it in EAX."""
-    if register := register_operand(site.code):
-        if register == "eax":
-            return None
-        return _lines("push eax", _call(site), f"mov {register}, eax", "pop eax", "ret")
-    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
-    return _lines(
-        "push eax", _call(site), f"mov word ptr {memory.text}, ax", "pop eax", "ret",
-        memory=memory,
-    )  # fmt: skip
+def _store_selector(site: Site) -> ThunkCode:
+    """SLDT, STR, SMSW: the call gives it in EAX; a register of 16 bits keeps its upper half."""
+    register = register_operand(site.code, width=16 if _is_narrow(site) else 32)
+    if register is None:
+        return _to_memory(site, _call(site))
+    if register == "eax":
+        return _lines(_call(site), "ret")
+    if register == "ax":
+        return _lines(
+            "push ecx", "mov ecx, eax", _call(site), "mov cx, ax", "mov eax, ecx", "pop ecx", "ret"
+        )
+    source = "ax" if _is_narrow(site) else "eax"
+    return _lines("push eax", _call(site), f"mov {register}, {source}", "pop eax", "ret")
 
 
 def _read_segment(site: Site) -> ThunkCode:
     """MOV r, CS or SS: at CPL 1 the RPL is 1, the reader expects 0."""
     segment = site.kind[-2:]
-    if register := register_operand(site.code, width=16 if site.code[0] == 0x66 else 32):
-        return _lines(
-            f"mov {register}, {segment}", f"lea {register}, [{_wide(register)} - 1]", "ret"
-        )
-    memory = memory_operand(site.code, site.va, RETURN_LEN + 4)
+    register = register_operand(site.code, width=16 if _is_narrow(site) else 32)
+    if register is None:
+        return _to_memory(site, f"mov eax, {segment}", "lea eax, [eax - 1]")
+    wide = f"e{register}" if _is_narrow(site) else register
+    return _lines(f"mov {register}, {segment}", f"lea {register}, [{wide} - 1]", "ret")
+
+
+def _to_memory(site: Site, *get_ax: str) -> ThunkCode:
+    """What `get_ax` leaves in AX goes to the site's memory operand."""
+    address = _address(site, RETURN_LEN + 8)
     return _lines(
-        "push eax", f"mov eax, {segment}", "lea eax, [eax - 1]",
-        f"mov word ptr {memory.text}, ax", "pop eax", "ret", memory=memory,
+        "push eax", "push ecx", ADDRESS, "mov ecx, eax", *get_ax, "mov word ptr [ecx], ax",
+        "pop ecx", "pop eax", "ret", address=address,
     )  # fmt: skip
-
-
-def _wide(register: str) -> str:
-    return register if register.startswith("e") else f"e{register}"
 
 
 def _push_segment(site: Site) -> ThunkCode:
@@ -297,7 +338,6 @@ _MAKERS = {
     "invlpg": _pointer,
     "lldt": _load_selector,
     "ltr": _load_selector,
-    "lmsw": _load_selector,
     "sldt": _store_selector,
     "str": _store_selector,
     "smsw": _store_selector,

@@ -37,6 +37,21 @@ class ScanResult:
         """All sites in address order."""
         return self.ledger.sites
 
+    @property
+    def rewritten(self) -> tuple[Site, ...]:
+        """The sites that are to become calls."""
+        return tuple(s for s in self.sites if s.disposition is Disposition.REWRITTEN)
+
+    def leaving(self, vas: frozenset[int], reason: Reason) -> ScanResult:
+        """The same, with the sites at `vas` left native for `reason`."""
+        sites = tuple(
+            replace(site, disposition=native_disposition(site), reason=reason)
+            if site.va in vas
+            else site
+            for site in self.sites
+        )
+        return replace(self, ledger=replace(self.ledger, sites=sites))
+
 
 def scan(image: ElfImage) -> ScanResult:
     """Decode all code of `image`, find every site and decide what becomes of it.

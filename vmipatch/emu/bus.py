@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Which device answers at an I/O port? Devices claim ports, the bus asks them byte by byte."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+Reader = Callable[[], int]
+Writer = Callable[[int], None]
+
+
+class PortBus:
+    """The I/O space: 65,536 ports of one byte. Where no device is, reads give ones."""
+
+    def __init__(self) -> None:
+        self._readers: dict[int, Reader] = {}
+        self._writers: dict[int, Writer] = {}
+        self.reads: Counter[int] = Counter()
+        """How often each port was read."""
+        self.writes: Counter[int] = Counter()
+        """How often each port was written."""
+
+    def claim(self, port: int, read: Reader | None, write: Writer | None) -> None:
+        """Let a device answer at `port`. Raises ValueError if another one does."""
+        if port in self._readers or port in self._writers:
+            raise ValueError(f"port {port:#x} is taken")
+        if read is not None:
+            self._readers[port] = read
+        if write is not None:
+            self._writers[port] = write
+
+    def read(self, port: int, size: int) -> int:
+        """`in` of `size` bytes; a wide access is one of consecutive ports, as on an ISA bus."""
+        self.reads[port] += 1
+        value = 0
+        for i in range(size):
+            reader = self._readers.get(port + i & 0xFFFF)
+            value |= (0xFF if reader is None else reader()) << 8 * i
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """`out` of `size` bytes."""
+        self.writes[port] += 1
+        for i in range(size):
+            writer = self._writers.get(port + i & 0xFFFF)
+            if writer is not None:
+                writer(value >> 8 * i & 0xFF)

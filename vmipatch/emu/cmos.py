@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""What day is it in the guest? The real-time clock with its CMOS memory.
+
+Source: Motorola MC146818A data sheet. The date follows the virtual clock from a fixed beginning;
+the clock's own interrupts are not modelled, nor can the date be set.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final
+
+from vmipatch.emu.bus import PortBus
+from vmipatch.emu.clock import NS_PER_S, Clock
+
+INDEX_PORT, DATA_PORT = 0x70, 0x71
+POWER_ON: Final = datetime.datetime(2006, 8, 1)
+"""Any fixed day does."""
+_STATUS_A, _STATUS_B, _STATUS_C, _STATUS_D = 0x0A, 0x0B, 0x0C, 0x0D
+_CENTURY = 0x32
+_MODE_24H = 0x02
+_BINARY = 0x04
+_VALID = 0x80
+_DIVIDER_32768HZ = 0x26
+
+
+class Cmos:
+    """128 bytes behind an index; the first ten show date and time."""
+
+    def __init__(self, clock: Clock, bus: PortBus) -> None:
+        self._clock = clock
+        self._index = 0
+        self._bytes = bytearray(128)
+        self._bytes[_STATUS_A] = _DIVIDER_32768HZ
+        self._bytes[_STATUS_B] = _MODE_24H
+        bus.claim(INDEX_PORT, None, self._write_index)
+        bus.claim(DATA_PORT, self._read, self._write)
+
+    def _write_index(self, value: int) -> None:
+        self._index = value & 0x7F
+
+    def _write(self, value: int) -> None:
+        self._bytes[self._index] = value
+
+    def _read(self) -> int:
+        now = self._now()
+        fields = {
+            0x00: now.second,
+            0x02: now.minute,
+            0x04: now.hour,
+            0x06: now.isoweekday() % 7 + 1,
+            0x07: now.day,
+            0x08: now.month,
+            0x09: now.year % 100,
+            _CENTURY: now.year // 100,
+        }
+        if self._index in fields:
+            value = fields[self._index]
+            return value if self._bytes[_STATUS_B] & _BINARY else value // 10 << 4 | value % 10
+        if self._index == _STATUS_C:
+            return 0
+        return _VALID if self._index == _STATUS_D else self._bytes[self._index]
+
+    def _now(self) -> datetime.datetime:
+        return POWER_ON + datetime.timedelta(seconds=self._clock.now_ns // NS_PER_S)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""How is executed code counted without Python? By a few bytes of machine code that Unicorn calls.
+
+At the beginning of each block the code subtracts the block's length from a cell, the LEFT of the
+time page (vmipatch.vmi.shared.Time), and asks Unicorn to stop once the cell is used up. The cell may
+lie in a page that the guest can read, so what only the host may know is kept in a second structure.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import sys
+
+from vmipatch.errors import EnvironmentProblem
+
+_CODE = bytes.fromhex(
+    "488b01"  # mov rax, [rcx]           the cell; rdi = instance, edx = block length
+    "4c8b00"  # mov r8, [rax]
+    "4d85c0"  # test r8, r8
+    "7e1a"  # jle stop                   before subtracting: a block longer than a slice must run
+    "89d2"  # mov edx, edx
+    "81fa00100000"  # cmp edx, 0x1000
+    "7605"  # jbe known
+    "badc050000"  # mov edx, 1500        Unicorn does not always know the length of a block
+    "4929d0"  # known: sub r8, rdx
+    "4c8900"  # mov [rax], r8
+    "48ff4118"  # inc qword [rcx+24]     blocks
+    "c3"  # ret
+    "48c7411001000000"  # stop: mov qword [rcx+16], 1
+    "ff6108"  # jmp [rcx+8]              uc_emu_stop(rdi)
+)
+
+
+class _Control(ctypes.Structure):
+    """What the code gets as its user data; the guest never sees it."""
+
+    _fields_ = (
+        ("cell_va", ctypes.c_uint64),
+        ("stop_va", ctypes.c_uint64),
+        ("stopped", ctypes.c_uint64),
+        ("blocks", ctypes.c_uint64),
+    )
+
+
+class BlockCounter:
+    """The code and its control structure; `code_va` and `control_va` go into a block hook."""
+
+    def __init__(self, cell_va: int, stop_va: int) -> None:
+        """`cell_va`: host address of an i64; `stop_va`: host address of uc_emu_stop.
+
+        Raises EnvironmentProblem on another kind of host, or one that forbids generated code.
+        """
+        if platform.machine() not in ("x86_64", "AMD64") or sys.maxsize < 1 << 32:
+            raise EnvironmentProblem(
+                f"the emulator needs an x86-64 host, this is {platform.machine()}",
+                hint="boot the kernel in QEMU instead",
+            )
+        try:
+            access = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+            self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=access)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"the system refuses memory for generated code: {error.strerror}",
+                hint="Unicorn needs such memory too: allow it for this process",
+            ) from error
+        self._page[: len(_CODE)] = _CODE
+        self.code_va = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+        self._control = _Control(cell_va, stop_va, 0, 0)
+        self.control_va = ctypes.addressof(self._control)
+
+    def arm(self) -> None:
+        """Forget that the code stopped the CPU."""
+        self._control.stopped = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the code has asked for a stop since it was armed."""
+        return bool(self._control.stopped)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks have been executed."""
+        return int(self._control.blocks)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What happened in a run? How it ended, and how often the emulator had to leave its fast path."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmipatch.emu.cpu import Exit
+
+
+class Ending(enum.Enum):
+    """Why a machine stopped."""
+
+    RESET = "the guest reset the machine"
+    RESET_BY_FAULT = "the guest reset the machine by a fault without an IDT"
+    HALTED = "the guest stopped its CPU for good"
+    TRIPLE_FAULT = "the CPU could not deliver a fault"
+    UNSUPPORTED = "the guest needs what the machine does not have"
+    LIMIT = "the time limit was reached"
+    QUIT = "the user asked for it"
+
+    @property
+    def by_guest(self) -> bool:
+        """Whether the guest meant to end the run."""
+        return self in (Ending.RESET, Ending.RESET_BY_FAULT, Ending.HALTED)
+
+
+class GuestEnded(Exception):
+    """The machine stops; raised anywhere below its main loop."""
+
+    def __init__(self, ending: Ending, details: str = "") -> None:
+        super().__init__(details or ending.value)
+        self.ending = ending
+        self.details = details
+
+
+class Call(enum.Enum):
+    """A call from Unicorn into Python."""
+
+    INTERRUPT = "exception or software interrupt"
+    INVALID = "undefined instruction"
+    IN = "port read"
+    OUT = "port write"
+    CPUID = "cpuid"
+    RDTSC = "rdtsc"
+    HOLE_READ = "read where no memory is"
+    HOLE_WRITE = "write where no memory is"
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts of one run."""
+
+    calls: dict[Call, int] = field(default_factory=lambda: dict.fromkeys(Call, 0))
+    exits: Counter[Exit] = field(default_factory=Counter)
+    """How often Unicorn was started, by why it came back."""
+    vectors: Counter[int] = field(default_factory=Counter)
+    """Exceptions and software interrupts by vector."""
+    lines: Counter[int] = field(default_factory=Counter)
+    """External interrupts by line of the controllers."""
+    traps: Counter[str] = field(default_factory=Counter)
+    """What a privileged layer emulated, by its own names."""
+
+    @property
+    def total(self) -> int:
+        """All calls into Python and all starts of Unicorn."""
+        return sum(self.calls.values()) + self.exits.total()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended and what it took."""
+
+    ending: Ending
+    details: str
+    statistics: Statistics
+    blocks: int
+    executed_len: int
+    """Bytes of code executed."""
+    now_ns: int
+    """Virtual time at the end."""
+    place: str
+    """EIP and CPL at the end."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, sorted and without anything of the host."""
+        statistics = self.statistics
+        return {
+            "ending": self.ending.name.lower(),
+            "by_guest": self.ending.by_guest,
+            "details": self.details,
+            "place": self.place,
+            "virtual_ns": self.now_ns,
+            "blocks": self.blocks,
+            "code_bytes": self.executed_len,
+            "calls": {call.name.lower(): count for call, count in statistics.calls.items()},
+            "starts": {exit_.name.lower(): statistics.exits[exit_] for exit_ in Exit},
+            "vectors": {str(k): v for k, v in sorted(statistics.vectors.items())},
+            "lines": {str(k): v for k, v in sorted(statistics.lines.items())},
+            "traps": dict(sorted(statistics.traps.items())),
+            "total": statistics.total,
+        }

@@ -13,6 +13,7 @@ from vmipatch.rewrite.thunks import Thunks
 from vmipatch.scan.site import Disposition, Reason, Site
 from vmipatch.vmi.record import (
     FINAL_TRANSLATION,
+    MERGE_FLAGS,
     NEAR_CALL,
     NEAR_CALL_LEN,
     RECORD_LEN,
@@ -80,6 +81,7 @@ def annotate(
     init_va = start_va + RECORD_LEN * len(permanent)
     calls_va = init_va + RECORD_LEN * len(init)
     calls = b"".join(_PAIR.pack(call.va, call.call) for call in thunks.calls)
+    calls += b"".join(_PAIR.pack(va, MERGE_FLAGS) for va in thunks.merges)
     fallback_va = calls_va + len(calls)
     fallback = _fallback(left, new)
     translator = _Translator(new, thunks, fallback_va + len(fallback))

@@ -22,6 +22,12 @@ from vmipatch.vmi.calls import VmiCall
 
 ADDRESS = "lea eax, operand"
 
+MERGE = "merge flags: "
+"""Real flags and the virtual IF in EAX are put together in the register that follows.
+
+`lea r, [flags + eax - 0x200]`: while deprivileged the real IF is on. At CPL 0 it is the one that
+counts, and the runtime takes index and displacement out of the instruction (SIB.index = none)."""
+
 RETURN_LEN = 4
 """What the call of the site pushed."""
 
@@ -64,6 +70,8 @@ class Thunks:
     of_site: dict[int, int]
     """Thunk address by original site address; sites that need none are missing."""
     calls: tuple[ThunkCall, ...]
+    merges: tuple[int, ...]
+    """Where real flags and virtual interrupt flag are merged (see MERGE)."""
     words: tuple[tuple[int, int], ...]
     """Places of absolute words in the code, and the original words that they repeat."""
 
@@ -88,8 +96,9 @@ def build_thunks(sites: Iterable[Site], va: int) -> Thunks:
             book.enter(site, code)
     source: list[str] = []
     calls: dict[str, VmiCall] = {}
+    merges: list[str] = []
     for code, number in book.numbers.items():
-        source += _link(code, number, calls)
+        source += _link(code, number, calls, merges)
     linked = assemble("\n".join(source), va, name="thunks")
     at = linked.labels
     words = tuple(
@@ -102,18 +111,26 @@ def build_thunks(sites: Iterable[Site], va: int) -> Thunks:
         linked.code,
         {site_va: at[f"t{number}"] for site_va, number in book.of_site.items()},
         tuple(ThunkCall(at[label], call) for label, call in calls.items()),
+        tuple(at[label] for label in merges),
         words,
     )
 
 
-def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall]) -> list[str]:
-    """The lines of one thunk with labels; notes the calls it makes."""
+def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall], merges: list[str]) -> list[str]:
+    """The lines of one thunk with labels; notes the calls it makes, and where it merges flags."""
     result = [f"t{number}:"]
     for line in code.lines:
         if line.startswith("call "):
             label = f"t{number}_call{len(calls)}"
             calls[label] = VmiCall(int(line[5:]))
             result.append(f"{label}: .byte 0xe8, 0, 0, 0, 0")
+        elif line.startswith(MERGE):
+            label = f"t{number}_merge{len(merges)}"
+            merges.append(label)
+            register = line.removeprefix(MERGE)
+            target = "eax" if register == "ecx_to_eax" else register
+            flags = "ecx" if register == "ecx_to_eax" else register
+            result.append(f"{label}: lea {target}, [{flags} + eax - 0x200]")
         elif line == ADDRESS:
             assert code.address is not None, "whoever takes an address brings it"
             head = ", ".join(str(byte) for byte in code.address.head)
@@ -286,19 +303,17 @@ def _pushf(site: Site) -> ThunkCode | None:
     if site.fusion is not Fusion.READ_FLAGS:
         return _lines(
             "push dword ptr [esp]", "push eax", "push ecx", "pushfd", "pop ecx", mask,
-            "lea eax, [eax + ecx - 0x200]", "mov dword ptr [esp + 12], eax", "pop ecx", "pop eax",
+            f"{MERGE}ecx_to_eax", "mov dword ptr [esp + 12], eax", "pop ecx", "pop eax",
             "ret",
         )  # fmt: skip
     register = _REGISTERS[site.code[-1] & 7]
     other = "ecx" if register == "eax" else "eax"
     result = "eax" if register == "eax" else register
     if register == "eax":
-        return _lines(
-            "push ecx", "pushfd", "pop ecx", mask, "lea eax, [eax + ecx - 0x200]", "pop ecx", "ret"
-        )
+        return _lines("push ecx", "pushfd", "pop ecx", mask, f"{MERGE}ecx_to_eax", "pop ecx", "ret")
     return _lines(
         f"push {other}", "pushfd", f"pop {result}", mask,
-        f"lea {result}, [{result} + eax - 0x200]", f"pop {other}", "ret",
+        f"{MERGE}{result}", f"pop {other}", "ret",
     )  # fmt: skip
 
 

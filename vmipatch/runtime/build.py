@@ -8,6 +8,7 @@ from importlib import resources
 
 from vmipatch.isa.assemble import assemble
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
+from vmipatch.vmi.record import MERGE_FLAGS
 
 SOURCES = ("entry.S", "find_rom.S", "check.S", "patch.S", "log.S", "messages.S")
 """In the order in which they run, and can be read."""
@@ -57,6 +58,7 @@ def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
         "call_read_segment": int(VmiCall.READ_SEGMENT),
         "call_set_fallback": int(VmiCall.SET_FALLBACK),
         "call_set_runtime": int(VmiCall.SET_RUNTIME),
+        "merge_flags": MERGE_FLAGS,
         "api_major": API_MAJOR,
         "api_minor": API_MINOR,
     }

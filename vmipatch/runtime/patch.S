@@ -21,10 +21,20 @@ vmi_next_thunk:
     cmp esi, eax
     jae vmi_thunks_aimed
     mov eax, dword ptr [esi + 4]            # call number
+    cmp eax, merge_flags
+    je vmi_merge
     call vmi_ask
     cmp dl, 1
     je vmi_aim_thunk
     inc dword ptr [esp]
+    jmp vmi_thunk_done
+vmi_merge:                                  # lea r, [flags + eax - 0x200]
+    mov eax, cs
+    test al, 3
+    jnz vmi_thunk_done
+    mov ebx, dword ptr [esi]
+    or byte ptr [ebx + ebp + 2], 0x20       # at CPL 0: lea r, [flags]
+    mov dword ptr [ebx + ebp + 3], 0
     jmp vmi_thunk_done
 vmi_aim_thunk:
     mov ebx, dword ptr [esi]
@@ -43,9 +53,12 @@ vmi_next_record:
     cmp esi, eax
     jae vmi_records_done
     mov eax, dword ptr [esi]
-    mov edx, 1
     cmp eax, call_read_segment
-    je vmi_asked                            # its thunk needs no ROM
+    jne vmi_needs_rom
+    mov edx, cs
+    and edx, 3                              # a thunk alone, for an RPL of 1
+    jmp vmi_asked
+vmi_needs_rom:
     call vmi_ask
 vmi_asked:
     mov ebx, dword ptr [esi + 4]

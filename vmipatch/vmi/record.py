@@ -32,6 +32,8 @@ NEAR_CALL_LEN = 5
 NEAR_CALL = b"\xe8\0\0\0\0"
 """`call .+5`: the translation of a site that calls the ROM directly, before it is aimed."""
 FINAL_TRANSLATION = 0xFF
+MERGE_FLAGS = 0x100
+"""In the table of calls inside thunks: no call, but a place that merges flags."""
 
 
 @dataclass(frozen=True, slots=True)

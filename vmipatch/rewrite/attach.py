@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,9 @@ def attach(
     runtime, redirect = None, {}
     if start_kernel is not None:
         facts = _facts(code_map, new, room, annotations, new.one(start_kernel))
+        behind_va = runtime_va + len(build_runtime(facts, runtime_va).code)
+        copy_va = -(-behind_va // ALIGN) * ALIGN
+        facts = replace(facts, copy=copy_va, copy_len=max(end_va - copy_va, 0))
         runtime = build_runtime(facts, runtime_va)
         code += runtime.code
         redirect = {start_kernel: runtime.entry}
@@ -115,6 +118,8 @@ def _facts(
         fallback_end=annotations.fallback.end_va,
         sum_start=annotations.parts[0].va,
         sum_end=annotations.parts[-1].end_va,
+        copy=room[1],
+        copy_len=0x7FFFFFFF,
         text=room[0],
         text_end=room[1],
     )

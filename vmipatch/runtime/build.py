@@ -33,6 +33,9 @@ class RuntimeFacts:
     sum_start: int
     sum_end: int
     """The annotation segment, which is summed up before anything is believed."""
+    copy: int
+    copy_len: int
+    """Where the ROM may be copied to."""
     text: int
     text_end: int
     """Where thunks and runtime are."""

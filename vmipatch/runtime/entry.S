@@ -33,6 +33,7 @@ vmi_here:
     mov eax, vmi_said_init
     jnz vmi_native
 
+    call vmi_bring_in
     call vmi_announce
     call vmi_patch                  # ECX = sites patched, EDX = sites left
     mov eax, vmi_said_totals

@@ -65,3 +65,26 @@ vmi_add_byte:
 vmi_refused:
     xor edi, edi
     ret
+
+# At CPL 0 the ROM's code is brought into the kernel's text: later the kernel makes low memory
+# non-executable. A ROM of API 3.1 that leaves us at CPL 0 works wherever it stands. A hypervisor
+# knows its ROM by its place, and hides NX.
+#
+# In:       EBP = relocation, EDI = the ROM
+# Out:      EDI = the ROM to use
+# Clobbers: EAX, ECX, ESI, flags
+vmi_bring_in:
+    mov eax, cs
+    test al, 3
+    jnz vmi_brought
+    movzx ecx, byte ptr [edi + 2]
+    shl ecx, 9
+    cmp ecx, fact_copy_len
+    ja vmi_brought
+    mov esi, edi
+    lea edi, [ebp + fact_copy]
+    push edi
+    rep movsb
+    pop edi
+vmi_brought:
+    ret

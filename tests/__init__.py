@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Which promises does vmipatch keep? The tests mirror the package."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Does what changes code while the kernel runs still hit the right places after the rewrite?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.boot.conftest import COMPARABLE, Machine, Variant, check_finished
+from tests.conftest import KernelFinder
+from tests.support.console import Console
+from vmipatch.image.elf import ElfImage
+from vmipatch.isa.second import decode_second
+
+pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
+
+PROBED = (
+    "_raw_spin_lock_irq",
+    "_raw_spin_lock_irqsave",
+    "_raw_spin_unlock_irqrestore",
+    "rcu_core",
+    "native_flush_tlb_one_user",
+    "tick_nohz_idle_enter",
+)
+"""Functions of smp-pae that every workload passes through and that hold a sensitive instruction."""
+
+PREFIXES = b"\x3e\x66"
+SENSITIVE = (b"\xfa", b"\xfb", b"\x9c", b"\x9d", b"\xec", b"\x0f\x20", b"\x0f\x22", b"\x0f\x01")
+"""cli, sti, pushf, popf, in, mov from and to a control register, invlpg."""
+
+
+def check_all_seen(pc: Machine, test: str, extra: tuple[tuple[str, bytes], ...] = ()) -> None:
+    """The script finds everything it looks for, and the kernel does not complain."""
+    boot = pc(Variant.REWRITTEN, "smp-pae", COMPARABLE, test, extra)
+    check_finished(boot)
+    results = Console.parse(boot.console).test
+    assert results
+    assert [line for line in results if not line.startswith("ok ")] == []
+
+
+def test_every_function_still_calls_its_tracer(pc: Machine) -> None:
+    check_all_seen(pc, "tracers.sh")
+
+
+def test_tracepoints_switch_their_jump_labels(pc: Machine) -> None:
+    check_all_seen(pc, "tracepoints.sh")
+
+
+def test_probes_sit_on_sites(pc: Machine, rewritten: KernelFinder) -> None:
+    places = "".join(f"{name}+{site_offset(rewritten('smp-pae'), name)}\n" for name in PROBED)
+    check_all_seen(pc, "probes.sh", (("places", places.encode()),))
+
+
+def site_offset(vmlinux: Path, name: str) -> int:
+    """Where in a function its first sensitive instruction is. Raises StopIteration without one."""
+    image = ElfImage.parse(vmlinux.read_bytes(), str(vmlinux))
+    function = image.symbols.by_name[name]
+    code = image.read(function.va, function.size)
+    decoded = decode_second(code, function.va)
+    offsets: list[int] = (decoded.starts - function.va).tolist()
+    ends = [*offsets[1:], len(code)]
+    return next(
+        start
+        for start, end in zip(offsets, ends, strict=True)
+        if code[start:end].lstrip(PREFIXES).startswith(SENSITIVE)
+    )

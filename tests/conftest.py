@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Where do tests get kernels, rewritten kernels and initial file systems from?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.support import initramfs as packing
+from tests.support import kernels
+
+KernelFinder = Callable[[str], Path]
+"""From the name of a test kernel to its vmlinux."""
+InitramfsBuilder = Callable[[str, tuple[tuple[str, bytes], ...]], Path]
+"""From the name of a script in tests/kernels/initramfs, and more files (path and content), to an
+initial file system that runs the script."""
+
+
+def missing(what: str) -> NoReturn:
+    """End the test for want of a kernel: a failure in CI, where everything has to run."""
+    message = f"{what} is missing: run `make kernels`, or set {kernels.CACHE_VARIABLE} to a cache"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> KernelFinder:
+    """The vmlinux of a test kernel by name; skips, or fails in CI, where it has not been built."""
+
+    def find(name: str) -> Path:
+        built = kernels.find(name)
+        return built.vmlinux if built else missing(f"the test kernel {name}")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def initramfs(tmp_path_factory: pytest.TempPathFactory) -> InitramfsBuilder:
+    """An initial file system whose /test is the named script; all scripts are in its root."""
+    directory = tmp_path_factory.mktemp("initramfs")
+    scripts = {path.name: path.read_bytes() for path in packing.SOURCES.glob("*.sh")}
+
+    @cache
+    def build(test: str, extra: tuple[tuple[str, bytes], ...] = ()) -> Path:
+        busybox = kernels.find_busybox() or missing("busybox")
+        handle, name = tempfile.mkstemp(dir=directory, prefix=test, suffix=".cpio")
+        with os.fdopen(handle, "wb") as archive:
+            archive.write(packing.build(busybox, test, {**scripts, **dict(extra)}))
+        return Path(name)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def rewritten(kernel: KernelFinder, tmp_path_factory: pytest.TempPathFactory) -> KernelFinder:
+    """The rewritten vmlinux of a test kernel by name, made once in a session."""
+    directory = tmp_path_factory.mktemp("rewritten")
+
+    @cache
+    def rewrite_once(name: str) -> Path:
+        from vmipatch.image.elf import ElfImage
+        from vmipatch.rewrite import RewriteOptions, rewrite
+
+        original = ElfImage.parse(kernel(name).read_bytes(), name)
+        output = directory / f"{name}.vmlinux"
+        output.write_bytes(rewrite(original, RewriteOptions()).data)
+        return output
+
+    return rewrite_once

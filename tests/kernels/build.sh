@@ -1,0 +1,34 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# How is one test kernel built? Everything is off but what FRAGMENT says; OUT gets config, vmlinux,
+# bzImage and System.map. JOBS says how many compilers run at once (all processors).
+#
+# usage: build.sh SOURCE FRAGMENT OUT
+set -eu
+source=$(realpath "$1")
+fragment=$(realpath "$2")
+out=$(realpath "$3")
+objects=$(mktemp -d)
+trap 'rm -rf "$objects"' EXIT
+
+# Neither time nor host go into the kernel.
+export KBUILD_BUILD_TIMESTAMP='2025-01-01 00:00:00 +0000'
+export KBUILD_BUILD_USER=vmipatch
+export KBUILD_BUILD_HOST=vmipatch
+kernel() { make -s -C "$source" ARCH=i386 O="$objects" "$@"; }
+
+kernel KCONFIG_ALLCONFIG="$fragment" allnoconfig
+# Kconfig drops silently what it does not know or what something else forbids.
+grep -E '^(CONFIG_|# CONFIG_.* is not set$)' "$fragment" | while read -r line; do
+    if ! grep -q -x -F -e "$line" "$objects/.config"; then
+        echo "build.sh: this source or compiler does not allow: $line" >&2
+        exit 1
+    fi
+done
+if [ "${CONFIGURE_ONLY:-}" ]; then
+    cp "$objects/.config" "$out/config"
+    exit
+fi
+kernel -j"${JOBS:-$(nproc)}" bzImage
+cp "$objects/.config" "$out/config"
+cp "$objects/vmlinux" "$objects/System.map" "$objects/arch/x86/boot/bzImage" "$out/"

@@ -1,0 +1,45 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Where do the sources come from? From Debian 12: this leaves its kernel source in SCRATCH/linux and
+# a static i386 busybox in SCRATCH/busybox.
+#
+# usage: prepare.sh SCRATCH
+set -eu
+scratch=$(realpath "$1")
+
+missing=
+for tool in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils dpkg-deb:dpkg; do
+    command -v "${tool%%:*}" > /dev/null || missing="$missing ${tool#*:}"
+done
+if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ]; then
+    apt-get update -q
+    # shellcheck disable=SC2086  # a list of packages
+    apt-get install -q -y --no-install-recommends $missing
+elif [ -n "$missing" ]; then
+    echo "prepare.sh: please install:$missing" >&2
+    exit 1
+fi
+if ! echo 'int x;' | gcc -m32 -x c -c -o /dev/null - 2> /dev/null; then
+    echo "prepare.sh: this gcc does not make i386 code (gcc -m32)" >&2
+    exit 1
+fi
+
+# Package lists of our own, for i386 too: the system's stay as they are, and nothing is installed.
+mkdir -p "$scratch/apt/lists/partial" "$scratch/apt/archives/partial"
+fetch() {
+    apt-get -q -o APT::Architectures::="$(dpkg --print-architecture)" -o APT::Architectures::=i386 \
+        -o Dir::State::Lists="$scratch/apt/lists" -o Dir::State::Status=/dev/null \
+        -o Dir::Cache="$scratch/apt" -o APT::Sandbox::User="$(id -un)" "$@"
+}
+cd "$scratch/apt"
+# A mirror in the middle of an update may lack one list; the download below needs only its own.
+fetch update || echo 'prepare.sh: going on with the package lists that came' >&2
+fetch download linux-source-6.1 busybox-static:i386
+for package in ./*.deb; do
+    dpkg-deb -x "$package" unpacked
+done
+tar -xf unpacked/usr/src/linux-source-6.1.tar.xz
+mv linux-source-6.1 "$scratch/linux"
+mv unpacked/bin/busybox "$scratch/busybox"
+cd "$scratch"
+rm -r apt

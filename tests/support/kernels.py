@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Which kernels do the tests run, and where are they? Recipes and the cache.
+
+A cache holds NAME/{config,vmlinux,bzImage,System.map} and initramfs.cpio.gz. The variable
+VMIPATCH_KERNELS names one that is looked at first and never written to: new kernels go to the
+default cache.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import initramfs
+
+FRAGMENTS = Path(__file__).parents[1] / "kernels"
+CACHE_VARIABLE = "VMIPATCH_KERNELS"
+INITRAMFS_NAME = "initramfs.cpio.gz"
+
+_OPTION = re.compile(r"CONFIG_\w+=.*|# CONFIG_\w+ is not set")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A kernel that tests ask for by name."""
+
+    name: str
+    fragments: tuple[str, ...]
+    """Files of tests/kernels, without `.config`, that together are the configuration."""
+
+    def fragment(self) -> str:
+        """The whole configuration fragment, for KCONFIG_ALLCONFIG."""
+        return "\n".join((FRAGMENTS / f"{name}.config").read_text() for name in self.fragments)
+
+    def options(self) -> frozenset[str]:
+        """The lines that a configuration must hold to be of this recipe."""
+        return frozenset(line for line in self.fragment().splitlines() if _OPTION.fullmatch(line))
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("tiny", ("common", "tiny", "speed")),
+        Recipe("tiny-os", ("common", "tiny", "size")),
+        Recipe("smp-pae", ("common", "smp-pae", "speed")),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltKernel:
+    """One kernel of a cache."""
+
+    directory: Path
+
+    @property
+    def vmlinux(self) -> Path:
+        """The ELF file with symbols and relocations."""
+        return self.directory / "vmlinux"
+
+    @property
+    def config(self) -> Path:
+        """The configuration it was built from."""
+        return self.directory / "config"
+
+    def follows(self, recipe: Recipe) -> bool:
+        """Whether all files are there and the configuration is that of `recipe`."""
+        names = ("config", "vmlinux", "bzImage", "System.map")
+        if not all((self.directory / name).is_file() for name in names):
+            return False
+        return recipe.options() <= set(self.config.read_text().splitlines())
+
+
+def default_cache() -> Path:
+    """Where kernels are built to."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vmipatch" / "kernels"
+
+
+def caches() -> Iterator[Path]:
+    """Where kernels are looked for, in order."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        yield Path(named)
+    yield default_cache()
+
+
+def find(name: str) -> BuiltKernel | None:
+    """The kernel `name` of the first cache that has it as its recipe says, or None."""
+    candidates = (BuiltKernel(cache / name) for cache in caches())
+    return next((built for built in candidates if built.follows(RECIPES[name])), None)
+
+
+def find_busybox() -> bytes | None:
+    """The static i386 busybox of the first cache that has an initial file system, or None."""
+    for cache in caches():
+        archive = cache / INITRAMFS_NAME
+        if archive.is_file():
+            contents = initramfs.members(gzip.decompress(archive.read_bytes()))
+            return next(m.data for m in contents if m.path == initramfs.BUSYBOX)
+    return None

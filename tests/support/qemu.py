@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What does an ordinary PC make of a kernel? QEMU boots it and returns what it printed."""
+
+from __future__ import annotations
+
+import enum
+import re
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+EMULATOR = "qemu-system-i386"
+COMMAND_LINE = "console=ttyS0 reboot=k panic=-1 no_timer_check"
+"""Speak to the serial port; reboot by the keyboard controller; reboot at once after a panic. And
+believe that the timer is connected: on a busy host it may not tick ten times in time, which Linux
+answers with a panic (check_timer in arch/x86/kernel/apic/io_apic.c)."""
+
+STEADY_CLOCK = ("-icount", "shift=3,sleep=off")
+"""Every instruction takes 8 ns, and idling takes no time: one processor then runs independently of
+how busy the host is, and sees the same in every run. (With several, QEMU 7.2 hangs.)"""
+
+_CPU_STATE = re.compile(r"CPU#|E[A-Z]{2}=|CR0=")
+_FIRST_KERNEL_LINE = "Linux version"
+_TRIPLE_FAULT = "Triple fault"
+
+
+class Ending(enum.Enum):
+    """How a boot came to its end."""
+
+    RESET = "the kernel reset the machine (it rebooted, or panicked)"
+    TRIPLE_FAULT = "the CPU could not deliver a fault"
+    TIMEOUT = "the kernel neither finished nor died in time"
+    EMULATOR_FAILED = "QEMU itself gave up"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What one boot left behind."""
+
+    console: str
+    """What the kernel printed, with `\\n` at the line ends and without the firmware's part."""
+    ending: Ending
+    details: str
+    """The CPU states at a triple fault or at the time limit, or QEMU's complaint; else empty."""
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.console, self.ending.value, self.details) if part)
+
+
+def boot(
+    kernel: Path,
+    initrd: Path,
+    *,
+    append: str = "",
+    smp: int = 1,
+    memory_mib: int = 256,
+    extra: Sequence[str] = (),
+    timeout_s: float = 120,
+) -> Boot:
+    """Run a bzImage with an initial file system until it resets the machine.
+
+    Always emulates (TCG), so that a test means the same on every host; one processor gets the
+    STEADY_CLOCK. `append` is added to COMMAND_LINE, `extra` to QEMU's arguments. Raises
+    FileNotFoundError without QEMU.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "cpu.log"
+        console = Path(scratch) / "console"
+        monitor = Path(scratch) / "monitor"
+        command = [EMULATOR, "-accel", "tcg", "-nographic", "-no-reboot", "-nic", "none"]
+        command += STEADY_CLOCK if smp == 1 else ()
+        command += ["-m", str(memory_mib), "-smp", str(smp), "-d", "cpu_reset", "-D", str(log)]
+        command += ["-monitor", f"unix:{monitor},server=on,wait=off"]
+        command += ["-kernel", str(kernel), "-initrd", str(initrd)]
+        command += ["-append", f"{COMMAND_LINE} {append}".strip(), *extra]
+        ending, details = _run(command, console, monitor, timeout_s)
+        text = _kernel_part(console.read_text(encoding="utf-8", errors="replace"))
+        resets = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if ending is Ending.RESET and _TRIPLE_FAULT in resets:
+        return Boot(text, Ending.TRIPLE_FAULT, resets[resets.index(_TRIPLE_FAULT) :])
+    return Boot(text, ending, details)
+
+
+def _run(
+    command: Sequence[str], console: Path, monitor: Path, timeout_s: float
+) -> tuple[Ending, str]:
+    """Run QEMU to its end or to the time limit; its console goes to a file, so none is lost."""
+    with (
+        console.open("wb") as out,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        try:
+            _, complaint = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            try:
+                return Ending.TIMEOUT, _cpu_states(monitor)
+            finally:
+                process.kill()
+    if process.returncode:
+        return Ending.EMULATOR_FAILED, complaint.decode(errors="replace")
+    return Ending.RESET, ""
+
+
+def _cpu_states(monitor: Path) -> str:
+    """Where each processor of a machine that does not come to its end is, by QEMU's monitor."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        try:
+            connection.connect(str(monitor))
+            connection.sendall(b"info registers -a\nquit\n")
+            with connection.makefile("rb") as answer:
+                text = answer.read().decode(errors="replace")
+        except OSError as error:
+            return f"no answer from QEMU's monitor: {error}"
+    return "\n".join(line for line in text.splitlines() if _CPU_STATE.match(line))
+
+
+def _kernel_part(console: str) -> str:
+    """The console from the kernel's first line on; all of it if the kernel said nothing."""
+    text = console.replace("\r\n", "\n").replace("\r", "\n")
+    start = text.find(_FIRST_KERNEL_LINE)
+    return text if start < 0 else text[text.rfind("[", 0, start) :]

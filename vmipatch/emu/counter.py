@@ -2,8 +2,8 @@
 """How is executed code counted without Python? By a few bytes of machine code that Unicorn calls.
 
 At the beginning of each block the code subtracts the block's length from a cell, the LEFT of the
-time page (vmipatch.vmi.shared.Time), and asks Unicorn to stop once the cell is used up. The cell may
-lie in a page that the guest can read, so what only the host may know is kept in a second structure.
+time page (vmipatch.vmi.shared.Time), and asks Unicorn to stop once the cell is used up. The cell
+may lie in a page that the guest can read: what only the host may know is in a second structure.
 """
 
 from __future__ import annotations

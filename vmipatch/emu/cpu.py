@@ -41,6 +41,8 @@ CONTROL_PA: Final = 1 << 44
 VMEXIT: Final = 0x100
 """Interrupt numbers from here on are intercepts: VMEXIT plus an exit code of AMD's SVM."""
 
+_BINDING: Final[Any] = unicorn
+"""The binding has no types."""
 _FIRST_INTERCEPT = 0x60
 _VIRTUAL_INTERRUPT = 0x100
 _VMCB_VECTOR_OFF = 0x64
@@ -130,8 +132,8 @@ class Cpu:
         self._failure: BaseException | None = None
         self._stop_asked = False
         self._kept: list[Any] = []
-        self._uc = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
-        self._handle = self._uc._uch
+        self._uc: Any = _BINDING.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
+        self._handle: Any = self._uc._uch
         library = ctypes.CDLL(uclib._name)
         self._add_hook = library.uc_hook_add
         self._stop = _prototype(library.uc_emu_stop, _V)
@@ -362,14 +364,14 @@ class Cpu:
         if code in (uc_const.UC_ERR_FETCH_PROT, uc_const.UC_ERR_FETCH_UNMAPPED):
             return Exit.NO_CODE
         raise CpuFailed(
-            f"the emulated CPU gave up: {unicorn.UcError(code)}",
+            f"the emulated CPU gave up: {_BINDING.UcError(code)}",
             place=f"EIP {self.registers.eip:#x}",
             hint="the guest did something that the emulator does not model",
         )
 
 
 def _check_version() -> None:
-    found = unicorn.__version__
+    found = _BINDING.__version__
     if tuple(int(part) for part in found.split(".")[:3]) != UNICORN_VERSION:
         wanted = ".".join(map(str, UNICORN_VERSION))
         raise EnvironmentProblem(
@@ -386,4 +388,4 @@ def _prototype(function: Any, *arguments: Any) -> Any:
 
 def _check(code: int) -> None:
     if code:
-        raise CpuFailed(f"Unicorn refused a call: {unicorn.UcError(code)}")
+        raise CpuFailed(f"Unicorn refused a call: {_BINDING.UcError(code)}")

@@ -49,6 +49,13 @@ _CONTRIBUTORY = frozenset(
 )
 
 
+_DOUBLE: Final[dict[int, frozenset[Vector]]] = {
+    **dict.fromkeys(_CONTRIBUTORY, _CONTRIBUTORY),
+    Vector.PAGE_FAULT: _CONTRIBUTORY | {Vector.PAGE_FAULT},
+}
+"""Which second exceptions make a double fault of the first (SDM volume 3, table 6-5)."""
+
+
 class Cause(enum.Enum):
     """What kind of event it is."""
 
@@ -144,6 +151,8 @@ _CODE, _CONFORMING, _WRITABLE_DATA = 0x18, 0x04, 0x12
 _BIG = 1 << 22
 _SHORT_FORMS: dict[int, bytes] = {Vector.BREAKPOINT: b"\xcc", Vector.OVERFLOW: b"\xce"}
 _IN_IDT, _EXTERNAL = 2, 1
+# Plain numbers: & with an IntFlag takes a microsecond.
+_VM, _INTERRUPT = int(Flag.VM), int(Flag.IF)
 _CLEARED = int(Flag.TF | Flag.NT | Flag.RF | Flag.VM)
 
 
@@ -168,7 +177,7 @@ class Delivery:
 
     def mask_interrupts(self) -> None:
         """An interrupt gate was passed."""
-        self.registers.raw_eflags &= ~int(Flag.IF)
+        self.registers.raw_eflags &= ~_INTERRUPT
 
     def deliver(self, event: Event) -> None:
         """Change the registers and the guest's stack so that the handler runs next.
@@ -188,14 +197,14 @@ class Delivery:
             self._escalate(event, Event.exception(Vector.PAGE_FAULT, fault.code))
 
     def descriptor(self, selector: int, vector: Vector, extra: int = 0) -> Descriptor:
-        """The descriptor behind a selector. Raises Fault(vector) outside of its table, PageFault."""
+        """What a selector names. Raises Fault(vector) outside of its table, and PageFault."""
         registers = self.registers
         ldtr = registers.ldtr
         base, limit = (ldtr.base, ldtr.limit) if selector & 4 else registers.gdtr
         if not selector & 0xFFFC or selector | 7 > limit:
             raise Fault(vector, selector & 0xFFFC | extra)
         place_va = base + (selector & 0xFFF8)
-        return Descriptor(self.mmu.read_u32(place_va), self.mmu.read_u32(place_va + 4))
+        return Descriptor(*self.mmu.read_u64(place_va))
 
     def _escalate(self, first: Event, second: Event) -> None:
         if first.cause is Cause.SOFTWARE:
@@ -203,10 +212,7 @@ class Delivery:
         elif first.cause is Cause.EXCEPTION:
             if first.vector == Vector.DOUBLE_FAULT:
                 raise TripleFault(first, self.registers.idtr[1])
-            serious = second.vector in _CONTRIBUTORY or second.vector == Vector.PAGE_FAULT
-            if first.vector == Vector.PAGE_FAULT and serious:
-                second = Event.exception(Vector.DOUBLE_FAULT)
-            elif first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY:
+            if second.vector in _DOUBLE.get(first.vector, frozenset()):
                 second = Event.exception(Vector.DOUBLE_FAULT)
         self.deliver(second)
 
@@ -240,7 +246,7 @@ class Delivery:
         if event.error is not None:
             frame.append(event.error)
         esp = self._push(stack, esp, frame)
-        if flags & Flag.VM:
+        if flags & _VM:
             for which in (SegReg.GS, SegReg.FS, SegReg.DS, SegReg.ES):
                 registers.set_segment(which, NULL_SEGMENT)
         registers.set_segment(SegReg.SS, stack)
@@ -261,7 +267,7 @@ class Delivery:
         if event.vector * 8 + 7 > limit:
             raise Fault(Vector.PROTECTION, code)
         place_va = base + event.vector * 8
-        gate = Descriptor(self.mmu.read_u32(place_va), self.mmu.read_u32(place_va + 4))
+        gate = Descriptor(*self.mmu.read_u64(place_va))
         if gate.type in _OTHER_GATES and gate.is_present:
             raise UnsupportedGate(f"{event} goes to a gate of type {gate.type}")
         if gate.type not in (_INTERRUPT_GATE, _TRAP_GATE):
@@ -276,7 +282,7 @@ class Delivery:
         """What is pushed first when the stack changes."""
         registers = self.registers
         outer = [registers.selector(SegReg.SS), registers.esp]
-        if flags & Flag.VM:
+        if flags & _VM:
             order = (SegReg.GS, SegReg.FS, SegReg.DS, SegReg.ES)
             return [registers.selector(which) for which in order] + outer
         return outer
@@ -286,8 +292,8 @@ class Delivery:
         tss = self.registers.tr
         if 8 * level + 11 > tss.limit:
             raise Fault(Vector.TSS, tss.selector & 0xFFFC | extra)
-        esp = self.mmu.read_u32(tss.base + 4 + 8 * level)
-        selector = self.mmu.read_u32(tss.base + 8 + 8 * level) & 0xFFFF
+        esp, selector = self.mmu.read_u64(tss.base + 4 + 8 * level)
+        selector &= 0xFFFF
         descriptor = self.descriptor(selector, Vector.TSS, extra)
         usable = descriptor.type & ~0x05 == _WRITABLE_DATA
         if not usable or descriptor.dpl != level or selector & 3 != level:
@@ -297,12 +303,8 @@ class Delivery:
         return self.load(descriptor, selector, ring), esp
 
     def _push(self, stack: Segment, esp: int, frame: list[int]) -> int:
-        """Write `frame`, first word at the top. Returns the new ESP; PageFault leaves all as it was."""
+        """Write `frame`, first word on top; returns the new ESP. PageFault leaves all as it was."""
         mask = 0xFFFFFFFF if stack.attributes & _BIG else 0xFFFF
-        bottom = esp - 4 * len(frame)
-        # Both ends first: a frame lies in two pages at most, and half of it must not be written.
-        self.mmu.translate(stack.base + ((esp - 1) & mask), write=True)
-        self.mmu.translate(stack.base + (bottom & mask), write=True)
-        for i, value in enumerate(frame, start=1):
-            self.mmu.write_u32(stack.base + ((esp - 4 * i) & mask), value)
-        return esp & ~mask | bottom & mask
+        bottom = (esp - 4 * len(frame)) & mask
+        self.mmu.write_words(stack.base + bottom, frame[::-1])
+        return esp & ~mask | bottom

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """How does a kernel get into memory? As by a boot loader of the 32-bit protocol, from an ELF file.
 
-Source: Documentation/x86/boot.rst of Linux, "32-bit BOOT PROTOCOL", and zero-page.rst. The kernel is
-entered where its ELF header says, uncompressed; what a bzImage's setup header would have told the
-kernel is made up here.
+Source: Documentation/x86/boot.rst of Linux, "32-bit BOOT PROTOCOL", and zero-page.rst. The kernel
+is entered where its ELF header says, uncompressed; what a bzImage's setup header would have told it
+is made up here.
 """
 
 from __future__ import annotations

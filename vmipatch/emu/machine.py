@@ -124,7 +124,7 @@ class Machine:
         if received := self.terminal.poll(False):
             self.board.uart.receive(received)
         privilege.after_devices()
-        privilege.on_tick()
+        privilege.before_run()
         clock.grant_slice()
         exit_ = self.cpu.run()
         self.statistics.exits[exit_] += 1

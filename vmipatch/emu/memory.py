@@ -47,7 +47,7 @@ class GuestMemory:
     """The memory of a machine. Addresses are guest-physical, lengths bytes."""
 
     def __init__(self, ram_len: int) -> None:
-        """Raise ValueError for a length that no machine of ours has, EnvironmentProblem without RAM."""
+        """Raise ValueError for a length that no machine has, EnvironmentProblem without RAM."""
         if not MIN_RAM_LEN <= ram_len <= MAX_RAM_LEN or ram_len % PAGE_LEN:
             raise ValueError(f"{ram_len} bytes are no memory for a machine")
         try:

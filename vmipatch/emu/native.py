@@ -29,6 +29,7 @@ from vmipatch.emu.report import Ending, GuestEnded
 if TYPE_CHECKING:
     from vmipatch.emu.machine import Machine
 
+_VM = int(Flag.VM)
 _IO_MAP_OFF = 0x66
 """Where a TSS tells the offset of its I/O permission bitmap."""
 
@@ -77,7 +78,7 @@ class NativePrivilege(Privilege):
     def may_use_port(self, port: int, size: int) -> bool:
         """IOPL and the bitmap of the TSS, which Unicorn does not check."""
         registers = self._registers
-        if registers.cpl <= registers.iopl and not registers.raw_eflags & Flag.VM:
+        if registers.cpl <= registers.iopl and not registers.raw_eflags & _VM:
             return True
         tss, mmu = registers.tr, self.machine.mmu
         if tss.limit < _IO_MAP_OFF + 1:
@@ -95,6 +96,9 @@ class NativePrivilege(Privilege):
         """EFLAGS.IF."""
         return self._registers.interrupt_flag
 
+    def before_run(self) -> None:
+        """Nothing is left to do: what is pending has been promised."""
+
     def before_devices(self) -> None:
         """Acknowledge a promised interrupt that has been taken meanwhile."""
         if self._promised is not None and not self._cpu.interrupt_promised:
@@ -104,7 +108,7 @@ class NativePrivilege(Privilege):
             self.machine.statistics.lines[line] += 1
 
     def after_devices(self) -> None:
-        """Promise what is pending now; if it can be taken at once, leave the running code for it."""
+        """Promise what is pending now; if it can be taken at once, leave the code for it."""
         line = self._pic.pending_line()
         promise = None if line is None else (line, self._pic.vector_of(line))
         if promise == self._promised:

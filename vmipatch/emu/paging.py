@@ -7,6 +7,7 @@ Source: Intel SDM volume 3, 4.3 (32-bit paging, with 4 MiB pages) and 4.4 (PAE).
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 from vmipatch.emu.memory import PAGE_LEN, GuestMemory
@@ -18,6 +19,8 @@ USER: Final = 1 << 2
 ACCESSED: Final = 1 << 5
 DIRTY: Final = 1 << 6
 LARGE: Final = 1 << 7
+# Plain numbers: & with an IntFlag takes a microsecond.
+_PG, _WP, _PSE, _PAE = int(Cr0.PG), int(Cr0.WP), int(Cr4.PSE), int(Cr4.PAE)
 _FRAME: Final = ~0xFFF
 _PAE_FRAME: Final = 0xFFFFFF000
 
@@ -63,16 +66,16 @@ class Mmu:
     def _walk(self, va: int, write: bool, mark: bool) -> int:
         registers = self._registers
         cr0, cr4 = registers.cr0, registers.cr4
-        if not cr0 & Cr0.PG:
+        if not cr0 & _PG:
             return va
-        protect = write and bool(cr0 & Cr0.WP)
-        if cr4 & Cr4.PAE:
+        protect = write and bool(cr0 & _WP)
+        if cr4 & _PAE:
             return self._walk_pae(va, write, mark, protect)
         memory = self._memory
         entry_pa = (registers.cr3 & _FRAME) + (va >> 22) * 4
         entry = self._visit(entry_pa, va, write, mark, 0)
         rights = entry
-        if entry & LARGE and cr4 & Cr4.PSE:
+        if entry & LARGE and cr4 & _PSE:
             frame, offset = entry & 0xFFC00000, va & 0x3FFFFF
         else:
             entry_pa = (entry & _FRAME) + (va >> 12 & 0x3FF) * 4
@@ -121,6 +124,26 @@ class Mmu:
         if va & 3:
             return int.from_bytes(self.read(va, 4), "little")
         return self._memory.read_u32(self.translate(va))
+
+    def read_u64(self, va: int) -> tuple[int, int]:
+        """The lower and the upper half of eight bytes at a linear address. Raises PageFault."""
+        if va & 7:
+            return self.read_u32(va), self.read_u32(va + 4)
+        pa = self.translate(va)
+        return self._memory.read_u32(pa), self._memory.read_u32(pa + 4)
+
+    def write_words(self, va: int, values: Sequence[int]) -> None:
+        """Write 32-bit words upwards from `va`. Raises PageFault before the first is written."""
+        length = 4 * len(values)
+        if va & 3 or va & (PAGE_LEN - 1) > PAGE_LEN - length:
+            self.translate(va, write=True)
+            self.translate(va + length - 1, write=True)
+            for i, value in enumerate(values):
+                self.write_u32(va + 4 * i, value)
+            return
+        pa = self.translate(va, write=True)
+        for i, value in enumerate(values):
+            self._memory.write_u32(pa + 4 * i, value)
 
     def write_u32(self, va: int, value: int) -> None:
         """Write four bytes at a linear address. Raises PageFault before the first is written."""

@@ -7,7 +7,7 @@ for, a request disappears with its line when the line falls before the CPU has a
 
 from __future__ import annotations
 
-from vmipatch.emu.bus import PortBus
+from vmipatch.emu.bus import PortBus, Writer
 
 MASTER_PORT, SLAVE_PORT = 0x20, 0xA0
 CASCADE_LINE = 2
@@ -153,7 +153,7 @@ class PicPair:
             self._cascade()
         return self.vector_of(line)
 
-    def _then_cascade(self, write):  # type: ignore[no-untyped-def]
+    def _then_cascade(self, write: Writer) -> Writer:
         def written(value: int) -> None:
             write(value)
             self._cascade()

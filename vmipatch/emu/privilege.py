@@ -46,11 +46,12 @@ class Privilege(abc.ABC):
 
     @abc.abstractmethod
     def before_devices(self) -> None:
-        """The guest is about to reach the devices, or time to pass: bring the controllers up to date."""
+        """The guest is about to reach the devices, or time to pass: settle what has happened."""
 
     @abc.abstractmethod
     def after_devices(self) -> None:
         """Devices may have changed: bring a pending interrupt to the guest, or withdraw it."""
 
-    def on_tick(self) -> None:
+    @abc.abstractmethod
+    def before_run(self) -> None:
         """The machine is about to start the CPU again."""

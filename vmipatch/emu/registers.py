@@ -38,7 +38,9 @@ class Flag(enum.IntFlag):
 
 
 ARITHMETIC: Final = int(Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.OF)
-_LAZY: Final = ARITHMETIC | Flag.DF
+# Plain numbers: of an IntFlag, ~ leaves only the members, and & takes a microsecond.
+_DIRECTION, _INTERRUPT, _FIXED = int(Flag.DF), int(Flag.IF), int(Flag.FIXED)
+_LAZY: Final = ARITHMETIC | _DIRECTION
 _SYSTEM: Final = int(
     Flag.TF | Flag.IF | Flag.IOPL | Flag.NT | Flag.RF | Flag.VM | Flag.AC | Flag.ID
 )
@@ -56,7 +58,8 @@ class HFlag(enum.IntFlag):
     GUEST = 1 << 21
 
 
-# Of an IntFlag, ~ leaves only the members: what is inverted is a plain number.
+_SHADOW: Final = int(HFlag.INHIBIT_IRQ)
+_CS32, _SS32, _ADDSEG, _PE = map(int, (HFlag.CS32, HFlag.SS32, HFlag.ADDSEG, HFlag.PE))
 _DERIVED: Final = int(HFlag.CS32 | HFlag.SS32 | HFlag.ADDSEG)
 
 
@@ -114,6 +117,10 @@ _SEGMENT_WORDS = 6
 _EIP, _EFLAGS = Field.EIP >> 2, Field.EFLAGS >> 2
 _CC_SRC, _CC_OP, _DF = Field.CC_SRC >> 2, Field.CC_OP >> 2, Field.DF >> 2
 _HFLAGS, _SEGMENTS, _CR = Field.HFLAGS >> 2, Field.SEGMENTS >> 2, Field.CR >> 2
+_BIG = 1 << 22
+_CS_ATTRIBUTES = _SEGMENTS + _SEGMENT_WORDS * SegReg.CS + 5
+_SS_ATTRIBUTES = _SEGMENTS + _SEGMENT_WORDS * SegReg.SS + 5
+_BASES = tuple(_SEGMENTS + _SEGMENT_WORDS * s + 2 for s in (SegReg.DS, SegReg.ES, SegReg.SS))
 _CC_OP_EFLAGS = 1
 """All arithmetic flags are in CC_SRC."""
 
@@ -189,8 +196,8 @@ class RegisterFile:
         return (
             (words[_EFLAGS] & ~_LAZY & MASK32)
             | (words[_CC_SRC] & ARITHMETIC)
-            | (words[_DF] & Flag.DF)
-            | Flag.FIXED
+            | (words[_DF] & _DIRECTION)
+            | _FIXED
         )
 
     @eflags.setter
@@ -199,18 +206,18 @@ class RegisterFile:
         words[_CC_SRC] = value & ARITHMETIC
         words[_CC_SRC + 1] = 0
         words[_CC_OP] = _CC_OP_EFLAGS
-        words[_DF] = MASK32 if value & Flag.DF else 1
-        words[_EFLAGS] = (value & _SYSTEM) | Flag.FIXED
+        words[_DF] = MASK32 if value & _DIRECTION else 1
+        words[_EFLAGS] = (value & _SYSTEM) | _FIXED
 
     @property
     def interrupt_flag(self) -> bool:
         """EFLAGS.IF."""
-        return bool(self.words[_EFLAGS] & Flag.IF)
+        return bool(self.words[_EFLAGS] & _INTERRUPT)
 
     @property
     def interrupt_shadow(self) -> bool:
         """Whether the last instruction was `sti` or `mov ss`: no interrupt before the next one."""
-        return bool(self.words[_HFLAGS] & HFlag.INHIBIT_IRQ)
+        return bool(self.words[_HFLAGS] & _SHADOW)
 
     @property
     def iopl(self) -> int:
@@ -315,20 +322,20 @@ class RegisterFile:
 
         Source: QEMU 5.0, target/i386/cpu.h, cpu_x86_load_seg_cache.
         """
-        big = 1 << 22
-        hflags = self.words[_HFLAGS] & ~_DERIVED
-        if self.segment(SegReg.CS).attributes & big:
-            hflags |= HFlag.CS32
-        if self.segment(SegReg.SS).attributes & big:
-            hflags |= HFlag.SS32
-        based = any(self.segment(s).base for s in (SegReg.DS, SegReg.ES, SegReg.SS))
-        if based or not hflags & HFlag.CS32 or not hflags & HFlag.PE:
-            hflags |= HFlag.ADDSEG
-        self.words[_HFLAGS] = hflags
+        words = self.words
+        hflags = words[_HFLAGS] & ~_DERIVED
+        if words[_CS_ATTRIBUTES] & _BIG:
+            hflags |= _CS32
+        if words[_SS_ATTRIBUTES] & _BIG:
+            hflags |= _SS32
+        based = any(words[index] for index in _BASES)
+        if based or not hflags & _CS32 or not hflags & _PE:
+            hflags |= _ADDSEG
+        words[_HFLAGS] = hflags
 
     def end_shadow(self) -> None:
         """Let interrupts come at once, although the last instruction was `sti` or `mov ss`."""
-        self.words[_HFLAGS] &= ~int(HFlag.INHIBIT_IRQ) & MASK32
+        self.words[_HFLAGS] &= ~_SHADOW & MASK32
 
     def _table_at(self, index: int) -> tuple[int, int]:
         return self.words[index + 2], self.words[index + 4]

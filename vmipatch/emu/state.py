@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,5 +146,5 @@ def _read(va: int, length: int) -> bytes:
 
 
 @functools.cache
-def _own_memory():  # type: ignore[no-untyped-def]
+def _own_memory() -> io.FileIO:
     return open("/proc/self/mem", "rb", buffering=0)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""`vmipatch run`: a kernel on the emulated PC, its serial port on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import IO
+
+import click
+
+from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
+from vmipatch.cli.files import read_file
+from vmipatch.cli.terminal import HostTerminal
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import Machine, MachineOptions, Tracer
+from vmipatch.emu.report import RunResult
+from vmipatch.errors import EnvironmentProblem, ExitCode
+from vmipatch.image.bzimage import BzImage, is_bzimage
+from vmipatch.image.elf import ElfImage
+
+SCHEMA = "vmipatch.run/1"
+NS_PER_S = 1_000_000_000
+
+
+@click.command("run", epilog="Example: vmipatch run --native vmlinux --initrd initramfs.cpio.gz")
+@click.argument("kernel", type=click.Path())
+@click.option(
+    "--native",
+    is_flag=True,
+    required=True,
+    help="Give the kernel the CPU at ring 0, as bare hardware does. (The way that exists so far.)",
+)
+@click.option("--initrd", type=click.Path(), help="The initial file system.")
+@click.option("--append", default="console=ttyS0", show_default=True, help="The command line.")
+@click.option(
+    "--memory",
+    type=click.IntRange(4, 3072),
+    default=256,
+    show_default=True,
+    metavar="MIB",
+    help="How much memory the machine has.",
+)
+@click.option("--pae/--no-pae", default=True, show_default=True, help="Whether the CPU has PAE.")
+@click.option("--limit", type=click.FloatRange(0), metavar="SECONDS", help="Virtual time to run.")
+@click.option("--trace", "trace_file", type=click.Path(), help="Write what leaves the fast path.")
+@json_option
+@pass_console
+def run_command(
+    console: Console,
+    kernel: str,
+    native: bool,
+    initrd: str | None,
+    append: str,
+    memory: int,
+    pae: bool,
+    limit: float | None,
+    trace_file: str | None,
+    json_file: str | None,
+) -> None:
+    """Run KERNEL, a vmlinux or bzImage, on an emulated PC until it reboots or stops.
+
+    The serial port is the terminal; Ctrl-A x ends the run. Exit code 1 if not the kernel ended it.
+    Time in the machine is virtual: the same kernel without input does the same each time.
+    """
+    assert native, "click requires the option"
+    boot = Boot(read_any_kernel(kernel), append, read_file(initrd) if initrd else b"")
+    limit_ns = None if limit is None else int(limit * NS_PER_S)
+    options = MachineOptions(memory << 20, pae, limit_ns)
+    begun = time.perf_counter()
+    with HostTerminal(to_stderr=json_file == STDOUT) as terminal, _trace_to(trace_file) as tracer:
+        machine = Machine(terminal, options, trace=tracer)
+        result = machine.run(boot)
+    console.say(f"\n{kernel}: {_summary(result)}, {time.perf_counter() - begun:.1f} s of real time")
+    console.say(_counts(result))
+    if json_file is not None:
+        report = {"kernel": kernel, "mode": "native", **result.as_json()}
+        write_json(json_file, SCHEMA, {**report, "memory_sha256": machine.memory.digest()})
+    if not result.ending.by_guest:
+        raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def read_any_kernel(path: str) -> ElfImage:
+    """The kernel of a vmlinux, or the one inside a bzImage.
+
+    Raises EnvironmentProblem, MalformedImage and InputNotUnderstood.
+    """
+    data = read_file(path)
+    return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)
+
+
+def _summary(result: RunResult) -> str:
+    details = f" ({result.details})" if result.details else ""
+    seconds = f"{result.now_ns / NS_PER_S:.3f} s of virtual time"
+    return f"{result.ending.value}{details}, {result.place}; {seconds}, {result.blocks} blocks"
+
+
+def _counts(result: RunResult) -> str:
+    statistics = result.statistics
+    rows = [(count, call.value) for call, count in statistics.calls.items() if count]
+    rows += [
+        (count, f"start, ended by: {exit_.value}") for exit_, count in statistics.exits.items()
+    ]
+    rows.sort(reverse=True)
+    return table(["count", "into and out of the CPU"], [*rows, (statistics.total, "all")])
+
+
+@contextlib.contextmanager
+def _trace_to(path: str | None) -> Iterator[Tracer | None]:
+    """A tracer that writes one line per event, `seconds CPL:EIP what`; None without a file."""
+    if path is None:
+        yield None
+        return
+    with _opened(path) as file:
+
+        def write(now_ns: int, what: str) -> None:
+            file.write(f"{now_ns // NS_PER_S}.{now_ns % NS_PER_S:09d} {what}\n")
+
+        yield write
+
+
+def _opened(path: str) -> IO[str]:
+    try:
+        return open(path, "w", encoding="ascii", errors="backslashreplace")
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot be written: {error.strerror}", file=path, hint="choose another place"
+        ) from error

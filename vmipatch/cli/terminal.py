@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""How does the user talk to a guest? Standard input and output are the end of its serial line."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from types import TracebackType
+from typing import Any
+
+from vmipatch.emu.report import Ending, GuestEnded
+
+ESCAPE = 0x01
+"""Ctrl-A; twice for one of them."""
+QUIT = ord("x")
+IDLE_WAIT_S = 0.01
+"""How long to wait for a key while the guest sleeps: a tick of its timer."""
+_CHUNK_LEN = 1024
+
+
+class HostTerminal:
+    """Standard input, raw if it is a terminal, and output."""
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        self._out = (sys.stderr if to_stderr else sys.stdout).buffer
+        self._is_tty = sys.stdin is not None and sys.stdin.isatty()
+        self._input: int | None = None if sys.stdin is None else sys.stdin.fileno()
+        self._saved: list[Any] | None = None
+        self._escaped = False
+        self._unsent = bytearray()
+
+    def __enter__(self) -> HostTerminal:
+        if self._is_tty and self._input is not None:
+            import termios
+            import tty
+
+            self._saved = termios.tcgetattr(self._input)
+            tty.setraw(self._input)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._flush()
+        if self._saved is not None and self._input is not None:
+            import termios
+
+            termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)
+
+    def send(self, value: int) -> None:
+        """A byte from the guest; what has been collected goes out line by line."""
+        self._unsent.append(value)
+        if value == 0x0A:
+            self._flush()
+
+    def poll(self, idle: bool) -> bytes:
+        """Keys for the guest. While it is idle, a terminal is given a moment to produce some."""
+        if self._unsent:
+            self._flush()
+        if self._input is None:
+            return b""
+        wait_s = IDLE_WAIT_S if idle and self._is_tty else 0
+        if not select.select([self._input], [], [], wait_s)[0]:
+            return b""
+        data = os.read(self._input, _CHUNK_LEN)
+        if not data:
+            self._input = None
+        return self._without_escapes(data) if self._is_tty else data
+
+    def _flush(self) -> None:
+        self._out.write(self._unsent)
+        self._out.flush()
+        self._unsent.clear()
+
+    def _without_escapes(self, data: bytes) -> bytes:
+        """`data` for the guest. Raises GuestEnded after Ctrl-A x."""
+        passed = bytearray()
+        for value in data:
+            if self._escaped:
+                self._escaped = False
+                if value == QUIT:
+                    raise GuestEnded(Ending.QUIT)
+                passed.append(value)
+            elif value == ESCAPE:
+                self._escaped = True
+            else:
+                passed.append(value)
+        return bytes(passed)

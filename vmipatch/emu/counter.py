@@ -19,7 +19,10 @@ _CODE = bytes.fromhex(
     "488b01"  # mov rax, [rcx]           the cell; rdi = instance, edx = block length
     "4c8b00"  # mov r8, [rax]
     "4d85c0"  # test r8, r8
-    "7e1a"  # jle stop                   before subtracting: a block longer than a slice must run
+    "7e24"  # jle stop                   before subtracting: a block longer than a slice must run
+    "4c8b4920"  # mov r9, [rcx+32]
+    "41f60103"  # test byte [r9], 3         the CPL, if it is to be guarded
+    "741a"  # jz stop
     "89d2"  # mov edx, edx
     "81fa00100000"  # cmp edx, 0x1000
     "7605"  # jbe known
@@ -41,6 +44,7 @@ class _Control(ctypes.Structure):
         ("stop_va", ctypes.c_uint64),
         ("stopped", ctypes.c_uint64),
         ("blocks", ctypes.c_uint64),
+        ("privilege_va", ctypes.c_uint64),
     )
 
 
@@ -67,8 +71,13 @@ class BlockCounter:
             ) from error
         self._page[: len(_CODE)] = _CODE
         self.code_va = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        self._control = _Control(cell_va, stop_va, 0, 0)
+        self._any_ring = ctypes.c_uint32(3)
+        self._control = _Control(cell_va, stop_va, 0, 0, ctypes.addressof(self._any_ring))
         self.control_va = ctypes.addressof(self._control)
+
+    def forbid_ring0(self, hflags_va: int) -> None:
+        """Let no block begin at CPL 0; `hflags_va`: host address of the CPU's hflags."""
+        self._control.privilege_va = hflags_va
 
     def arm(self) -> None:
         """Forget that the code stopped the CPU."""

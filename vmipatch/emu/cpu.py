@@ -223,6 +223,11 @@ class Cpu:
         self.registers.hflags = hflags | HFlag.GUEST if exits else hflags & ~int(HFlag.GUEST)
         self.flush_code()
 
+    def forbid_ring0(self) -> None:
+        """Stop, as at the end of a slice, before anything executes at CPL 0."""
+        hflags = ctypes.c_uint32.from_buffer(self._state.words[Field.HFLAGS >> 2 :])
+        self.counter.forbid_ring0(ctypes.addressof(hflags))
+
     def read_msr(self, number: int) -> int:
         """A model-specific register; an unknown one is 0."""
         return int(self._uc.msr_read(number))

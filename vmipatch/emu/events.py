@@ -272,7 +272,7 @@ class Delivery:
             raise UnsupportedGate(f"{event} goes to a gate of type {gate.type}")
         if gate.type not in (_INTERRUPT_GATE, _TRAP_GATE):
             raise Fault(Vector.PROTECTION, code)
-        if event.cause is Cause.SOFTWARE and gate.dpl < self.registers.cpl:
+        if event.cause is Cause.SOFTWARE and self.ring_of(gate.dpl) < self.registers.cpl:
             raise Fault(Vector.PROTECTION, code)
         if not gate.is_present:
             raise Fault(Vector.NOT_PRESENT, code)

@@ -1,85 +1,57 @@
 # SPDX-License-Identifier: MIT
-"""Why did the guest leave its own code, and how often? One number for each kind of exit."""
+"""Why did a deprivileged guest leave its own code? One name for each kind of interrupt callback.
+
+The kinds are the keys of `Statistics.traps`, and add up to the calls of kind INTERRUPT there. What
+has a callback of its own (ports, cpuid, rdtsc) is counted by the machine for every privilege alike.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 
 
-class ExitKind(enum.IntEnum):
-    """Every way from the guest into the hypervisor. The value is an index and means nothing."""
+class ExitKind(enum.StrEnum):
+    """Every way by which an interrupt callback ends."""
 
-    CLI = 0
-    STI = 1
-    PUSHF = 2
-    POPF = 3
-    IRET = 4
-    HLT = 5
-    RDTSC = 6
-    CPUID = 7
-    CR_READ = 8
-    CR_WRITE = 9
-    CLTS = 10
-    DEBUG_REGISTER = 11
-    MSR = 12
-    INVLPG = 13
-    CACHE = 14  # invd, wbinvd
-    TABLE_LOAD = 15  # lgdt, lidt, lldt, ltr
-    TABLE_STORE = 16  # sgdt, sidt, sldt, str, smsw
-    STACK_SEGMENT = 17  # mov ss, pop ss, lss with RPL 0
-    FAR_RETURN = 18
-    DESCRIPTOR = 19  # the first use of a descriptor with DPL 0
-    FALLBACK = 20  # a hlt that stands for another instruction
-    ROM = 21  # the ROM's own, in an audit run
-    USER_FLAGS = 22  # cli or sti at CPL 3 with IOPL 3
-    PORT_IN = 23
-    PORT_OUT = 24
-    INT = 25
-    PAGE_FAULT = 26
-    PROTECTION = 27  # handed on to the guest
-    EXCEPTION = 28  # any other, handed on to the guest
-    IRQ = 29
-    TIMER = 30  # the slice is used up
-    HOLE = 31  # memory where nothing is
-    HYPERCALL_DELIVER = 32
-    HYPERCALL_IRET = 33
-    HYPERCALL_INIT = 34
-    HYPERCALL_CALL = 35
-    HYPERCALL_HALT = 36
-
-    @property
-    def title(self) -> str:
-        """The kind in words."""
-        return self.name.lower().replace("_", " ")
+    CLI = "cli"
+    STI = "sti"
+    PUSHF = "pushf"
+    POPF = "popf"
+    IRET = "iret"
+    HLT = "hlt"
+    CR_READ = "read of a control register"
+    CR_WRITE = "write of a control register"
+    CLTS = "clts"
+    DEBUG_REGISTER = "debug register"
+    MSR = "rdmsr or wrmsr"
+    INVLPG = "invlpg"
+    CACHE = "invd or wbinvd"
+    TABLE_LOAD = "lgdt, lidt, lldt or ltr"
+    TABLE_STORE = "sgdt, sidt, sldt, str or smsw"
+    STACK_SEGMENT = "load of SS with RPL 0"
+    FAR_RETURN = "far return with RPL 0"
+    DESCRIPTOR = "first use of a descriptor with DPL 0"
+    FALLBACK = "hlt in place of another instruction"
+    ROM = "instruction of the ROM, in an audit run"
+    USER_FLAGS = "cli or sti of a process with IOPL 3"
+    USER_OBSERVED = "first intercept of code at CPL 3"
+    HYPERCALL_DELIVER = "hypercall: deliver"
+    HYPERCALL_IRET = "hypercall: iret"
+    HYPERCALL_INIT = "hypercall: init"
+    HYPERCALL_CALL = "hypercall: call"
+    HYPERCALL_HALT = "hypercall: halt"
+    INT = "software interrupt"
+    PAGE_FAULT = "page fault"
+    PROTECTION = "general protection fault"
+    EXCEPTION = "other exception"
 
 
-SENSITIVE = frozenset(ExitKind(number) for number in range(ExitKind.ROM))
-"""Exits by instructions that a rewritten kernel is to do without."""
-EMULATOR_FLOOR = frozenset(
+SENSITIVE = frozenset(
     {
-        ExitKind.PORT_IN, ExitKind.PORT_OUT, ExitKind.INT, ExitKind.PAGE_FAULT, ExitKind.EXCEPTION,
-        ExitKind.TIMER, ExitKind.HOLE,
+        ExitKind.CLI, ExitKind.STI, ExitKind.PUSHF, ExitKind.POPF, ExitKind.IRET, ExitKind.HLT,
+        ExitKind.CR_READ, ExitKind.CR_WRITE, ExitKind.CLTS, ExitKind.DEBUG_REGISTER, ExitKind.MSR,
+        ExitKind.INVLPG, ExitKind.CACHE, ExitKind.TABLE_LOAD, ExitKind.TABLE_STORE,
+        ExitKind.STACK_SEGMENT, ExitKind.FAR_RETURN, ExitKind.DESCRIPTOR, ExitKind.FALLBACK,
     }
 )  # fmt: skip
-"""Exits that the emulator needs whatever the guest's privilege is."""
-
-
-class ExitCounts:
-    """How often each kind happened."""
-
-    def __init__(self) -> None:
-        self.numbers = [0] * len(ExitKind)
-        """Indexed by ExitKind: whoever counts hundreds of thousands adds here."""
-
-    def __getitem__(self, kind: ExitKind) -> int:
-        return self.numbers[kind]
-
-    def __iter__(self) -> Iterator[tuple[ExitKind, int]]:
-        """What happened at least once, most frequent first."""
-        order = sorted(ExitKind, key=lambda kind: (-self.numbers[kind], kind))
-        return ((kind, self.numbers[kind]) for kind in order if self.numbers[kind])
-
-    def total(self, kinds: frozenset[ExitKind] = frozenset(ExitKind)) -> int:
-        """The sum over `kinds`."""
-        return sum(self.numbers[kind] for kind in kinds)
+"""Instructions of the kernel that were emulated: what a rewritten kernel is to do without."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from vmipatch.emu.board import Board
+from vmipatch.emu.calibration import check_unicorn
 from vmipatch.emu.clock import CELLS_LEN, Clock
 from vmipatch.emu.cpu import Cpu, Exit
 from vmipatch.emu.cpuid import cpuid_leaf
@@ -85,6 +86,7 @@ class Machine:
 
         Raises EnvironmentProblem if this host cannot emulate.
         """
+        check_unicorn()
         self.options = options or MachineOptions()
         self.terminal = terminal
         self.trace = trace

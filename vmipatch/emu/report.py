@@ -18,6 +18,7 @@ class Ending(enum.Enum):
     RESET_BY_FAULT = "the guest reset the machine by a fault without an IDT"
     HALTED = "the guest stopped its CPU for good"
     TRIPLE_FAULT = "the CPU could not deliver a fault"
+    ESCAPED = "the guest reached CPL 0, which the hypervisor forbids"
     UNSUPPORTED = "the guest needs what the machine does not have"
     LIMIT = "the time limit was reached"
     QUIT = "the user asked for it"

@@ -3,9 +3,9 @@
 
 The guest's tables stay as they are, in its own memory: wherever they say ring 0, ring 1 is meant.
 So that segments can be loaded without our help, DPL 0 becomes DPL 1 in a descriptor of the guest's
-the first time that the CPU refuses it (`adopt`). No copy out of the guest's reach could take
-the table's place: the CPU reads descriptors through the guest's page tables, and kernels write thread-local
-segments into the table at each switch. Nothing depends on what stands there, though: whatever a
+the first time that the CPU refuses it (`adopt`). No copy out of the guest's reach could take the
+table's place: the CPU reads descriptors through the guest's page tables, and kernels write segments
+of threads into the table at each switch. Nothing depends on what stands there, though: whatever a
 descriptor says, the block counter lets no instruction of the guest execute at CPL 0.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmipatch.emu.events import Cause, Delivery, Descriptor, Event, Fault, Vector
-from vmipatch.emu.registers import Segment, SegReg
+from vmipatch.emu.registers import Segment
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING, VirtualCpu
 
 _CODE_OR_DATA = 0x10
@@ -74,6 +74,8 @@ class Ring1Delivery(Delivery):
             vcpu.page.show_page_fault(self.registers.cr2)
         elif event.vector == Vector.DEBUG and event.cause is Cause.EXCEPTION:
             vcpu.debug[6] |= _SINGLE_STEP
+        if self.registers.cpl == USER_RING:
+            vcpu.page.interrupts_enabled = True  # as they always are in user code
         super().deliver(event)
         vcpu.enter(self.registers.cpl)
 
@@ -89,12 +91,8 @@ class Ring1Delivery(Delivery):
         """An interrupt gate clears virtual IF."""
         self._vcpu.page.interrupts_enabled = False
 
-    def unmask_interrupts(self) -> None:
-        """Delivery from user code through a trap gate: there, interrupts are always on."""
-        self._vcpu.page.interrupts_enabled = True
-
     def descriptor(self, selector: int, vector: Vector, extra: int = 0) -> GuestDescriptor:
-        """The descriptor behind a selector. Raises Fault(vector) outside of its table, PageFault."""
+        """What a selector names. Raises Fault(vector) outside of its table, and PageFault."""
         found = super().descriptor(selector, vector, extra)
         return GuestDescriptor(found.low, found.high)
 

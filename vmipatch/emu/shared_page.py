@@ -14,6 +14,7 @@ from vmipatch.emu.registers import Flag, RegisterFile
 from vmipatch.vmi.shared import Shared
 
 PAGE_LEN: Final = 4096
+_IF: Final = int(Flag.IF)
 _VIRTUAL_IF, _PENDING = Shared.VIRTUAL_IF >> 2, Shared.PENDING >> 2
 _CR0, _CR2, _CR3, _CR4 = (field >> 2 for field in (Shared.CR0, Shared.CR2, Shared.CR3, Shared.CR4))
 _STEPS = Shared.TSC_STEPS >> 2
@@ -33,11 +34,11 @@ class SharedPage:
     @property
     def interrupts_enabled(self) -> bool:
         """Virtual IF."""
-        return bool(self._words[_VIRTUAL_IF] & Flag.IF)
+        return bool(self._words[_VIRTUAL_IF] & _IF)
 
     @interrupts_enabled.setter
     def interrupts_enabled(self, value: bool) -> None:
-        self._words[_VIRTUAL_IF] = Flag.IF if value else 0
+        self._words[_VIRTUAL_IF] = _IF if value else 0
 
     @property
     def pending(self) -> bool:

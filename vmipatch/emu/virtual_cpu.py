@@ -16,8 +16,12 @@ from vmipatch.emu.shared_page import SharedPage
 
 KERNEL_RING: Final = 1
 USER_RING: Final = 3
-_BUSY_TSS = 0x8900
+_IDLE_TSS = 0x8900
 """Present and, for Unicorn's sake, not busy: it aborts the process over any other type."""
+# Plain numbers: & with an IntFlag takes a microsecond.
+_IF, _IOPL, _GUEST = int(Flag.IF), int(Flag.IOPL), int(HFlag.GUEST)
+_VIRTUAL = _IF | _IOPL
+_NEVER_LOADED = int(_VIRTUAL | Flag.VM | Flag.RF)
 _DR_COUNT = 8
 _DR6_RESET, _DR7_RESET = 0xFFFF0FF0, 0x400
 
@@ -45,19 +49,18 @@ class VirtualCpu:
     @property
     def flags(self) -> int:
         """EFLAGS as the guest is to see them."""
-        flags = self.registers.eflags & ~(Flag.IF | Flag.IOPL) | self.iopl << 12
-        return flags | Flag.IF if self.interrupts_enabled else flags
+        flags = self.registers.eflags & ~_VIRTUAL | self.iopl << 12
+        return flags | _IF if self.interrupts_enabled else flags
 
     def load_flags(self, value: int, ring: int) -> None:
-        """What a kernel's `popf` or `iret` to `ring` does to EFLAGS, virtual IF and IOPL included."""
-        self.page.interrupts_enabled = bool(value & Flag.IF)
+        """What a kernel's `popf` or `iret` to `ring` does to EFLAGS, IF and IOPL included."""
+        self.page.interrupts_enabled = bool(value & _IF)
         self.iopl = value >> 12 & 3
         self.load_real_flags(value, ring)
 
     def load_real_flags(self, value: int, ring: int) -> None:
         """EFLAGS but for IF, IOPL, VM and RF, which stay as they must be in `ring`."""
-        kept = value & ~(Flag.IF | Flag.IOPL | Flag.VM | Flag.RF)
-        self.registers.eflags = kept | Flag.IF | self._real_iopl(ring)
+        self.registers.eflags = value & ~_NEVER_LOADED | _IF | self._real_iopl(ring)
 
     def enter(self, ring: int) -> None:
         """Take the privilege of `ring`; only the kernel is observed."""
@@ -65,16 +68,20 @@ class VirtualCpu:
         registers.cpl = ring
         hflags = registers.hflags
         if self.observed and ring != USER_RING:
-            registers.hflags = hflags | HFlag.GUEST
+            registers.hflags = hflags | _GUEST
         else:
-            registers.hflags = hflags & ~HFlag.GUEST
-        registers.raw_eflags = registers.raw_eflags & ~Flag.IOPL | Flag.IF | self._real_iopl(ring)
+            registers.hflags = hflags & ~_GUEST
+        registers.raw_eflags = registers.raw_eflags & ~_IOPL | _IF | self._real_iopl(ring)
         registers.refresh()
 
     def load_task(self, segment: Segment) -> None:
         """Load the task register: the guest's, and ours that Unicorn sees."""
         self.task = segment
-        self.registers.tr = Segment(segment.selector, 0, 0, _BUSY_TSS)
+        self.registers.tr = Segment(segment.selector, 0, 0, _IDLE_TSS)
+
+    def show(self) -> None:
+        """Bring the shared page up to date with the control registers and tables."""
+        self.page.show(self.registers, self.task.selector)
 
     @property
     def holds(self) -> bool:

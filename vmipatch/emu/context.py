@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""What may the emulation of an instruction touch? CPU, memory, stack, and what it asks for.
+
+Emulated instructions run in the kernel only, so every access has the kernel's rights.
+"""
+
+from __future__ import annotations
+
+from vmipatch.emu.cpu import Cpu
+from vmipatch.emu.registers import SegReg
+from vmipatch.emu.ring1 import Ring1Delivery
+from vmipatch.emu.tlb import CachingMmu
+from vmipatch.emu.virtual_cpu import VirtualCpu
+from vmipatch.isa.trapped import MemoryPlace, TrappedInstruction
+
+_BIG = 1 << 22
+
+
+class Context:
+    """One CPU in the hands of the hypervisor."""
+
+    def __init__(
+        self, cpu: Cpu, mmu: CachingMmu, vcpu: VirtualCpu, delivery: Ring1Delivery
+    ) -> None:
+        self.cpu = cpu
+        self.registers = cpu.registers
+        self.mmu = mmu
+        self.vcpu = vcpu
+        self.delivery = delivery
+        self.halted = False
+        """The guest waits for an interrupt."""
+        self.shadow_va: int | None = None
+        """EIP behind a `sti` or a load of SS: no interrupt there."""
+        self.paging_left = False
+        """The guest has switched paging off."""
+
+    def halt(self) -> None:
+        """Wait for an interrupt."""
+        self.halted = True
+        self.cpu.stop()
+
+    def begin_shadow(self) -> None:
+        """Keep interrupts away from the next instruction."""
+        self.shadow_va = self.registers.eip
+
+    def linear(self, place: MemoryPlace) -> int:
+        """The linear address of a memory operand."""
+        base = self.registers.segment(SegReg(place.segment)).base
+        return base + place.offset(self.registers.gpr) & 0xFFFFFFFF
+
+    def read_operand(self, instruction: TrappedInstruction) -> int:
+        """The 16 bits that ModRM names."""
+        if instruction.memory is None:
+            return self.registers.gpr(instruction.rm) & 0xFFFF
+        return int.from_bytes(self.mmu.read(self.linear(instruction.memory), 2), "little")
+
+    def write_operand(self, instruction: TrappedInstruction, value: int) -> None:
+        """Store to what ModRM names: 16 bits in memory, the operand's length in a register."""
+        registers = self.registers
+        if instruction.memory is not None:
+            self.write(self.linear(instruction.memory), (value & 0xFFFF).to_bytes(2, "little"))
+        elif instruction.operand_len == 4:
+            registers.set_gpr(instruction.rm, value)
+        else:
+            kept = registers.gpr(instruction.rm) & ~0xFFFF
+            registers.set_gpr(instruction.rm, kept | value & 0xFFFF)
+
+    def write(self, va: int, data: bytes) -> None:
+        """Write at a linear address. Raises PageFault before the first byte."""
+        places = [self.mmu.translate(va + i, write=True) for i in range(len(data))]
+        for pa, octet in zip(places, data, strict=True):
+            self.mmu.memory.write_u8(pa, octet)
+
+    def peek(self, depth: int, length: int = 4) -> int:
+        """The value `depth` bytes below the top of the stack."""
+        va = self._stack_va(self.registers.esp + depth)
+        if length == 4:
+            return self.mmu.read_u32(va)
+        return int.from_bytes(self.mmu.read(va, length), "little")
+
+    def push(self, value: int, length: int = 4) -> None:
+        """Put a value on the stack."""
+        registers = self.registers
+        esp = registers.esp - length
+        if length == 4:
+            self.mmu.write_u32(self._stack_va(esp), value)
+        else:
+            self.write(self._stack_va(esp), (value & 0xFFFF).to_bytes(length, "little"))
+        self._move_stack(esp)
+
+    def drop(self, length: int) -> None:
+        """Take bytes from the stack."""
+        self._move_stack(self.registers.esp + length)
+
+    def _stack_va(self, esp: int) -> int:
+        stack = self.registers.segment(SegReg.SS)
+        return stack.base + (esp & _stack_mask(stack.attributes)) & 0xFFFFFFFF
+
+    def _move_stack(self, esp: int) -> None:
+        registers = self.registers
+        mask = _stack_mask(registers.segment(SegReg.SS).attributes)
+        registers.esp = registers.esp & ~mask | esp & mask
+
+
+def _stack_mask(attributes: int) -> int:
+    return 0xFFFFFFFF if attributes & _BIG else 0xFFFF

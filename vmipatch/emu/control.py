@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""What do control, debug and model-specific registers do for a kernel at CPL 1?
+
+Source: Intel SDM volume 3, 2.5 (control registers) and volume 2, MOV to and from control registers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmipatch.emu.context import Context
+from vmipatch.emu.events import Fault, Vector
+from vmipatch.emu.registers import ControlRegister, Cr0
+from vmipatch.emu.report import Ending, GuestEnded
+from vmipatch.isa.trapped import TrappedInstruction
+
+_CR0_ET: Final = 1 << 4
+_CR0_LOW: Final = 0xF
+_PE, _TS, _PG = int(Cr0.PE), int(Cr0.TS), int(Cr0.PG)
+_CR4_KNOWN: Final = 0x7FF
+"""VME to OSXMMEXCPT: bits of the CPU that is presented and its near relatives."""
+_EFER: Final = 0xC0000080
+_EFER_NXE: Final = 1 << 11
+_DR_ALIASES: Final = {4: 6, 5: 7}
+
+
+def read_control(context: Context, instruction: TrappedInstruction) -> None:
+    """MOV r32, CRn."""
+    registers = context.registers
+    registers.set_gpr(instruction.rm, control_value(context, instruction.reg))
+
+
+def write_control(context: Context, instruction: TrappedInstruction) -> None:
+    """MOV CRn, r32."""
+    set_control(context, instruction.reg, context.registers.gpr(instruction.rm))
+
+
+def control_value(context: Context, number: int) -> int:
+    """What the guest reads from CR0, CR2, CR3 or CR4. Raises Fault for any other."""
+    registers = context.registers
+    match number:
+        case ControlRegister.CR0:
+            return registers.cr0
+        case ControlRegister.CR2:
+            return registers.cr2
+        case ControlRegister.CR3:
+            return registers.cr3
+        case ControlRegister.CR4:
+            return registers.cr4
+    raise Fault(Vector.PROTECTION, 0)
+
+
+def set_control(context: Context, number: int, value: int) -> None:
+    """Write CR0, CR2, CR3 or CR4. Raises Fault for what the CPU refuses."""
+    registers = context.registers
+    match number:
+        case ControlRegister.CR0:
+            _set_cr0(context, value)
+        case ControlRegister.CR2:
+            registers.cr2 = value
+        case ControlRegister.CR3:
+            registers.cr3 = value
+        case ControlRegister.CR4:
+            if value & ~_CR4_KNOWN:
+                raise Fault(Vector.PROTECTION, 0)
+            registers.cr4 = value
+        case _:
+            raise Fault(Vector.PROTECTION, 0)
+    context.mmu.forget()
+    context.vcpu.show()
+
+
+def _set_cr0(context: Context, value: int) -> None:
+    registers = context.registers
+    if value & _PG and not value & _PE:
+        raise Fault(Vector.PROTECTION, 0)
+    if not value & _PE:
+        raise GuestEnded(Ending.UNSUPPORTED, "the guest wants to leave protected mode")
+    context.paging_left = bool(registers.cr0 & ~value & _PG)
+    registers.cr0 = value | _CR0_ET
+
+
+def lmsw(context: Context, instruction: TrappedInstruction) -> None:
+    """LMSW: the low bits of CR0; PE can be set by it only."""
+    old = context.registers.cr0
+    low = context.read_operand(instruction) & _CR0_LOW | old & _PE
+    set_control(context, ControlRegister.CR0, old & ~_CR0_LOW | low)
+
+
+def smsw(context: Context, instruction: TrappedInstruction) -> None:
+    """SMSW."""
+    context.write_operand(instruction, context.registers.cr0)
+
+
+def clts(context: Context, _: TrappedInstruction) -> None:
+    """CLTS."""
+    clear_task_switched(context)
+
+
+def clear_task_switched(context: Context) -> None:
+    """Clear CR0.TS."""
+    context.registers.cr0 &= ~_TS
+    context.vcpu.show()
+
+
+def invlpg(context: Context, _: TrappedInstruction) -> None:
+    """INVLPG, which takes everything for want of a way to forget one page."""
+    flush_tlb(context)
+
+
+def flush_tlb(context: Context) -> None:
+    """Forget all translations."""
+    context.mmu.forget()
+    context.cpu.flush_tlb()
+
+
+def read_debug(context: Context, instruction: TrappedInstruction) -> None:
+    """MOV r32, DRn."""
+    context.registers.set_gpr(instruction.rm, debug_value(context, instruction.reg))
+
+
+def write_debug(context: Context, instruction: TrappedInstruction) -> None:
+    """MOV DRn, r32."""
+    set_debug(context, instruction.reg, context.registers.gpr(instruction.rm))
+
+
+def debug_value(context: Context, number: int) -> int:
+    """A debug register; 4 and 5 are names of 6 and 7."""
+    return context.vcpu.debug[_DR_ALIASES.get(number, number)]
+
+
+def set_debug(context: Context, number: int, value: int) -> None:
+    """Keep a debug register: breakpoints in hardware are not modelled."""
+    context.vcpu.debug[_DR_ALIASES.get(number, number)] = value
+
+
+def rdmsr(context: Context, _: TrappedInstruction) -> None:
+    """RDMSR; an unknown register is 0, as on bare Unicorn."""
+    registers = context.registers
+    value = context.cpu.read_msr(registers.ecx)
+    registers.eax, registers.edx = value, value >> 32
+
+
+def wrmsr(context: Context, _: TrappedInstruction) -> None:
+    """WRMSR; of EFER, only no-execute: long mode and SVM are not the guest's."""
+    registers = context.registers
+    value = registers.edx << 32 | registers.eax
+    if registers.ecx == _EFER and value & ~_EFER_NXE:
+        raise Fault(Vector.PROTECTION, 0)
+    context.cpu.write_msr(registers.ecx, value)

@@ -51,9 +51,8 @@ for command in (
 def main() -> NoReturn:
     """Run the command line and end the process with a documented exit code."""
     try:
-        cli.main(prog_name="vmipatch", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+        # Without standalone mode click returns the code that a command or --help exits with.
+        code = cli.main(prog_name="vmipatch", standalone_mode=False)
     except click.Abort:
         sys.exit(128 + 2)
     except click.ClickException as error:
@@ -70,4 +69,4 @@ def main() -> NoReturn:
             traceback.print_exc()
         click.echo(f"vmipatch: internal error: {error!r} (-v shows where; report it)", err=True)
         sys.exit(ExitCode.INTERNAL)
-    sys.exit(ExitCode.SUCCESS)
+    sys.exit(code if isinstance(code, int) else ExitCode.SUCCESS)

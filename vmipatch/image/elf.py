@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,9 @@ from vmipatch.image.symbols import SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
 
 EM_386 = 3
+ELF_HEADER_LEN = 52
+
+lief.logging.disable()  # what it complains of, our own errors say
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
             place="offset 0x4",
             hint="vmipatch works on i386 kernels only",
         )
+    _require_header_tables(data, name)
     config = lief.ELF.ParserConfig()
     config.parse_relocations = False
     config.parse_symtab_symbols = False
@@ -142,7 +147,7 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
     config.parse_symbol_versions = False
     config.parse_notes = False
     config.parse_overlay = False
-    binary = lief.ELF.parse(list(data), config) if len(data) < 52 else lief.ELF.parse(data, config)
+    binary = lief.ELF.parse(data, config)
     if not isinstance(binary, lief.ELF.Binary):
         raise MalformedImage(
             "the ELF headers are damaged",
@@ -158,6 +163,21 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
             hint="vmipatch works on i386 kernels only",
         )
     return binary
+
+
+def _require_header_tables(data: bytes, name: str) -> None:
+    """Raise MalformedImage unless both header tables lie inside the file."""
+    if len(data) >= ELF_HEADER_LEN:
+        phoff, shoff = struct.unpack_from("<II", data, 28)
+        ph_len, ph_count, sh_len, sh_count = struct.unpack_from("<4H", data, 42)
+        if max(phoff + ph_len * ph_count, shoff + sh_len * sh_count) <= len(data):
+            return
+    raise MalformedImage(
+        "the file ends before its section headers",
+        file=name,
+        place=f"offset {len(data):#x}",
+        hint="the file is truncated: copy it again",
+    )
 
 
 def _section(index: int, raw: lief.ELF.Section) -> Section:

@@ -15,6 +15,8 @@ from vmipatch.cli.completion import completion_command
 from vmipatch.cli.console import Console
 from vmipatch.cli.explain import explain_command
 from vmipatch.cli.rewrite import rewrite_command
+from vmipatch.cli.rom import rom_command
+from vmipatch.cli.run import run_command
 from vmipatch.cli.scan import scan_command
 from vmipatch.cli.verify import verify_command
 from vmipatch.cli.wrap import wrap_command
@@ -42,7 +44,8 @@ def cli(context: click.Context, verbose: int, quiet: bool) -> None:
 
 
 for command in (
-    scan_command, rewrite_command, verify_command, wrap_command, explain_command,
+    scan_command, rewrite_command, verify_command, wrap_command, rom_command, run_command,
+    explain_command,
     completion_command,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Tests of the VMI ROM."""
+"""Does the VMI ROM keep its promises to BIOS, kernel and hypervisor?"""

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import pytest
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.rom import Flavor, build_rom
-from vmipatch.rom.entries import NEEDLESS, SERVED, RelocationType, relocation_type
+from vmipatch.rom.entries import (
+    HYPERVISOR_ONLY,
+    NEEDLESS,
+    SERVED,
+    RelocationType,
+    relocation_type,
+    served_calls,
+)
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.marks import Marks, parse_marks
 from vmipatch.vmi.shared import (
@@ -86,19 +94,26 @@ def test_same_arguments_give_same_bytes(flavor: Flavor) -> None:
 @flavors
 def test_every_served_call_has_an_entry_of_its_own(flavor: Flavor) -> None:
     entries = build_rom(flavor).entries
-    assert list(entries) == list(SERVED)
+    assert list(entries) == list(served_calls(flavor))
     assert len(set(entries.values())) == len(entries)
     assert all(off % 16 == 0 for off in entries.values())
 
 
-def test_answers_are_those_an_in_tree_kernel_survives() -> None:
-    assert relocation_type(VmiCall.IRET) is RelocationType.CALL_REL
-    assert relocation_type(VmiCall.SYSEXIT) is RelocationType.CALL_REL
-    assert relocation_type(VmiCall.GET_CYCLE_FREQUENCY) is RelocationType.NONE
-    assert relocation_type(VmiCall.IO_DELAY) is RelocationType.NOP
-    for call in (VmiCall.RDMSR, VmiCall.WRMSR, VmiCall.RDPMC, *(c for c in VmiCall if c >= 74)):
-        assert relocation_type(call) is RelocationType.NONE
+@flavors
+def test_answers_are_those_an_in_tree_kernel_survives(flavor: Flavor) -> None:
+    assert relocation_type(VmiCall.IRET, flavor) is RelocationType.CALL_REL
+    assert relocation_type(VmiCall.SYSEXIT, flavor) is RelocationType.CALL_REL
+    assert relocation_type(VmiCall.GET_CYCLE_FREQUENCY, flavor) is RelocationType.NONE
+    assert relocation_type(VmiCall.IO_DELAY, flavor) is RelocationType.NOP
+    for call in (VmiCall.RDMSR, VmiCall.WRMSR, VmiCall.RDPMC):
+        assert relocation_type(call, flavor) is RelocationType.NONE
     assert NEEDLESS.isdisjoint(SERVED)
+
+
+def test_rom_for_a_pc_has_no_calls_of_the_hypervisor() -> None:
+    for call in HYPERVISOR_ONLY:
+        assert relocation_type(call, Flavor.PARAVIRT) is RelocationType.CALL_REL
+        assert relocation_type(call, Flavor.NATIVE) is RelocationType.NONE
 
 
 def test_knobs_change_what_they_name() -> None:
@@ -149,7 +164,7 @@ def test_fixed_up_words_point_into_rom_and_shared_pages() -> None:
 def test_restart_regions_join_up_to_the_hardware_iret() -> None:
     rom = build_rom(Flavor.PARAVIRT)
     regions = sorted(rom.restarts, key=lambda region: region.start_off)
-    assert all(a.end_off == b.start_off for a, b in zip(regions, regions[1:], strict=False))
+    assert all(a.end_off == b.start_off for a, b in itertools.pairwise(regions))
     assert regions[-1].start_off == rom.marks.iret_off
     assert regions[-1].kind is Restart.IRET_FRAME
 
@@ -179,6 +194,6 @@ def test_marks_that_lead_outside_are_refused(off: int, value: int) -> None:
 def test_region_of_unknown_kind_is_refused() -> None:
     rom = build_rom(Flavor.PARAVIRT)
     data = bytearray(rom.data)
-    data[u16(data, RomMark.RESTARTS) + 6] = 99
+    data[u16(rom.data, RomMark.RESTARTS) + 6] = 99
     with pytest.raises(InputNotUnderstood, match="unknown kind 99"):
         parse_marks(bytes(data))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vmipatch.errors import AssemblyFailed
 from vmipatch.isa.assemble import Assembled, assemble
-from vmipatch.rom.entries import SERVED, Flavor
+from vmipatch.rom.entries import Flavor, served_calls
 from vmipatch.rom.header import SECTOR_LEN, Head, checksum_byte
 from vmipatch.rom.source import constants, label, rom_source
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
@@ -80,7 +80,7 @@ def build_rom(
     )
     marks = _marks(head.code_off, low, high)
     off_of = {name: va - ROM_PA for name, va in low.labels.items()}
-    entries = {call: off_of[label(call)] for call in SERVED if call not in none}
+    entries = {call: off_of[label(call)] for call in served_calls(flavor) if call not in none}
     data = _image(head, low.code, marks, off_of["init"], off_of["get_reloc"])
     return Rom(flavor, data, entries, off_of["init"], off_of["get_reloc"], marks)
 

@@ -50,26 +50,37 @@ SERVED: dict[VmiCall, Means] = dict(
             *((call, Means.HYPERCALL) for call in (
                 _C.SET_GDT, _C.SET_IDT, _C.SET_LDT, _C.SET_TR, _C.SET_CR0, _C.SET_CR2, _C.SET_CR3,
                 _C.SET_CR4, _C.CLTS, _C.SET_DR, _C.GET_DR, _C.WBINVD, _C.INVAL_PAGE, _C.SYSEXIT,
+                _C.SET_FALLBACK, _C.SET_RUNTIME,
             )),
         ]
     )
 )  # fmt: skip
-"""Every call with an entry, in the order of the numbers.
+"""Every call with an entry in the paravirtual ROM, in the order of the numbers.
 
 All are answered CALL_REL: the return address tells the hypervisor which site called. RDMSR, WRMSR
 and RDPMC are missing on purpose: when they fault, the kernel's exception table must find the site.
 """
 
+HYPERVISOR_ONLY = frozenset({VmiCall.SET_FALLBACK, VmiCall.SET_RUNTIME})
+"""Calls that stand for no instruction: the ROMs for a PC do not know them."""
+
 NEEDLESS = frozenset({VmiCall.IO_DELAY})
 """Calls whose sites become padding."""
 
-LAST_CALL = max(VmiCall)
 TRACE_PORT = 0xE9
 """Where QEMU's isa-debugcon listens."""
 
 
-def relocation_type(call: VmiCall) -> RelocationType:
+def served_calls(flavor: Flavor) -> tuple[VmiCall, ...]:
+    """The calls with an entry in a ROM of that flavour, in the order of the numbers."""
+    if flavor is Flavor.PARAVIRT:
+        return tuple(SERVED)
+    return tuple(call for call in SERVED if call not in HYPERVISOR_ONLY)
+
+
+def relocation_type(call: VmiCall, flavor: Flavor) -> RelocationType:
     """The type that GetRelocationInfo answers for `call`."""
     if call in NEEDLESS:
         return RelocationType.NOP
-    return RelocationType.CALL_REL if call in SERVED else RelocationType.NONE
+    served = call in served_calls(flavor)
+    return RelocationType.CALL_REL if served else RelocationType.NONE

@@ -36,7 +36,7 @@ _VENDOR_VMWARE, _DEVICE_VMI = 0x15AD, 0x0801
 _FAR_RETURN = b"\xcb"
 _ROM = struct.Struct("<HB4sx4sBBBxIxxHHHxxxx")
 _PCI = struct.Struct("<4sHHHHB3sHBBBBxx")
-_PNP = struct.Struct("<4sBBHxBIHH12x")
+_PNP = struct.Struct("<4sBBHxBIHH14x")
 _NEAR_JUMP = struct.Struct("<Bi3x")
 
 
@@ -100,6 +100,6 @@ def _pnp_header(manufacturer_off: int, product_off: int) -> bytes:
     return bytes(pnp)
 
 
-def checksum_byte(data: bytes) -> int:
+def checksum_byte(data: bytes | bytearray) -> int:
     """The byte that, added to `data`, makes the 8-bit sum 0."""
     return -sum(data) % 256

@@ -29,20 +29,17 @@ BODY(DISABLE_INTERRUPTS, paravirt)
     mov dword ptr ss:[SHARED_VIRTUAL_IF], 0
     ret
 
-# Out:      eax = EFLAGS with the IF that the guest believes in (API 3.0 asks for that bit only).
+# Out:      eax = IF (0x200) or 0, nothing else: callers add it and test it for 0.
 # Preserves the rest, and EFLAGS.
 BODY(GET_INTERRUPT_MASK, native)
     pushfd
-    pop eax
+    mov eax, dword ptr [esp]
+    and eax, 0x200
+    popfd
     ret
 
 BODY(GET_INTERRUPT_MASK, paravirt)
-    pushfd
-    pop eax
-    push ecx
-    mov ecx, dword ptr ss:[SHARED_VIRTUAL_IF]
-    lea eax, [eax + ecx - 0x200]        # the real IF is set
-    pop ecx
+    mov eax, dword ptr ss:[SHARED_VIRTUAL_IF]
     ret
 
 # In:       eax = EFLAGS, of which only IF counts.

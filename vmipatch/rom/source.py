@@ -21,6 +21,7 @@ from vmipatch.rom.entries import (
     Means,
     RelocationType,
     relocation_type,
+    served_calls,
 )
 from vmipatch.rom.header import CODE_ALIGN
 from vmipatch.vmi.calls import VmiCall
@@ -46,16 +47,16 @@ def rom_source(flavor: Flavor, *, fail_init: bool, none: Collection[VmiCall]) ->
 
     Raises AssemblyFailed if the files lack a body that the table of calls promises.
     """
-    calls = [call for call in SERVED if call not in none]
+    calls = [call for call in served_calls(flavor) if call not in none]
     paravirt = flavor is Flavor.PARAVIRT
-    lines = [_read("macros.S"), *_answers_macro(none), *_rpl1_macro()]
+    lines = [_read("macros.S"), *_answers_macro(flavor, none), *_rpl1_macro()]
     lines += _labelled("init", _body("INIT", paravirt and not fail_init))
     lines += _labelled("get_reloc", _body("GET_RELOC", paravirt))
     if paravirt:
         lines += _labelled("lookups", _body("LOOKUPS", paravirt))
     for call in calls:
         lines += _labelled(label(call), _entry(call, flavor))
-    return "\n".join(lines)
+    return "\n".join([*lines, _ALIGN])
 
 
 def constants(shift: int, *, fail_init: bool) -> dict[str, int]:
@@ -112,11 +113,11 @@ def _read(file: str) -> str:
     return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
 
 
-def _answers_macro(none: Collection[VmiCall]) -> Iterator[str]:
+def _answers_macro(flavor: Flavor, none: Collection[VmiCall]) -> Iterator[str]:
     """The table of GetRelocationInfo, and behind the last call a row for unknown ones."""
     yield ".macro ANSWERS"
     for call in sorted(VmiCall):
-        kind = RelocationType.NONE if call in none else relocation_type(call)
+        kind = RelocationType.NONE if call in none else relocation_type(call, flavor)
         entry = f"{label(call)} - answers" if kind is RelocationType.CALL_REL else "0"
         yield f"    .long {entry} + {kind << _TYPE_SHIFT:#x}"
     yield "    .long 0"

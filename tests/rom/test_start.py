@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""What do VMI_Init and VMI_GetRelocationInfo answer?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rom.machine import FLAGS, RING1_CS, RING1_SS, ROM_VA, Machine
+from tests.rom.scene import PC_FLAVORS, prepared
+from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom.entries import RelocationType, relocation_type
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import Hypercall
+
+C = VmiCall
+
+
+def test_paravirtual_init_asks_the_hypervisor_at_cpl_1_only() -> None:
+    pc = Machine(build_rom(Flavor.PARAVIRT))
+    pc.call(pc.rom.init_off)
+    assert pc["eax"] == 0xFFFFFFFF
+    assert pc.interrupts == []
+    pc.descend(RING1_CS, RING1_SS)
+    pc.on_interrupt = lambda m, vector: m.set({"eax": 0})
+    pc.call(pc.rom.init_off)
+    assert pc["eax"] == 0
+    assert [i.vector for i in pc.interrupts] == [Hypercall.INIT]
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+def test_init_fails_on_demand(flavor: Flavor) -> None:
+    pc = Machine(build_rom(flavor, fail_init=True))
+    pc.call(pc.rom.init_off)
+    assert pc["eax"] == 1
+    assert pc.interrupts == []
+
+
+@pytest.mark.parametrize("flavor", PC_FLAVORS)
+def test_native_init_succeeds(flavor: Flavor) -> None:
+    pc, _ = prepared(flavor, {"eax": 5})
+    pc.call(pc.rom.init_off)
+    assert pc["eax"] == 0
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+@pytest.mark.parametrize("none", [frozenset(), frozenset({C.CPUID, C.OUTSW})])
+def test_get_reloc_answers_for_every_number(flavor: Flavor, none: frozenset[VmiCall]) -> None:
+    pc = Machine(build_rom(flavor, none=none))
+    for number in (*range(300), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        pc.set({"eax": number, "edx": 77, "ecx": 88, "ebx": 99})
+        pc["eflags"] = FLAGS | 2
+        pc.call(pc.rom.get_reloc_off)
+        call = next((c for c in VmiCall if c == number and c not in none), None)
+        kind = RelocationType.NONE if call is None else relocation_type(call, flavor)
+        entry = pc.rom.entries.get(call) if call is not None else None
+        assert pc["edx"] == kind, number
+        assert pc["eax"] == (0 if entry is None else ROM_VA + entry), number
+        assert (pc["ecx"], pc["ebx"], pc["eflags"]) == (88, 99, FLAGS | 2)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Do branches still reach their targets when code between the two grows?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rewrite.smallkernel import (
+    INIT_DATA_VA,
+    Branch,
+    Distance,
+    Outcome,
+    Part,
+    Short,
+    SmallKernel,
+)
+from tests.support.elfbuilder import RODATA
+from vmipatch.errors import InputNotUnderstood
+
+TEN_SITES = "fa " * 10
+"""They grow by 40 bytes."""
+FILLER = "40 " * 90
+"""90 + 50 bytes are out of reach of a short branch."""
+CONDITIONS = tuple(f"{0x70 + condition:02x}" for condition in range(16))
+
+
+def over(*branch: Part, between: str = TEN_SITES + FILLER) -> SmallKernel:
+    """`f`: a branch over `between` to `.Lend`."""
+    kernel = SmallKernel()
+    kernel.text.function("f", *branch, between)
+    kernel.text.label(".Lend")
+    kernel.text.put("c3")
+    kernel.text.function("behind", "c3")
+    return kernel
+
+
+def end_of(done: Outcome) -> int:
+    """Where the ret behind the code that grew is."""
+    end = done.done.placement.map.one(done.kernel.va(".Lend"))
+    assert done.image.read(end, 1) == b"\xc3"
+    return end
+
+
+@pytest.mark.parametrize("opcode", CONDITIONS)
+def test_short_condition_becomes_near(opcode: str) -> None:
+    done = over(Short(opcode, ".Lend")).rewrite()
+    near = bytes((0x0F, 0x80 | int(opcode, 16) & 15))
+    assert done.code("f", 2) == near
+    assert done.target(done.va("f") + 2) == end_of(done)
+
+
+def test_short_condition_with_a_hint_becomes_near() -> None:
+    done = over(Short("2e74", ".Lend")).rewrite()
+    assert done.code("f", 2) == b"\x0f\x84"
+    assert done.target(done.va("f") + 2) == end_of(done)
+
+
+def test_short_jump_becomes_near() -> None:
+    done = over(Short("eb", ".Lend")).rewrite()
+    assert done.code("f", 1) == b"\xe9"
+    assert done.target(done.va("f") + 1) == end_of(done)
+
+
+def test_backward_branch_becomes_near() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("f", TEN_SITES + FILLER, Short("75", "f"), "c3")
+    kernel.text.function("behind", "c3")
+    done = kernel.rewrite()
+    at = done.va("f") + 50 + 90
+    assert done.image.read(at, 2) == b"\x0f\x85"
+    assert done.target(at + 2) == done.va("f")
+
+
+@pytest.mark.parametrize("opcode", ["eb", "74", "e2", "e1", "e0", "e3"])
+def test_branch_that_reaches_stays_short(opcode: str) -> None:
+    done = over(Short(opcode, ".Lend"), between="fa fa").rewrite()
+    assert done.code("f", 2) == bytes.fromhex(opcode) + b"\x0a"
+
+
+def test_widening_one_branch_may_widen_another() -> None:
+    """The inner branch grows by 4 bytes, which puts the outer one's target out of reach."""
+    kernel = SmallKernel()
+    inner = "fa " * 8 + "40 " * 90
+    kernel.text.function("f", Short("74", ".Louter"), Short("75", ".Linner"), inner)
+    kernel.text.label(".Linner")
+    kernel.text.put("40")
+    kernel.text.label(".Louter")
+    kernel.text.put("c3")
+    kernel.text.function("behind", "c3")
+    done = kernel.rewrite()
+    move = done.done.placement.map.one
+    assert done.code("f", 2) == b"\x0f\x84"
+    assert done.target(done.va("f") + 2) == move(kernel.va(".Louter"))
+    assert done.target(done.va("f") + 8) == move(kernel.va(".Linner"))
+
+
+@pytest.mark.parametrize(
+    "opcode", ["e2", "e1", "e0", "e3"], ids=["loop", "loope", "loopne", "jecxz"]
+)
+def test_branch_without_a_near_form_is_refused_clearly(opcode: str) -> None:
+    kernel = over(Short(opcode, ".Lend"))
+    with pytest.raises(InputNotUnderstood, match="loop and jecxz have no near form") as caught:
+        kernel.rewrite()
+    assert caught.value.place == f"{kernel.va('f'):#x}"
+    assert caught.value.hint
+
+
+def jump_label_kernel(first: Part, between: str) -> tuple[SmallKernel, int]:
+    """`f` begins with a place that a static key switches; the table's entry for it."""
+    kernel = over(first, between=between)
+    data = kernel.writable()
+    data.label("key")
+    data.put(bytes(8))
+    table = kernel.block("__jump_table", INIT_DATA_VA, RODATA)
+    entry = table.put(Distance("f"), Distance(".Lend"), Distance("key"))
+    kernel.bounds("__start___jump_table", "__stop___jump_table", table)
+    return kernel, entry
+
+
+def test_short_jump_label_becomes_near_and_its_table_follows() -> None:
+    """The kernel reads the length of the place from the code, so it may grow."""
+    kernel, entry = jump_label_kernel(Short("eb", ".Lend"), TEN_SITES + FILLER)
+    done = kernel.rewrite()
+    assert done.code("f", 1) == b"\xe9"
+    assert done.target(done.va("f") + 1) == end_of(done)
+    assert done.pointee(entry) == done.va("f")
+    assert done.pointee(entry + 4) == end_of(done)
+    assert done.pointee(entry + 8) == kernel.va("key")
+
+
+def test_nop_of_a_jump_label_with_a_near_target_stays() -> None:
+    kernel, entry = jump_label_kernel("6690", "fa fa")
+    done = kernel.rewrite()
+    assert done.code("f", 2) == b"\x66\x90"
+    assert done.pointee(entry + 4) == end_of(done)
+
+
+@pytest.mark.xfail(strict=True, reason="placement looks at branches that are there, not at nops")
+def test_nop_of_a_short_jump_label_still_reaches_its_target() -> None:
+    """The kernel will write `jmp rel8` over a two-byte nop: the target has to be in its reach.
+
+    Whatever the rewriter does about it, widening to a five-byte nop or refusing, the kernel must
+    not be left to write a truncated displacement.
+    """
+    kernel, entry = jump_label_kernel("6690", TEN_SITES + FILLER)
+    try:
+        done = kernel.rewrite()
+    except InputNotUnderstood:
+        return
+    length = 2 if done.code("f", 2) == b"\x66\x90" else 5
+    distance = done.pointee(entry + 4) - done.pointee(entry) - length
+    assert length == 5 or -128 <= distance <= 127
+
+
+def test_call_over_grown_code_and_back() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("f", Branch("e8", "g"), TEN_SITES, Branch("0f84", "g"), "c3")
+    kernel.text.function("g", TEN_SITES, Branch("e9", "f"), filler=b"\xcc")
+    kernel.text.function("behind", "c3")
+    done = kernel.rewrite()
+    assert done.target(done.va("f") + 1) == done.va("g")
+    assert done.target(done.va("f") + 5 + 50 + 2) == done.va("g")
+    assert done.target(done.va("g") + 50 + 1) == done.va("f")

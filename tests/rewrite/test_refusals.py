@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What is not rewritten, and is what is rewritten the same bytes each time?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.rewrite.smallkernel import TEXT_VA, SmallKernel, Word
+from tests.rewrite.test_sections import full_kernel
+from tests.support.elfbuilder import TEXT, ElfBuilder
+from vmipatch.errors import ExitCode, InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import Padding, rewrite
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_rewritten_kernel_is_refused() -> None:
+    done = full_kernel(room=True).rewrite()
+    with pytest.raises(InputNotUnderstood, match="rewritten already") as caught:
+        rewrite(done.image)
+    assert caught.value.exit_code is ExitCode.INPUT
+    assert (caught.value.file, caught.value.place) == ("rewritten", ".vmi.annotation")
+    assert caught.value.hint
+
+
+def test_kernel_without_relocations_is_refused() -> None:
+    builder = ElfBuilder()
+    builder.section(".text", TEXT_VA, b"\xfa\xc3", TEXT)
+    builder.symbol("f", TEXT_VA, size=2, kind=2)
+    with pytest.raises(InputNotUnderstood, match=r"no \.rel\.text section") as caught:
+        rewrite(builder.image("stripped"))
+    assert caught.value.file == "stripped"
+    assert "--emit-relocs" in caught.value.hint
+
+
+def test_kernel_without_code_is_refused() -> None:
+    builder = ElfBuilder()
+    builder.section(".data", TEXT_VA, bytes(8))
+    with pytest.raises(InputNotUnderstood, match=r"no \.text section"):
+        rewrite(builder.image())
+
+
+@pytest.mark.parametrize("padding", list(Padding))
+@pytest.mark.parametrize("room", [True, False], ids=["absorb", "shift"])
+def test_equal_input_gives_equal_bytes(room: bool, padding: Padding) -> None:
+    first, second = (full_kernel(room=room).rewrite(padding) for _ in range(2))
+    assert first.done.data == second.done.data
+
+
+def test_padding_changes_the_bytes() -> None:
+    kernels = {padding: full_kernel(room=True).rewrite(padding) for padding in Padding}
+    assert kernels[Padding.PREFIX].done.data != kernels[Padding.NOP].done.data
+
+
+def test_hash_order_does_not_reach_the_output(tmp_path: Path) -> None:
+    source = tmp_path / "vmlinux"
+    source.write_bytes(full_kernel(room=False).build())
+    digests = {digest_in_process(source, seed) for seed in ("0", "1", "4242")}
+    expected = rewrite(ElfImage.parse(source.read_bytes(), source.name)).data
+    assert digests == {hashlib.sha256(expected).hexdigest()}
+
+
+DIGEST = """
+import hashlib, sys
+from pathlib import Path
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import rewrite
+source = Path(sys.argv[1])
+data = rewrite(ElfImage.parse(source.read_bytes(), source.name)).data
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def digest_in_process(source: Path, seed: str) -> str:
+    """Digest of the rewritten `source`, made by a fresh interpreter with this hash seed."""
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", DIGEST, str(source)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_output_does_not_know_how_its_input_was_called() -> None:
+    data = full_kernel(room=True).build()
+    one, other = (rewrite(ElfImage.parse(data, name)).data for name in ("one", "other"))
+    assert one == other
+
+
+def test_kernel_without_sites_is_rewritten_to_itself() -> None:
+    """But for the added sections: every function is where it was."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "40 c3")
+    kernel.rodata().put(Word("f"))
+    done = kernel.rewrite()
+    assert not done.done.sites
+    names = ("startup_32", "behind_head", "f")
+    assert [done.code(name, 2) for name in names] == [
+        kernel.image().read(kernel.va(name), 2) for name in names
+    ]

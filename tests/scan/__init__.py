@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Is every sensitive instruction found, grouped and judged?"""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Are sensitive instructions grouped where they must stay together, and judged where they stand?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.rewrite.smallkernel import INIT_TEXT_VA, Branch, Part, Short, SmallKernel, Word
+from tests.support.elfbuilder import TEXT
+from vmipatch.scan import ScanResult, Site, scan
+from vmipatch.scan.scan import native_disposition
+from vmipatch.scan.site import Disposition, Fusion, Reason
+from vmipatch.scan.zones import Zone, Zones
+from vmipatch.vmi.calls import VmiCall
+
+
+def scan_of(*parts: Part) -> ScanResult:
+    """The scan of a kernel with one function `f`."""
+    kernel = SmallKernel()
+    kernel.text.function("f", *parts)
+    return scan(kernel.image())
+
+
+def sites_of(*parts: Part) -> list[Site]:
+    """The sites of one function behind the head code's two."""
+    return list(scan_of(*parts).sites[2:])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "call"),
+    [
+        ("fb f4", "sti+hlt", VmiCall.HALT),
+        ("fb 0f35", "sti+sysexit", VmiCall.SYSEXIT),
+        ("fb 0f01c9", "sti+mwait", None),
+    ],
+)
+def test_sti_is_fused_with_what_its_shadow_protects(
+    code: str, kind: str, call: VmiCall | None
+) -> None:
+    (site,) = sites_of("40", code, "c3")
+    assert (site.kind, site.fusion, site.call) == (kind, Fusion.SHADOW, call)
+    assert site.code == bytes.fromhex(code)
+
+
+@pytest.mark.parametrize("register", range(8))
+def test_pushf_is_fused_with_the_pop_of_a_register(register: int) -> None:
+    (site,) = sites_of("9c", bytes((0x58 + register,)), "c3")
+    assert (site.kind, site.fusion) == ("pushf", Fusion.READ_FLAGS)
+    assert site.call is VmiCall.GET_INTERRUPT_MASK
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["fb 90 f4", "fb fa", "9c 9d", "9c 8f00", "fb c3", "9c 40"],
+    ids=["sti nop hlt", "sti cli", "pushf popf", "pushf pop memory", "sti ret", "pushf inc"],
+)
+def test_others_are_not_fused(code: str) -> None:
+    assert {site.fusion for site in sites_of(code, "c3")} == {Fusion.NONE}
+
+
+def test_nothing_is_fused_over_a_target() -> None:
+    """A jump to the hlt runs it without the sti."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "85c0", Short("74", ".Lhalt"), "fb")
+    kernel.text.label(".Lhalt")
+    kernel.text.put("f4 9c")
+    kernel.text.label(".Lpop")
+    kernel.text.put("58 c3")
+    kernel.rodata().put(Word(".Lpop"))
+    found = scan(kernel.image()).sites[2:]
+    assert [(site.kind, site.fusion) for site in found] == [
+        ("sti", Fusion.NONE),
+        ("hlt", Fusion.NONE),
+        ("pushf", Fusion.NONE),
+    ]
+
+
+def test_census_counts_each_instruction_of_a_group() -> None:
+    result = scan_of("fb f4 fb 9c 58 9c 9d c3")
+    text = result.image.section_by_name[".text"].index
+    expected = Counter({"sti": 2, "hlt": 1, "pushf": 2, "popf": 1, "cli": 1, "mov to cr": 1})
+    assert result.ledger.census() == result.ledger.census(text) == expected
+    assert result.ledger.census(99) == Counter()
+
+
+def test_every_byte_of_code_is_in_one_account() -> None:
+    result = scan_of("fa 0f0a c3")  # 0f 0a is no instruction
+    (account,) = result.ledger.sections
+    assert account.code_len + account.padding_len + account.unknown_len == (
+        account.end_va - account.start_va
+    )
+    assert account.unknown_len >= 1
+    assert account.padding_len >= 0x4000
+
+
+@pytest.mark.parametrize(
+    ("code", "disposition", "reason"),
+    [
+        ("fa", Disposition.REWRITTEN, Reason.CALL),
+        ("9c", Disposition.REWRITTEN, Reason.CALL),
+        ("0f08", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("0f01dc", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("8ed0", Disposition.NATIVE_TRAPPING, Reason.NEVER_A_CALL),
+        ("8ed8", Disposition.HARMLESS, Reason.SAME_AT_CPL1),
+        ("ff18", Disposition.HARMLESS, Reason.SAME_AT_CPL1),
+        ("fb 0f01c9", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+    ],
+)
+def test_site_has_its_disposition_and_reason(
+    code: str, disposition: Disposition, reason: Reason
+) -> None:
+    (site,) = sites_of("40", code, "c3")
+    assert (site.disposition, site.reason) == (disposition, reason)
+
+
+def test_site_in_a_section_of_another_name_stays_native() -> None:
+    kernel = SmallKernel()
+    kernel.block(".exit.text", INIT_TEXT_VA, TEXT).function("leave", "fa 9c c3")
+    found = [s for s in scan(kernel.image()).sites if s.reason is Reason.OTHER_SECTION]
+    assert [site.disposition for site in found] == [
+        Disposition.NATIVE_TRAPPING,
+        Disposition.NATIVE_UNPRIVILEGED,
+    ]
+
+
+def test_one_silent_instruction_spoils_a_group() -> None:
+    (trapping,) = sites_of("40 fb f4 c3")
+    (silent,) = sites_of("40 9c 58 c3")
+    assert native_disposition(trapping) is Disposition.NATIVE_TRAPPING
+    assert native_disposition(silent) is Disposition.NATIVE_UNPRIVILEGED
+
+
+def test_code_is_followed_until_paging_is_on() -> None:
+    """Over conditions and jumps, up to a write with the PG bit; a second write is late."""
+    kernel = SmallKernel()
+    kernel.text.function("cpu", "85c0", Short("74", ".Lon"), "fa", Branch("e9", ".Lon"))
+    kernel.text.function("between", "fa c3")
+    kernel.text.align(16)
+    kernel.text.label(".Lon")
+    kernel.text.put("0f20c0 0d00000080 0f22c0 0f22c0 c3")
+    kernel.rodata().put(Word("cpu", physical=True))
+    found = [s for s in scan(kernel.image()).sites if s.va >= kernel.va("cpu")]
+    assert [(site.kind, site.reason is Reason.BEFORE_PAGING) for site in found] == [
+        ("cli", True),
+        ("cli", False),
+        ("mov from cr", True),
+        ("mov to cr", True),
+        ("mov to cr", False),
+    ]
+
+
+def test_write_of_cr0_without_the_paging_bit_does_not_end_the_early_code() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("cpu", "b801000000 0f22c0 fa b800000080 0f22c0 fb c3")
+    kernel.rodata().put(Word("cpu", physical=True))
+    found = [s for s in scan(kernel.image()).sites if s.va >= kernel.va("cpu")]
+    early = [site.kind for site in found if site.reason is Reason.BEFORE_PAGING]
+    assert early == ["mov to cr", "cli", "mov to cr"]
+
+
+def test_zone_is_found_by_any_overlap() -> None:
+    outer, inner = Zone(100, 200, Reason.COPIED), Zone(150, 160, Reason.PATCHED)
+    zones = Zones([inner, outer, Zone(300, 301, Reason.FIRMWARE)])
+    assert zones.over(90, 100) is None
+    assert zones.over(90, 101) is outer
+    assert zones.over(155, 156) is inner
+    assert zones.over(170, 171) is outer
+    assert zones.over(200, 300) is None
+    assert zones.over(0, 1000) is not None

@@ -34,7 +34,8 @@ class Added:
     va: int
     code: bytes
     """As long as the room."""
-    thunks: Thunks
+    relocations: bytes
+    """Elf32_Rel entries of the code."""
     runtime: Runtime | None
     """None if the kernel has no start_kernel: then nobody applies the annotations."""
     redirect: dict[int, int]
@@ -74,7 +75,13 @@ def attach(
             file=code_map.image.name,
             hint="report this kernel: it has more forms of sites than any known one",
         )
-    return Added(start_va, code.ljust(end_va - start_va, INT3), thunks, runtime, redirect)
+    return Added(
+        start_va,
+        code.ljust(end_va - start_va, INT3),
+        _relocations(code_map, thunks),
+        runtime,
+        redirect,
+    )
 
 
 def _with_words(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> bytes:
@@ -87,7 +94,7 @@ def _with_words(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words
     return bytes(code)
 
 
-def added_relocations(code_map: CodeMap, thunks: Thunks) -> bytes:
+def _relocations(code_map: CodeMap, thunks: Thunks) -> bytes:
     """Elf32_Rel entries of the thunks: those of the words that they repeat."""
     entries = code_map.relocations.entries
     rows = []

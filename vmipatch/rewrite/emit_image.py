@@ -15,10 +15,15 @@ from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
 from vmipatch.rewrite.annotate import Annotations, Part
+from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.placement import PAGE, Placement
 from vmipatch.rewrite.references import Words, image_range
+from vmipatch.runtime import Runtime
 
 CODE_ALIGN = 16
+
+START_SYMBOL = b"__vmi_start"
+"""Where the callers of start_kernel arrive now."""
 
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
@@ -35,20 +40,18 @@ def emit_image(
     placement: Placement,
     code: Mapping[int, bytes],
     words: Words,
-    added: Part,
-    added_words: bytes,
+    added: Added,
     annotations: Annotations,
     manifest: bytes,
 ) -> bytes:
     """Put the new file together.
 
     `code` holds the new bytes of executable sections by index, `words` what to write over them
-    and over data, `added` the code between the end of .text's and the end of its last page,
-    `added_words` the relocations of that (Elf32_Rel).
+    and over data, `added` the code between the end of .text's and the end of its last page.
     """
     writer = _Emitter(image, placement, code)
     writer.write_words(words)
-    return writer.finish(added, added_words, annotations.parts, manifest)
+    return writer.finish(added, annotations.parts, manifest)
 
 
 class _Emitter:
@@ -103,16 +106,15 @@ class _Emitter:
             raise MalformedImage("a word to write has no byte in the file", place=f"{lost:#x}")
         return result
 
-    def finish(
-        self, added: Part, added_words: bytes, parts: Sequence[Part], manifest: bytes
-    ) -> bytes:
+    def finish(self, added: Added, parts: Sequence[Part], manifest: bytes) -> bytes:
         """Append what is new and write the tables of ELF."""
-        symbols, strings = self._symbols([added, *parts])
+        text = Part(".vmi.text", "__vmi_text", added.va, added.code)
+        symbols, strings = self._symbols([text, *parts], added.runtime)
         segments = self._segments()
         contents = [self._content(s, symbols, strings) for s in self.sections]
-        contents.append(self._code_section(len(contents), added))
+        contents.append(self._code_section(len(contents), text))
         segment = self._append_segment(parts, contents)
-        contents.append(self._relocation_section(len(contents), added_words))
+        contents.append(self._relocation_section(len(contents), added.relocations))
         contents.append(_loose_section(len(contents), ".vmi.manifest", manifest))
         return write_elf(self.image, bytes(self.memory), contents, [*segments, segment])
 
@@ -197,7 +199,7 @@ class _Emitter:
             result[vas == self.image.sections[index].end_va] = self.sections[index].end_va
         return result
 
-    def _symbols(self, added: Sequence[Part]) -> tuple[bytes, bytes]:
+    def _symbols(self, added: Sequence[Part], runtime: Runtime | None) -> tuple[bytes, bytes]:
         """The symbol table with everything moved, and the new symbols at its end."""
         table = self.image.symbols
         entries = table.entries.copy()
@@ -218,6 +220,9 @@ class _Emitter:
             ):
                 extra.append((len(strings), va, 0, GLOBAL_NOTYPE, 0, index))
                 strings += name.encode() + b"\0"
+        if runtime is not None:
+            extra.append((len(strings), runtime.entry, 0, GLOBAL_NOTYPE, 0, len(self.sections)))
+            strings += START_SYMBOL + b"\0"
         return entries.tobytes() + np.array(extra, dtype=SYMBOL).tobytes(), bytes(strings)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
-from vmipatch.rewrite.annotate import Annotations, Part, annotate
-from vmipatch.rewrite.attach import Added, added_relocations, attach, seal
+from vmipatch.rewrite.annotate import Annotations, annotate
+from vmipatch.rewrite.attach import Added, attach, seal
 from vmipatch.rewrite.body import Body, Padding, body_of, give_up
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
@@ -75,8 +75,7 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
         placement,
         _emit_sections(scanned, bodies, placement, added),
         words,
-        Part(".vmi.text", "__vmi_text", added.va, added.code),
-        added_relocations(scanned.code_map, thunks),
+        added,
         annotations,
         manifest.to_json(),
     )

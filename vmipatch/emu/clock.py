@@ -24,6 +24,7 @@ MAX_SLICE: Final = 150_000
 """Bytes of code after which the host gets its turn even if nothing is due."""
 
 _LEFT, _BASE, _SKEW = Time.LEFT >> 3, Time.BASE >> 3, Time.SKEW >> 3
+_SEQUENCE = Time.SEQUENCE >> 2
 CELLS_LEN: Final = 32
 """Bytes of the cells, as vmipatch.vmi.shared.Time lists them."""
 
@@ -50,7 +51,8 @@ class Clock:
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells.cast("q")
-        cells.cast("I")[Time.SCALE >> 2] = NS_PER_BYTE
+        self._words = cells.cast("I")
+        self._words[Time.SCALE >> 2] = NS_PER_BYTE
         self._alarms: list[Alarm] = []
         self._numbers = 0
         self.guest_ns: Callable[[], int] | None = None
@@ -71,6 +73,7 @@ class Clock:
     def read_tsc(self) -> int:
         """The time-stamp counter; time goes on a fixed step with each reading."""
         self._cells[_SKEW] += TSC_STEP
+        self._changed()
         return self.now_ns
 
     def at(self, due_ns: int, call: Callable[[], None]) -> Alarm:
@@ -78,6 +81,7 @@ class Clock:
         self._numbers += 1
         alarm = Alarm(due_ns, self._numbers, call)
         heapq.heappush(self._alarms, alarm)
+        self._limit_slice()
         return alarm
 
     @property
@@ -95,10 +99,19 @@ class Clock:
 
     def grant_slice(self) -> None:
         """Allow the CPU to run to the next alarm, but not for ever."""
+        self._set_left(MAX_SLICE)
+        self._limit_slice()
+
+    def _limit_slice(self) -> None:
+        """Let what is left of a slice end when the next alarm is due, if that is earlier."""
         due_ns = self.next_due_ns
-        length = MAX_SLICE
         if due_ns is not None:
-            length = max(1, min(length, -((self.now_ns - due_ns) // NS_PER_BYTE)))
+            until_due = max(1, -((self.now_ns - due_ns) // NS_PER_BYTE))
+            if until_due < self._cells[_LEFT]:
+                self._set_left(until_due)
+
+    def _set_left(self, length: int) -> None:
+        """Change LEFT without a change of the time."""
         cells = self._cells
         cells[_BASE] += length - cells[_LEFT]
         cells[_LEFT] = length
@@ -108,6 +121,7 @@ class Clock:
         cells = self._cells
         cells[_BASE] -= cells[_LEFT]
         cells[_LEFT] = 0
+        self._changed()
 
     def sleep(self) -> bool:
         """Skip to the next alarm. False if there is none: who sleeps now sleeps for ever."""
@@ -115,4 +129,9 @@ class Clock:
         if due_ns is None:
             return False
         self._cells[_SKEW] += max(0, due_ns - self.now_ns)
+        self._changed()
         return True
+
+    def _changed(self) -> None:
+        """Tell a guest that is just reading the cells to begin anew."""
+        self._words[_SEQUENCE] = (self._words[_SEQUENCE] + 1) & 0xFFFFFFFF

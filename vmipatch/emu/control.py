@@ -78,6 +78,8 @@ def _set_cr0(context: Context, value: int) -> None:
         raise GuestEnded(Ending.UNSUPPORTED, "the guest wants to leave protected mode")
     context.paging_left = bool(registers.cr0 & ~value & _PG)
     registers.cr0 = value | _CR0_ET
+    if context.paging_left:
+        context.cpu.stop()
 
 
 def lmsw(context: Context, instruction: TrappedInstruction) -> None:

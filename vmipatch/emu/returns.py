@@ -16,36 +16,58 @@ from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.isa.trapped import TrappedInstruction
 
 _NULL: Final = 0xFFFC
-_VM, _NT = int(Flag.VM), int(Flag.NT)
+_VM, _NT, _IF = int(Flag.VM), int(Flag.NT), int(Flag.IF)
 _DATA_SEGMENTS: Final = (SegReg.ES, SegReg.DS, SegReg.FS, SegReg.GS)
 _CONFORMING_CODE: Final = 0x1C
 
 
 def iret(context: Context, instruction: TrappedInstruction) -> None:
     """IRET of a kernel: virtual IF and IOPL come from the frame."""
-    return_by_frame(context, instruction.operand_len)
+    flags, ring = _take_frame(context, instruction.operand_len)
+    context.vcpu.load_flags(flags, ring)
+    context.vcpu.enter(ring)
 
 
-def return_by_frame(context: Context, width: int = 4, *, hardware: bool = False) -> None:
-    """Return by the frame at ESP, of words of `width` bytes.
+def hardware_iret(context: Context) -> None:
+    """IRET as the CPU does it at CPL 1: virtual IF and IOPL stay."""
+    flags, ring = _take_frame(context, 4)
+    context.vcpu.load_real_flags(flags, ring)
+    context.vcpu.enter(ring)
 
-    `hardware`: as the CPU does it at CPL 1, virtual IF and IOPL untouched.
-    Raises Fault and PageFault with everything as it was.
+
+def vmi_iret(context: Context) -> None:
+    """The call of that name: virtual IF comes from the frame, IOPL stays."""
+    flags, ring = _take_frame(context, 4)
+    context.vcpu.page.interrupts_enabled = bool(flags & _IF)
+    context.vcpu.load_real_flags(flags, ring)
+    context.vcpu.enter(ring)
+
+
+def _take_frame(context: Context, width: int) -> tuple[int, int]:
+    """Return by the frame at ESP, of words of `width` bytes, but for EFLAGS and CPL.
+
+    These it returns. Raises Fault and PageFault with everything as it was.
     """
     vcpu = context.vcpu
     eip, selector, flags = (context.peek(i * width, width) for i in range(3))
     if vcpu.registers.raw_eflags & _NT:
         raise Fault(Vector.TSS, vcpu.task.selector & _NULL)
-    if flags & _VM and not hardware:
-        raise Fault(Vector.PROTECTION, 0)  # vm86 is not modelled: the process alone fails
     if width == 2:
         flags |= vcpu.flags & ~0xFFFF
-    ring = _return_far(context, eip, selector, 3 * width, width)
-    if hardware:
-        vcpu.load_real_flags(flags, ring)
-    else:
-        vcpu.load_flags(flags, ring)
-    vcpu.enter(ring)
+    if flags & _VM:
+        raise Fault(Vector.PROTECTION, 0)  # vm86 is not modelled: the process alone fails
+    return flags, _return_far(context, eip, selector, 3 * width, width)
+
+
+def enter_user(context: Context, eip: int, esp: int, code: int, stack: int) -> None:
+    """Go on in user code, as SYSEXIT does. Raises Fault with everything as it was."""
+    registers = context.registers
+    segment = _code(context, code, USER_RING).segment(code)
+    registers.set_segment(SegReg.SS, _user_stack(context, stack))
+    registers.set_segment(SegReg.CS, segment)
+    registers.esp, registers.eip = esp, eip
+    _hide_kernel_segments(context)
+    context.vcpu.enter(USER_RING)
 
 
 def retf(context: Context, instruction: TrappedInstruction) -> None:

@@ -4,8 +4,8 @@
 An event cannot be delivered, and a privilege level not entered, with the public API alone: CPL,
 error codes and the record of the last exception have no register number. They are fields of QEMU's
 CPUX86State (target/i386/cpu.h of QEMU 5.0, which Unicorn 2 forked), at the offsets listed here for
-the official x86-64 build. `locate` finds the structure by planting values through the API; whether
-the fields behind it are where this list says is tried out by `calibration`.
+the official x86-64 build. `locate` plants values through the API and looks whether they arrive;
+whether the fields behind them are where this list says is tried out by `calibration`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Field(enum.IntEnum):
 INTERRUPT_REQUEST: Final = 0x1C
 """Byte offset in CPUState, the structure in front of CPUX86State."""
 
-_POINTER_LEN = 8
-_UC_STRUCT_LEN = 0x3000
-_CPU_LEN = 0x14000
+_CPU_POINTER_OFF = 0x1B8
+"""In uc_struct, which a handle points to: the pointer to CPUState."""
+_STATE_OFF = 0x8A50
+"""From CPUState to CPUX86State."""
 _STATE_WORDS = 0x600
 _CPU_WORDS = 16
 _PLANTED = tuple(0x5A17C0DE + i * 0x01010101 for i in range(8))
@@ -70,69 +71,27 @@ def locate(handle: int, write_registers: Callable[[tuple[int, ...]], None]) -> S
     """Find the state of the Unicorn instance at `handle`.
 
     `write_registers` sets the eight general registers through the public API.
-    Raises EnvironmentProblem if nothing there looks as it should.
+    Raises EnvironmentProblem if the values do not arrive where they should.
     """
     write_registers(_PLANTED)
-    place = _known_place() or _search(handle)
-    cpu_va = _pointer_at(handle + place.pointer_off)
-    state_va = cpu_va + place.state_off
+    cpu_va = int.from_bytes(_read(handle + _CPU_POINTER_OFF, 8), "little")
+    state_va = cpu_va + _STATE_OFF
     if _read(state_va, len(_pattern())) != _pattern():
-        raise _unknown_layout()
-    _Known.place = place
+        raise EnvironmentProblem(
+            "this build of Unicorn keeps its CPU in an unknown form",
+            hint="install the official wheel: pip install unicorn==2.1.4",
+        )
     write_registers((0,) * 8)
     return StateView(_words(state_va, _STATE_WORDS), _words(cpu_va, _CPU_WORDS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    pointer_off: int
-    """In uc_struct: the pointer to CPUState."""
-    state_off: int
-    """From CPUState to CPUX86State."""
-
-
-class _Known:
-    """What the first search found: it takes milliseconds, and all instances are built alike."""
-
-    place: _Place | None = None
-
-
-def _known_place() -> _Place | None:
-    return _Known.place
-
-
-def _search(handle: int) -> _Place:
-    instance = _read(handle, _UC_STRUCT_LEN)
-    for off in range(0, len(instance) - _POINTER_LEN + 1, _POINTER_LEN):
-        (cpu_va,) = struct.unpack_from("<Q", instance, off)
-        if not 0x10000 <= cpu_va < 1 << 47:
-            continue
-        memory = _read(cpu_va, _CPU_LEN)
-        state_off = memory.find(_pattern())
-        # CPUState holds a pointer to its CPUX86State: nothing else that holds our values does.
-        if state_off >= 0 and struct.pack("<Q", cpu_va + state_off) in memory:
-            return _Place(off, state_off)
-    raise _unknown_layout()
 
 
 def _pattern() -> bytes:
     return struct.pack("<8Q", *_PLANTED)
 
 
-def _unknown_layout() -> EnvironmentProblem:
-    return EnvironmentProblem(
-        "this build of Unicorn keeps its CPU in an unknown form",
-        hint="install the official wheel: pip install unicorn==2.1.4",
-    )
-
-
 def _words(va: int, count: int) -> memoryview:
     array = (ctypes.c_uint32 * count).from_address(va)
     return memoryview(array).cast("B").cast("I")
-
-
-def _pointer_at(va: int) -> int:
-    return int.from_bytes(_read(va, _POINTER_LEN), "little")
 
 
 def _read(va: int, length: int) -> bytes:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Which instructions of a paravirtual kernel had to be emulated after all?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmipatch.isa.trapped import TrappedInstruction
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sensitive instruction that the guest kernel executed itself."""
+
+    va: int
+    code: bytes
+    name: str
+    """The form as the manual writes it."""
+    is_unprivileged: bool
+    """Without an intercept it would have been silently wrong."""
+    count: int
+
+
+class AuditLog:
+    """What was emulated in a paravirtual kernel, by place and bytes."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[int, TrappedInstruction], int] = {}
+
+    def note(self, va: int, instruction: TrappedInstruction) -> None:
+        """The instruction at `va` was emulated once more."""
+        key = (va, instruction)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def findings(self) -> tuple[Finding, ...]:
+        """In the order of the addresses."""
+        found = (
+            Finding(va, taken.code, taken.form.name, taken.form.is_unprivileged, count)
+            for (va, taken), count in self._counts.items()
+        )
+        return tuple(sorted(found, key=lambda finding: (finding.va, finding.code)))

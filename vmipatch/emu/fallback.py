@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""Which `hlt` stands for another instruction? The guest's own table of one-byte fallbacks.
+
+A paravirtual kernel puts a HLT, which faults at CPL 1 at any length, over the first byte of an
+instruction that would not fault and has no room for a call; call SET_FALLBACK announces them all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmipatch.emu.paging import Mmu
+
+HLT: Final = b"\xf4"
+ENTRY_LEN: Final = 8
+"""u32 address, u8 first byte of the instruction, three bytes 0."""
+MAX_ENTRIES: Final = 1 << 16
+
+
+def read_fallbacks(mmu: Mmu, table_va: int, count: int) -> dict[int, bytes]:
+    """The first byte behind each address, from the guest's table. Raises PageFault.
+
+    ValueError for a table that no kernel needs.
+    """
+    if count > MAX_ENTRIES:
+        raise ValueError(f"{count} entries are no table of fallbacks")
+    table = mmu.read(table_va, count * ENTRY_LEN)
+    return {
+        int.from_bytes(table[at : at + 4], "little"): table[at + 4 : at + 5]
+        for at in range(0, len(table), ENTRY_LEN)
+    }

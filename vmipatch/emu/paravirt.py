@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""How does a kernel that knows run at CPL 1? With a ROM that answers for it, and hypercalls.
+
+The run begins as trap and emulate. VMI_Init makes it paravirtual: the ROM is told where it is, the
+guest gets the shared page, and a measured run drops the intercepts of what CPL 1 lets pass. An
+audit run keeps them, hands the ROM's own instructions through, and everything else that is caught
+is emulated and noted. When the guest switches paging off (reboot, kexec), it is trapped again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from vmipatch.emu import returns
+from vmipatch.emu.audit import AuditLog
+from vmipatch.emu.events import Cause, Event, Fault, Vector
+from vmipatch.emu.exits import ExitKind
+from vmipatch.emu.fallback import HLT, read_fallbacks
+from vmipatch.emu.hypercalls import CALLS
+from vmipatch.emu.hypervisor import TrapPrivilege
+from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
+from vmipatch.emu.paging import PageFault
+from vmipatch.emu.registers import MASK32, Flag, SegReg
+from vmipatch.emu.rom_image import GuestRom
+from vmipatch.emu.shared_page import SharedPage
+from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
+from vmipatch.isa.trapped import TrappedInstruction, take_apart
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Hypercall, Restart
+
+if TYPE_CHECKING:
+    from vmipatch.emu.machine import Machine
+
+_EXIT_OF: Final = {
+    Hypercall.DELIVER: ExitKind.HYPERCALL_DELIVER,
+    Hypercall.IRET: ExitKind.HYPERCALL_IRET,
+    Hypercall.INIT: ExitKind.HYPERCALL_INIT,
+    Hypercall.CALL: ExitKind.HYPERCALL_CALL,
+    Hypercall.HALT: ExitKind.HYPERCALL_HALT,
+}
+_REFUSED: Final = 0xFFFFFFFF
+_NEAR_CALL_LEN: Final = 5
+_SYSENTER_CS: Final = 0x174
+_USER_CS_OFF, _USER_SS_OFF = 16, 24
+_IF: Final = int(Flag.IF)
+
+
+class Watch(enum.Enum):
+    """What happens to instructions that CPL 1 lets pass, once the guest is paravirtual."""
+
+    MEASURED = "they run as on hardware"
+    AUDIT = "they are intercepted and noted"
+
+
+class ParavirtPrivilege(TrapPrivilege):
+    """CPL 1 for a guest kernel that may become paravirtual."""
+
+    def __init__(self, machine: Machine, rom: GuestRom, watch: Watch = Watch.MEASURED) -> None:
+        super().__init__(machine)
+        self._rom = rom
+        self._watch = watch
+        self._fallbacks: dict[int, bytes] = {}
+        self._runtime = range(0)
+        """Thunks and runtime in the guest, which mean what the hardware does, as the ROM does."""
+        self._is_new = False
+        self.is_paravirtual = False
+        self.audit = AuditLog()
+
+    def deliver(self, event: Event) -> None:
+        """Let the guest's handler run next; what fails in the ROM's IRET fails at its site."""
+        registers = self._registers
+        if (
+            self.is_paravirtual
+            and event.cause is Cause.EXCEPTION
+            and registers.cpl == KERNEL_RING
+            and self._rom.is_iret(self._eip_va())
+        ):
+            self._blame_iret_site()
+        super().deliver(event)
+
+    def before_run(self) -> None:
+        """The CPU is about to run again."""
+        if self._is_new:
+            self._is_new = False
+            self._observe(self._watch is Watch.AUDIT)
+            self._vcpu.enter(self._registers.cpl)
+        elif self.is_paravirtual and self._context.paging_left:
+            self._leave()
+        super().before_run()
+
+    def _on_software(self, number: int) -> None:
+        wanted = number in _EXIT_OF and self._registers.cpl == KERNEL_RING
+        if not wanted or not (self.is_paravirtual or number == Hypercall.INIT):
+            super()._on_software(number)
+            return
+        call = Hypercall(number)
+        self._traps[_EXIT_OF[call]] += 1
+        match call:
+            case Hypercall.INIT:
+                self._registers.eax = 0 if self._init() else _REFUSED
+            case Hypercall.IRET:
+                self._at_site(self._iret)
+            case Hypercall.CALL:
+                self._call()
+            case Hypercall.HALT:
+                self._vcpu.page.interrupts_enabled = True
+                if not self._pending:
+                    self._context.halt()
+        self._after_emulation()
+
+    def _on_intercept(self) -> None:
+        registers = self._registers
+        va = self._eip_va()
+        knows = self.is_paravirtual and (self._rom.holds(va) or va in self._runtime)
+        if registers.cpl == USER_RING or not knows:
+            super()._on_intercept()
+            return
+        self._traps[ExitKind.ROM] += 1
+        instruction = self._instruction()
+        try:
+            self._as_hardware(instruction)
+        except Fault as fault:
+            self.deliver(Event.exception(fault.vector, fault.error))
+        except PageFault as fault:
+            registers.cr2 = fault.va
+            self.deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+
+    def _as_hardware(self, instruction: TrappedInstruction | None) -> None:
+        """What CPL 1 does with an instruction that it lets pass. Raises Fault, PageFault."""
+        context, vcpu, registers = self._context, self._vcpu, self._registers
+        kind = None if instruction is None else instruction.form.kind
+        if kind == "iret":
+            returns.hardware_iret(context)
+            return
+        if kind == "pushf":
+            context.push(registers.eflags | _IF)
+        elif kind == "popf":
+            value = context.peek(0)
+            context.drop(4)
+            vcpu.load_real_flags(value, KERNEL_RING)
+        if instruction is None or kind not in ("pushf", "popf"):
+            raise Fault(Vector.PROTECTION, 0)
+        registers.eip += instruction.length
+
+    def _emulate(self, instruction: TrappedInstruction) -> bool:
+        if not self.is_paravirtual:
+            return super()._emulate(instruction)
+        va = self._eip_va()
+        if instruction.code == HLT and (first := self._fallbacks.get(va)) is not None:
+            window = self._window()
+            taken = None if window is None else take_apart(first + window[1:])
+            if taken is not None:
+                self._traps[ExitKind.FALLBACK] += 1
+                return super()._emulate(taken)
+        self.audit.note(va, instruction)
+        return super()._emulate(instruction)
+
+    def _deliver_pending(self) -> None:
+        """Take the interrupt that waits, unless the ROM has to come to a place for it first."""
+        registers = self._registers
+        if self.is_paravirtual and registers.cpl == KERNEL_RING:
+            region = self._rom.restart_at(self._eip_va())
+            if region is not None:
+                try:
+                    if region.kind is Restart.IRET_ECX_SAVED:
+                        registers.ecx = self._context.peek(0)
+                        self._context.drop(4)
+                except PageFault:
+                    pass  # the stack the ROM has just used: a guest that plays
+                registers.eip = self._rom.entry_va(region)
+                self._vcpu.page.interrupts_enabled = False
+                return
+        super()._deliver_pending()
+
+    def _init(self) -> bool:
+        """VMI_Init: whether the guest is paravirtual now. EIP is in the ROM, behind the `int`."""
+        va = self._eip_va()
+        pa = self._mmu.find(va)
+        if self.is_paravirtual or pa is None or not self._rom.holds_pa(pa):
+            return False
+        memory, vcpu = self._mmu.memory, self._vcpu
+        self._rom.place(memory, (va - pa) & MASK32)
+        page = SharedPage(memory.octets[SHARED_PA : SHARED_PA + PAGE_LEN])
+        page.interrupts_enabled = vcpu.page.interrupts_enabled
+        page.pending = self._pending
+        vcpu.page = page
+        vcpu.show()
+        self.machine.clock.guest_ns = page.steps_ns
+        self.is_paravirtual = self._is_new = True
+        self._context.paging_left = False
+        self._cpu.stop()
+        return True
+
+    def _leave(self) -> None:
+        """The guest has no use for the ROM any more: as in the beginning."""
+        self.is_paravirtual = False
+        self._context.paging_left = False
+        self._fallbacks, self._runtime = {}, range(0)
+        steps_ns = self._vcpu.page.steps_ns()
+        self.machine.clock.guest_ns = lambda: steps_ns
+        page = SharedPage()
+        page.interrupts_enabled = self._vcpu.page.interrupts_enabled
+        self._vcpu.page = page
+        self._observe(True)
+        self._vcpu.enter(self._registers.cpl)
+
+    def _iret(self) -> None:
+        returns.vmi_iret(self._context)
+
+    def _at_site(self, body: Callable[[], None]) -> None:
+        """Do an IRET; if it fails, the guest finds itself at the site."""
+        try:
+            body()
+        except Fault as fault:
+            self._blame_iret_site()
+            super().deliver(Event.exception(fault.vector, fault.error))
+        except PageFault as fault:
+            self._registers.cr2 = fault.va
+            self._blame_iret_site()
+            super().deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+
+    def _blame_iret_site(self) -> None:
+        page = self._vcpu.page
+        self._registers.eip = page.iret_site_va
+        page.interrupts_enabled = False
+
+    def _call(self) -> None:
+        """A call by number; if it fails, the guest finds itself at the call."""
+        registers, context = self._registers, self._context
+        at = registers.eip
+        try:
+            self._do_call(registers.ebx)
+        except (Fault, PageFault) as fault:
+            registers.eip = at
+            try:
+                caller_ebx, behind_va = context.peek(0), context.peek(4)
+            except PageFault as no_stack:
+                registers.cr2 = no_stack.va
+                self.deliver(Event.exception(Vector.PAGE_FAULT, no_stack.code))
+                return
+            registers.ebx = caller_ebx
+            context.drop(8)
+            registers.eip = behind_va - _NEAR_CALL_LEN
+            if isinstance(fault, PageFault):
+                registers.cr2 = fault.va
+                self.deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+            else:
+                self.deliver(Event.exception(fault.vector, fault.error))
+
+    def _do_call(self, number: int) -> None:
+        """Raises Fault, PageFault; #GP for a call that nobody serves."""
+        try:
+            call = VmiCall(number)
+        except ValueError:
+            raise Fault(Vector.PROTECTION, 0) from None
+        if call is VmiCall.SET_FALLBACK:
+            self._set_fallback()
+        elif call is VmiCall.SET_RUNTIME:
+            self._runtime = range(self._registers.eax, self._registers.edx)
+        elif call is VmiCall.SYSEXIT:
+            self._sysexit()
+        elif (body := CALLS.get(call)) is not None:
+            body(self._context)
+        else:
+            raise Fault(Vector.PROTECTION, 0)
+
+    def _set_fallback(self) -> None:
+        registers = self._registers
+        try:
+            self._fallbacks = read_fallbacks(self._mmu, registers.eax, registers.edx)
+        except ValueError:
+            raise Fault(Vector.PROTECTION, 0) from None
+
+    def _sysexit(self) -> None:
+        """To the user: EIP from EDX, ESP from ECX, virtual IF on."""
+        selector = self._cpu.read_msr(_SYSENTER_CS) & 0xFFFC
+        if not selector:
+            raise Fault(Vector.PROTECTION, 0)
+        returns.enter_user(
+            self._context,
+            self._registers.edx,
+            self._registers.ecx,
+            (selector + _USER_CS_OFF) | USER_RING,
+            (selector + _USER_SS_OFF) | USER_RING,
+        )
+        self._vcpu.page.interrupts_enabled = True
+
+    def _eip_va(self) -> int:
+        registers = self._registers
+        return (registers.segment(SegReg.CS).base + registers.eip) & MASK32
+
+
+def plug_paravirt(memory: GuestMemory, rom: GuestRom) -> memoryview:
+    """Give a machine that is being built the ROM and its pages; returns where its clock must be."""
+    rom.plug(memory)
+    memory.plug(SHARED_PA, bytes(PAGE_LEN), Access.READ_WRITE)
+    memory.plug(TIME_PA, bytes(PAGE_LEN), Access.READ_ONLY)
+    return memory.octets[TIME_PA : TIME_PA + PAGE_LEN]

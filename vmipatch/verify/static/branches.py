@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmipatch.verify.static.added import lead
 from vmipatch.verify.static.images import NOWHERE, Images
 from vmipatch.verify.static.matching import Match
 from vmipatch.verify.static.rules import BRANCH_LEADS_ELSEWHERE, TARGET_WITHOUT_IMAGE
@@ -12,13 +13,22 @@ from vmipatch.verify.static.side import Side
 from vmipatch.verify.static.verdict import Report
 
 
-def check_branches(images: Images, sides: tuple[Side, Side], paired: Match, report: Report) -> None:
-    """Compare the target of each direct branch of the output with the image of the original's."""
+def check_branches(
+    images: Images,
+    sides: tuple[Side, Side],
+    paired: Match,
+    redirect: dict[int, int],
+    report: Report,
+) -> None:
+    """Compare the target of each direct branch of the output with the image of the original's.
+
+    Branches to the addresses in `redirect` lead to the added code instead.
+    """
     original, output = sides
     direct = (original.widths[paired.o] > 0) & (output.widths[paired.p] > 0)
     o, p = paired.o[direct], paired.p[direct]
     was, leads = original.targets(o), output.targets(p)
-    should = images(was)
+    should = lead(images(was), was, redirect)
     report.counts["branches"] += len(o)
     for i in np.flatnonzero((should != leads) & (should != NOWHERE)).tolist():
         message = f"leads to {leads[i]:#x}, its image is at {should[i]:#x}"

@@ -11,6 +11,12 @@ from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Tables
 from vmipatch.verify.static import data, headers, relocations, symbols
+from vmipatch.verify.static.added import (
+    check_added_words,
+    check_fallback,
+    check_thunk_calls,
+    redirected,
+)
 from vmipatch.verify.static.bodies import Bodies, read_bodies
 from vmipatch.verify.static.branches import check_branches
 from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
@@ -76,7 +82,8 @@ class Proof:
     def run(self, manifest: Manifest) -> None:
         """Apply every rule that needs the address map."""
         report, images = self.report, self.images
-        check_branches(images, self.sides, self.paired, report)
+        redirect = redirected(self.original, self.output, manifest, images, report)
+        check_branches(images, self.sides, self.paired, redirect, report)
         self._check_relocations()
         tables = TableCheck(images, self.sides, self.paired, self.output, report)
         tables.check(self.tables)
@@ -94,6 +101,9 @@ class Proof:
         self._check_data()
         RecordCheck(self.sides, self.paired, self.bodies, report).check(self.output)
         check_record_relocations(self.output, report)
+        check_added_words(self.output, report)
+        check_thunk_calls(self.output, report)
+        check_fallback(self.output, self.right, self.bodies, report)
         check_native(self.right, self.bodies, manifest, report)
         self._check_inside()
         self._check_entry()

@@ -58,10 +58,9 @@ def correspond(original: ElfImage, output: ElfImage, report: Report) -> Chunks:
                 )
     starts.sort()
     rows = np.array(starts, np.int64).reshape(-1, 3)
-    p_va, o_va, o_end = rows[:, 0], rows[:, 1], rows[:, 2]
-    ends = np.array([_end_of(there, va) for va in p_va.tolist()], np.int64)
-    following = np.append(p_va[1:], np.iinfo(np.int64).max)
-    return Chunks(o_va, o_end, p_va, np.minimum(ends, following))
+    ends = np.array([_end_of(there, int(va)) for va in rows[:, 0]], np.int64)
+    following = np.append(rows[1:, 0], np.iinfo(np.int64).max)
+    return Chunks(rows[:, 1], rows[:, 2], rows[:, 0], np.minimum(ends, following))
 
 
 def _of_section(

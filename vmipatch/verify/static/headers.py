@@ -13,7 +13,7 @@ from vmipatch.verify.static.verdict import Report
 
 PAGE = 4096
 TEXT = ".text"
-NEW_PREFIX = ".vmi."
+NEW_PREFIXES = (".vmi.", ".rel.vmi.")
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
 RESIZED = (SectionKind.REL, SectionKind.SYMTAB, SectionKind.STRTAB)
@@ -92,7 +92,7 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
     kernel_end_va = max(s.va + s.mem_len for s in original.loads) + manifest.shift_len
     for section in output.sections[len(original.sections) :]:
         low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
-        if not section.name.startswith(NEW_PREFIX):
+        if not section.name.startswith(NEW_PREFIXES):
             report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
         elif section.is_alloc and not low <= section.va <= section.end_va <= high:
             message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
@@ -120,7 +120,7 @@ def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report
         report.add(SEGMENT_HEADER, 0, "a segment is missing", "program headers")
     for index, new in enumerate(output.segments[len(original.segments) :], len(original.segments)):
         inside = [s for s in output.allocated_sections if new.va <= s.va < new.va + new.mem_len]
-        strange = any(not s.name.startswith(NEW_PREFIX) or s.is_exec for s in inside)
+        strange = any(not s.name.startswith(NEW_PREFIXES) or s.is_exec for s in inside)
         if new.kind is not SegmentKind.LOAD or new.flags != READ_ONLY or strange:
             report.add(
                 SEGMENT_HEADER, new.va, f"{_show(new)} is not for records", f"segment {index}"

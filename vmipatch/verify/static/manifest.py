@@ -23,6 +23,8 @@ class Manifest:
     """Bytes by which the sections behind .text moved."""
     native: dict[int, str]
     """Sensitive instructions without a record, by output address, with the reason."""
+    redirect: dict[int, int]
+    """Original addresses and those that branches to them lead to instead of to their images."""
 
 
 def read_manifest(output: ElfImage, report: Report) -> Manifest:
@@ -30,7 +32,7 @@ def read_manifest(output: ElfImage, report: Report) -> Manifest:
     section = output.section_by_name.get(SECTION)
     if section is None:
         report.add(MANIFEST, 0, f"there is no {SECTION}", SECTION)
-        return Manifest(0, {})
+        return Manifest(0, {}, {})
     try:
         content = json.loads(output.section_bytes(section).rstrip(b"\0"))
         if content["version"] != VERSION:
@@ -41,9 +43,10 @@ def read_manifest(output: ElfImage, report: Report) -> Manifest:
         if (shift_len > 0) != (content["mode"] == "shift") or shift_len < 0 or shift_len % 4096:
             raise ValueError(f"a shift of {shift_len} bytes does not go with its mode")
         native = {int(e["va"]): str(e["reason"]) for e in content.get("native", [])}
+        redirect = {int(old): int(new) for old, new in content.get("redirect", [])}
         if not all(native.values()):
             raise ValueError("an instruction is listed without a reason")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         report.add(MANIFEST, 0, f"it cannot be read: {error}", SECTION)
-        return Manifest(0, {})
-    return Manifest(shift_len, native)
+        return Manifest(0, {}, {})
+    return Manifest(shift_len, native, redirect)

@@ -115,10 +115,13 @@ def _report_difference(
     chunk: int,
 ) -> None:
     lost = f"`{original.code(int(o[head])).hex(' ')}`" if head < len(o) else "nothing more"
-    if head < len(p):
-        va, found = int(output.starts[p[head]]), f"`{output.code(int(p[head])).hex(' ')}`"
-    else:
-        va, found = int(chunks.p_end[chunk]) - 1, "nothing more"
+    found = f"`{output.code(int(p[head])).hex(' ')}`" if head < len(p) else "nothing more"
+    before_o = int(original.ends[o[head - 1]]) if head else int(chunks.o_va[chunk])
+    before_p = int(output.ends[p[head - 1]]) if head else int(chunks.p_va[chunk])
+    va = int(output.starts[p[head]]) if head < len(p) else before_p
+    if head < len(o):
+        # An instruction that became filler is not at p[head]: it is where the lost one should be.
+        va = min(va, before_p + int(original.starts[o[head]]) - before_o)
     message = f"{found} stands where {lost} should ({len(p)} instructions, were {len(o)})"
     report.add(INSTRUCTION_CHANGED, va, message)
 
@@ -138,9 +141,9 @@ def _compare(paired: Match, original: Side, output: Side, bodies: Bodies, report
     odd = np.concatenate([*unequal, np.flatnonzero(~same_len)])
     for i in np.sort(odd).tolist():
         _compare_one(int(o[i]), int(p[i]), original, output, bodies, report)
-    for index in p[~output.known[p]].tolist():
+    for index in np.flatnonzero(~output.known).tolist():
         report.add(BYTE_UNACCOUNTED, int(output.starts[index]), "this byte is no instruction")
-    for index in p[output.widths[p] == 2].tolist():
+    for index in np.flatnonzero(output.widths == 2).tolist():
         report.add(BYTE_UNACCOUNTED, int(output.starts[index]), "a branch of 16 bits")
 
 

@@ -33,6 +33,7 @@ from vmipatch.vmi.record import (
 
 INIT_TEXT = ".init.text"
 TRANSLATIONS = ".vmi.translation"
+NEW_CODE = ".vmi.text"
 MAX_PREFIXES = 4
 SHADOWED = {"hlt": VmiCall.HALT, "sysexit": VmiCall.SYSEXIT}
 """What may stand in the interrupt shadow of a fused sti, and the call of the pair."""
@@ -59,19 +60,16 @@ class RecordCheck:
 
     def _check_body(self, output: ElfImage, body: Body) -> None:
         old = self._old_of[body.core : body.behind]
+        where = f"its body at {body.record.native_va:#x}"
         if np.any(old == NOWHERE) or np.any(np.diff(old) != 1):
-            self._report.add(
-                RECORD_BODY,
-                body.record_va,
-                "its body has no counterpart in the original",
-                body.place,
-            )
+            message = f"{where} has no counterpart in the original"
+            self._report.add(RECORD_BODY, body.record_va, message, body.place)
             return
         codes = [self._left.code(int(o)) for o in old]
         form, call = understand(codes)
         if form is None:
             shown = b"".join(codes).hex(" ")
-            message = f"its body holds `{shown}`, which is not a site"
+            message = f"{where} holds `{shown}`, which is not a site"
             self._report.add(RECORD_BODY, body.record_va, message, body.place)
             return
         self._check_length(body, form, codes, int(old[-1]))
@@ -86,26 +84,31 @@ class RecordCheck:
         behind = 0 if self._was_filled(body, last) else body.end - body.behind
         filled = 0 if behind else int(self._right.lens[body.behind : body.end].sum())
         pad_len = record.native_len - sum(map(len, codes)) - filled
-        complaint = None
-        first = self._right.code(body.core)
-        prefixes = len(first) - len(codes[0])
-        in_front = body.core - body.first
         if record.native_len < NEAR_CALL_LEN:
             complaint = f"{record.native_len} bytes have no room for a call"
+            self._report.add(RECORD_LENGTH, body.record_va, complaint, body.place)
         elif record.pad_len != pad_len:
             complaint = f"the padding is {pad_len} bytes long, the record says {record.pad_len}"
-        elif bool(prefixes) + bool(in_front) + bool(behind) > 1:
-            complaint = "the padding is of more than one kind"
-        elif prefixes and (first[0] != REDUNDANT_PREFIX or prefixes > MAX_PREFIXES):
-            complaint = f"padded with {prefixes} prefixes"
-        elif prefixes and (has_memory_operand(form, codes[0]) or form.has_string_source):
-            complaint = "a prefix changes what this instruction addresses"
-        elif behind and form.kind == "sti":
-            complaint = "a nop behind sti ends its interrupt shadow"
-        elif in_front and form.kind != "sti":
-            complaint = "nops stand in front of the instruction"
-        if complaint is not None:
             self._report.add(RECORD_LENGTH, body.record_va, complaint, body.place)
+        kind = self._padding_fault(body, form, codes[0], behind > 0)
+        if kind is not None:
+            self._report.add(RECORD_LENGTH, record.native_va, kind, body.place)
+
+    def _padding_fault(self, body: Body, form: Form, code: bytes, behind: bool) -> str | None:
+        """What is wrong with the kind and place of the padding, None if nothing is."""
+        first = self._right.code(body.core)
+        prefixes, in_front = len(first) - len(code), body.core > body.first
+        if bool(prefixes) + in_front + behind > 1:
+            return "the padding is of more than one kind"
+        if prefixes and (first[0] != REDUNDANT_PREFIX or prefixes > MAX_PREFIXES):
+            return f"padded with {prefixes} prefixes, the first {first[0]:02x}"
+        if prefixes and (has_memory_operand(form, code) or form.has_string_source):
+            return "a prefix changes what this instruction addresses"
+        if behind and form.kind == "sti":
+            return "a nop behind sti ends its interrupt shadow"
+        if in_front and form.kind != "sti":
+            return "nops stand in front of the instruction"
+        return None
 
     def _was_filled(self, body: Body, last: int) -> bool:
         """Whether the filler behind the body stood behind it in the original too."""
@@ -132,9 +135,28 @@ class RecordCheck:
         elif record.translation_len > record.native_len:
             complaint = f"{record.translation_len} bytes do not fit into {record.native_len}"
         else:
-            complaint = translation_fault(output.read(start, end - start), record.call_off)
+            code = output.read(start, end - start)
+            complaint = translation_fault(code, record.call_off) or self._strays(output, body, code)
         if complaint is not None:
             self._report.add(RECORD_TRANSLATION, body.record_va, complaint, body.place)
+
+    def _strays(self, output: ElfImage, body: Body, code: bytes) -> str | None:
+        """Whether a branch of the final translation `code` leads to anything but new code.
+
+        A translation is copied over the native body: branches count from there.
+        """
+        if body.record.call_off != FINAL_TRANSLATION:
+            return None
+        decoded = decode_second(code, body.record.native_va)
+        ends = decoded.starts + decoded.lens
+        for i in np.flatnonzero(decoded.widths == 4).tolist():
+            at = int(ends[i]) - body.record.native_va
+            disp = int.from_bytes(code[at - 4 : at], "little", signed=True)
+            target = int(ends[i]) + disp
+            holder = output.section_at(target)
+            if holder is None or holder.name != NEW_CODE:
+                return f"it leads to {target:#x}, which is not in {NEW_CODE}"
+        return None
 
 
 def translation_fault(code: bytes, call_off: int) -> str | None:
@@ -143,8 +165,12 @@ def translation_fault(code: bytes, call_off: int) -> str | None:
     if not decoded.known.all():
         return f"`{code.hex(' ')}` is not whole code"
     if call_off == FINAL_TRANSLATION:
-        return None
-    if call_off not in decoded.starts.tolist() or code[call_off : call_off + 5] != NEAR_CALL:
+        aimless = any(code[at : at + NEAR_CALL_LEN] == NEAR_CALL for at in decoded.starts.tolist())
+        return "it is final, and holds a near call that nobody aims" if aimless else None
+    if (
+        call_off not in decoded.starts.tolist()
+        or code[call_off : call_off + NEAR_CALL_LEN] != NEAR_CALL
+    ):
         return f"there is no near call to aim at offset {call_off}"
     return None
 

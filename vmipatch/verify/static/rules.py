@@ -48,8 +48,8 @@ PADDING_CHANGED = Rule(
     "VP003",
     "padding is where padding was",
     "Filler changes its length only in front of a symbol or at the end of a section, and only "
-    "where nothing leads into it. Filler that control can run through consists of nops, and an int3 "
-    "directly behind ret or jmp, a barrier against speculation, stays.",
+    "where nothing leads into it. Filler that control can run through consists of nops, and an "
+    "int3 directly behind ret or jmp, a barrier against speculation, stays.",
     "the int3 behind a ret is gone",
     _REPORT,
 )
@@ -78,6 +78,14 @@ TARGET_WITHOUT_IMAGE = Rule(
     "led to 0xc1000003, the inside of an instruction",
     "The original holds a reference that nobody can classify; leave it out of the rewrite.",
 )
+REDIRECTED = Rule(
+    "VP007",
+    "only the way into start_kernel is another",
+    "Branches to start_kernel lead to the runtime, as the manifest says, and the runtime jumps on "
+    "to start_kernel. Nothing else is led away from its image.",
+    "memcpy is led elsewhere, only start_kernel may be",
+    _REPORT,
+)
 RELOCATION_LEADS_ELSEWHERE = Rule(
     "VP010",
     "every relocated word leads to the image of where it led",
@@ -103,12 +111,20 @@ ANNOTATION_RELOCATION = Rule(
     ".rel.vmi.annotation has entries",
     _REPORT,
 )
+ADDED_WORD = Rule(
+    "VP013",
+    "added code holds no address of its own making",
+    "A thunk addresses memory as its site did: each relocated word of the added code has symbol "
+    "and value of a word of the kernel, which has been proven.",
+    "holds 0xc1200000, as no word of the kernel does",
+    _REPORT,
+)
 TABLE_WORD = Rule(
     "VP020",
     "every word of every kernel table leads to the image of where it led",
     "Exception table, bug table, alternatives, locks, jump labels, kallsyms and the others are "
-    "read from the original, and each of their words is computed anew and compared: some of them have "
-    "no relocation, or a wrong one. Bytes that are no address stay with their entry.",
+    "read from the original, and each of their words is computed anew and compared: some of them "
+    "have no relocation, or a wrong one. Bytes that are no address stay with their entry.",
     "__ex_table holds 0xc1000020, should hold 0xc1000024",
     _REWRITE_AGAIN,
 )
@@ -276,6 +292,24 @@ NATIVE_UNLISTED = Rule(
     "the manifest's list with a reason. One that is missing there was overlooked.",
     "`9c` (pushf) has neither record nor reason",
     "The scan missed it: report it with the original.",
+)
+
+THUNK_CALL = Rule(
+    "VP069",
+    "the table of calls in thunks names calls",
+    "Each entry is the address of a near call in the added code that is not aimed yet, and the "
+    "number of a VMI call; or of the instruction that merges real and virtual flags.",
+    "no near call to aim is at 0xc11aa010",
+    _REPORT,
+)
+FALLBACK_ENTRY = Rule(
+    "VP070",
+    "the table of native instructions names them",
+    "The runtime puts a hlt over each instruction of the table, and the hypervisor looks up what "
+    "stood there: each is an unprivileged sensitive instruction without a record, with its first "
+    "byte.",
+    "9d stands there, the table says 9c",
+    _REPORT,
 )
 
 RULES: tuple[Rule, ...] = tuple(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -15,10 +15,14 @@ from vmipatch.cli.files import read_file
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Tracer
+from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import RunResult
 from vmipatch.errors import EnvironmentProblem, ExitCode
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.symbols import SymbolTable
+from vmipatch.rom import Flavor, build_rom
 
 SCHEMA = "vmipatch.run/1"
 NS_PER_S = 1_000_000_000
@@ -28,10 +32,29 @@ NS_PER_S = 1_000_000_000
 @click.argument("kernel", type=click.Path())
 @click.option(
     "--native",
-    is_flag=True,
-    required=True,
-    help="Give the kernel the CPU at ring 0, as bare hardware does. (The way that exists so far.)",
+    "mode",
+    flag_value=Mode.NATIVE.value,
+    help="Give the kernel the CPU at ring 0, as bare hardware does.",
 )
+@click.option(
+    "--trap",
+    "mode",
+    flag_value=Mode.TRAP.value,
+    help="Run the kernel at ring 1 and emulate every sensitive instruction.",
+)
+@click.option(
+    "--paravirt",
+    "mode",
+    flag_value=Mode.PARAVIRT.value,
+    help="Run a rewritten kernel at ring 1, with a VMI ROM.",
+)
+@click.option(
+    "--audit",
+    "mode",
+    flag_value=Mode.AUDIT.value,
+    help="As --paravirt, and list every sensitive instruction that is not a call of the ROM.",
+)
+@click.option("--rom", "rom_file", type=click.Path(), help="The ROM of --paravirt, if not our own.")
 @click.option("--initrd", type=click.Path(), help="The initial file system.")
 @click.option("--append", default="console=ttyS0", show_default=True, help="The command line.")
 @click.option(
@@ -50,7 +73,8 @@ NS_PER_S = 1_000_000_000
 def run_command(
     console: Console,
     kernel: str,
-    native: bool,
+    mode: str | None,
+    rom_file: str | None,
     initrd: str | None,
     append: str,
     memory: int,
@@ -64,20 +88,27 @@ def run_command(
     The serial port is the terminal; Ctrl-A x ends the run. Exit code 1 if not the kernel ended it.
     Time in the machine is virtual: the same kernel without input does the same each time.
     """
-    assert native, "click requires the option"
+    if mode is None:
+        raise click.UsageError("say how: --native, --trap, --paravirt or --audit")
+    way = Mode(mode)
+    rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
     boot = Boot(read_any_kernel(kernel), append, read_file(initrd) if initrd else b"")
     limit_ns = None if limit is None else int(limit * NS_PER_S)
     options = MachineOptions(memory << 20, pae, limit_ns)
     begun = time.perf_counter()
     with HostTerminal(to_stderr=json_file == STDOUT) as terminal, _trace_to(trace_file) as tracer:
-        machine = Machine(terminal, options, trace=tracer)
+        machine = build_machine(way, terminal, options, rom=rom, trace=tracer)
         result = machine.run(boot)
     console.say(f"\n{kernel}: {_summary(result)}, {time.perf_counter() - begun:.1f} s of real time")
     console.say(_counts(result))
+    findings = _findings(machine, boot.kernel.symbols)
+    if findings:
+        console.say(_finding_table(findings))
     if json_file is not None:
-        report = {"kernel": kernel, "mode": "native", **result.as_json()}
+        report = {"kernel": kernel, "mode": mode, **result.as_json(), "findings": findings}
         write_json(json_file, SCHEMA, {**report, "memory_sha256": machine.memory.digest()})
-    if not result.ending.by_guest:
+    silent = way is Mode.AUDIT and any(row["unprivileged"] for row in findings)
+    if not result.ending.by_guest or silent:
         raise click.exceptions.Exit(ExitCode.FINDINGS)
 
 
@@ -103,7 +134,36 @@ def _counts(result: RunResult) -> str:
         (count, f"start, ended by: {exit_.value}") for exit_, count in statistics.exits.items()
     ]
     rows.sort(reverse=True)
-    return table(["count", "into and out of the CPU"], [*rows, (statistics.total, "all")])
+    text = table(["count", "into and out of the CPU"], [*rows, (statistics.total, "all")])
+    if not statistics.traps:
+        return text
+    traps = [(count, str(kind)) for kind, count in statistics.traps.most_common()]
+    return f"{text}\n\n{table(['count', 'of the exceptions'], traps)}"
+
+
+def _findings(machine: Machine, symbols: SymbolTable) -> list[dict[str, Any]]:
+    """The sensitive instructions that a paravirtual kernel executed itself, in address order."""
+    if not isinstance(machine.privilege, ParavirtPrivilege):
+        return []
+    return [
+        {
+            "place": symbols.place_of(finding.va),
+            "va": finding.va,
+            "bytes": finding.code.hex(),
+            "form": finding.name,
+            "unprivileged": finding.is_unprivileged,
+            "count": finding.count,
+        }
+        for finding in machine.privilege.audit.findings()
+    ]
+
+
+def _finding_table(findings: list[dict[str, Any]]) -> str:
+    rows = [
+        (row["count"], row["place"], row["bytes"], row["form"])
+        for row in sorted(findings, key=lambda row: (-row["count"], row["va"]))
+    ]
+    return "\n" + table(["count", "emulated after VMI_Init", "bytes", "form"], rows)
 
 
 @contextlib.contextmanager

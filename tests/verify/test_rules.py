@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""Is each rule of the static proof broken by what it forbids?"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.elfbuilder import DATA, RODATA, TEXT, ElfBuilder
+from tests.verify.pair import ALT_VA, DATA_VA, PAGE_OFFSET, RODATA_VA, TEXT_VA, small_pair
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32
+from vmipatch.rewrite.body import Padding
+from vmipatch.verify.static import RULES, check_static
+from vmipatch.verify.static.added import check_added_words
+from vmipatch.verify.static.records import check_record_relocations
+from vmipatch.verify.static.verdict import KEPT_OF_A_RULE, Report
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import RECORD_LEN, unpack_records
+
+RECORDS, INIT_RECORDS = ".vmi.annotation", ".vmi.annotation.init"
+EX_TABLE_VA = RODATA_VA + 0x100
+
+
+class File:
+    """One file of a pair, to be changed at addresses, symbols and headers."""
+
+    def __init__(self, image: ElfImage) -> None:
+        self.image, self.data = image, bytearray(image.data)
+
+    def at(self, name: str) -> int:
+        """The address of a symbol."""
+        va = self.image.symbols.address(name)
+        assert va is not None
+        return va
+
+    def off(self, name: str) -> int:
+        """The file offset of a section."""
+        return self.image.section_by_name[name].off
+
+    def write(self, va: int, content: str | bytes) -> None:
+        """Overwrite bytes (or hexadecimal) at an address."""
+        code = bytes.fromhex(content) if isinstance(content, str) else content
+        self.put(self.image.offset_of(va), code)
+
+    def put(self, off: int, content: bytes) -> None:
+        """Overwrite bytes at a file offset."""
+        self.data[off : off + len(content)] = content
+
+    def add(self, va: int, summand: int) -> None:
+        """Add to the word at an address."""
+        word = int.from_bytes(self.image.read(va, 4), "little")
+        self.write(va, struct.pack("<I", (word + summand) & 0xFFFFFFFF))
+
+    def find(self, function: str, code: str) -> int:
+        """The address of bytes in the first 64 of a function."""
+        va = self.at(function)
+        return va + self.image.read(va, 64).index(bytes.fromhex(code))
+
+    def symbol_field(self, name: str, field_off: int, summand: int) -> None:
+        """Add to a word of a symbol table entry."""
+        index = self.image.symbols.by_name[name].index
+        off = self.off(".symtab") + 16 * index + field_off
+        word = int.from_bytes(self.data[off : off + 4], "little")
+        self.put(off, struct.pack("<I", word + summand))
+
+    def header_word(self, section: str, field_off: int, value: int) -> None:
+        """Overwrite a word of a section header."""
+        table = int.from_bytes(self.data[32:36], "little")
+        index = self.image.section_by_name[section].index
+        self.put(table + 40 * index + field_off, struct.pack("<I", value))
+
+    def record(self, index: int = 0, section: str = RECORDS, **fields: Any) -> None:
+        """Change fields of a record."""
+        records = list(
+            unpack_records(self.image.section_bytes(self.image.section_by_name[section]))
+        )
+        packed = replace(records[index], **fields).pack()
+        self.put(self.off(section) + index * RECORD_LEN, packed)
+
+    def records(self, section: str = RECORDS) -> bytes:
+        """The bytes of a record section."""
+        return self.image.section_bytes(self.image.section_by_name[section])
+
+    def swap(self, old: bytes, new: bytes) -> None:
+        """Replace bytes of the file by as many others."""
+        assert len(old) == len(new) and old in self.data
+        self.put(self.data.index(old), new)
+
+    @property
+    def changed(self) -> ElfImage:
+        """The file as it is now."""
+        return ElfImage.parse(bytes(self.data), self.image.name)
+
+
+Damage = Callable[[File, File], None]
+
+
+def barrier_lost(was: File, now: File) -> None:
+    now.write(now.find("reads_clock", "c3c3cc") + 2, "90")
+
+
+def led_into_instruction(was: File, now: File) -> None:
+    was.add(was.find("start_kernel", "e8") + 1, 1)
+
+
+def led_into_body(was: File, now: File) -> None:
+    """The jz leads to the hlt of sti; hlt in both files."""
+    for file in (was, now):
+        jump_va = file.find("start_kernel", "e8") + 5
+        target_va = file.find("start_kernel", "fbf4") + 1
+        file.write(jump_va + 1, struct.pack("<b", target_va - jump_va - 2))
+
+
+def alternative_over_site(was: File, now: File) -> None:
+    was.add(ALT_VA, was.at("runs_on") - (was.at("runs_on") + 2))
+    now.add(ALT_VA, now.at("runs_on") - now.find("runs_on", "31c0"))
+
+
+def order_lost(was: File, now: File) -> None:
+    first, second = (now.image.read(EX_TABLE_VA + at, 12) for at in (0, 12))
+    moved = struct.unpack("<iiI", second), struct.unpack("<iiI", first)
+    for at, shift, (insn, fixup, kind) in ((0, 12, moved[0]), (12, -12, moved[1])):
+        now.write(EX_TABLE_VA + at, struct.pack("<iiI", insn + shift, fixup + shift, kind))
+
+
+def identity_kept(was: File, now: File) -> None:
+    va = now.image.section_by_name[".notes"].va + 16
+    now.write(va, was.image.read(va, 20))
+
+
+def records_swapped(was: File, now: File) -> None:
+    now.put(now.off(INIT_RECORDS), now.records()[:RECORD_LEN])
+    now.put(now.off(RECORDS), now.records(INIT_RECORDS)[:RECORD_LEN])
+
+
+def record_doubled(was: File, now: File) -> None:
+    now.put(now.off(RECORDS) + RECORD_LEN, now.records()[:RECORD_LEN])
+
+
+def reason_lost(was: File, now: File) -> None:
+    # runs_into is entered by a physical address, so that its iret stays native.
+    va = now.find("runs_into", "cf")
+    now.swap(f'"va":{va}'.encode(), f'"va":{va + 1}'.encode())
+
+
+def other_function_redirected(was: File, now: File) -> None:
+    old, new = (f'"redirect":[[{was.at(name)}'.encode() for name in ("start_kernel", "runs_on"))
+    now.swap(old, new)
+
+
+DAMAGES: list[tuple[str, Damage]] = [
+    ("VP001", lambda was, now: now.write(now.find("runs_on", "31c0"), "31c9")),
+    ("VP002", lambda was, now: now.symbol_field("runs_on", 4, DATA_VA - now.at("runs_on"))),
+    ("VP003", barrier_lost),
+    ("VP004", lambda was, now: now.write(now.find("runs_on", "31c0"), "0f04")),
+    ("VP005", lambda was, now: now.add(now.find("start_kernel", "e8") + 1, 1)),
+    ("VP006", led_into_instruction),
+    ("VP007", other_function_redirected),
+    ("VP010", lambda was, now: now.add(DATA_VA + 8, 4)),
+    ("VP011", lambda was, now: now.put(now.off(".rel.data"), struct.pack("<I", DATA_VA + 20))),
+    ("VP020", lambda was, now: now.add(EX_TABLE_VA + 4, 1)),
+    ("VP021", order_lost),
+    ("VP022", alternative_over_site),
+    ("VP030", lambda was, now: now.symbol_field("pointers", 4, 4)),
+    ("VP031", lambda was, now: now.symbol_field("runs_on", 8, 1)),
+    ("VP032", lambda was, now: now.symbol_field("runs_on", 0, 1)),
+    ("VP040", lambda was, now: now.write(DATA_VA + 20, b"P")),
+    ("VP041", lambda was, now: now.put(now.off(".comment"), b"S")),
+    ("VP042", identity_kept),
+    ("VP050", lambda was, now: now.header_word(".data", 32, 8)),
+    ("VP051", lambda was, now: now.put(52 + 24, struct.pack("<I", 7))),
+    ("VP052", lambda was, now: now.header_word(".vmi.text", 12, DATA_VA + 0x100)),
+    ("VP053", lambda was, now: now.swap(b'"version":1', b'"version":9')),
+    ("VP060", lambda was, now: now.record(native_va=now.find("runs_on", "31c0"), native_len=5)),
+    ("VP061", lambda was, now: now.record(pad_len=3)),
+    ("VP062", lambda was, now: now.record(call=VmiCall.CLTS)),
+    ("VP063", lambda was, now: now.record(call_off=1)),
+    ("VP064", record_doubled),
+    ("VP065", records_swapped),
+    ("VP066", record_doubled),
+    ("VP067", led_into_body),
+    ("VP068", reason_lost),
+    ("VP069", lambda was, now: now.put(now.off(".vmi.thunks") + 4, struct.pack("<I", 9999))),
+    ("VP070", lambda was, now: now.header_word(".vmi.fallback", 20, 8)),
+]
+ON_THEIR_OWN = {"VP012", "VP013"}
+"""Rules that have a test of their own below."""
+
+
+@pytest.mark.parametrize("padding", list(Padding))
+def test_rewritten_kernel_holds(padding: Padding) -> None:
+    verdict = check_static(*small_pair(padding))
+    assert verdict.holds, "\n".join(map(str, verdict.findings))
+    assert verdict.counts["records"] > 5
+
+
+@pytest.mark.parametrize(("number", "damage"), DAMAGES, ids=[n for n, _ in DAMAGES])
+def test_rule_is_broken_by_what_it_forbids(number: str, damage: Damage) -> None:
+    was, now = (File(image) for image in small_pair())
+    damage(was, now)
+    verdict = check_static(was.changed, now.changed)
+    assert not verdict.holds
+    broken = {rule.number for rule in verdict.totals}
+    assert number in broken, "\n".join(map(str, verdict.findings))
+
+
+def test_every_rule_has_a_damage() -> None:
+    assert {rule.number for rule in RULES} == {n for n, _ in DAMAGES} | ON_THEIR_OWN
+
+
+def test_rules_are_numbered_once() -> None:
+    numbers = [rule.number for rule in RULES]
+    assert numbers == sorted(set(numbers))
+
+
+def test_relocation_of_a_record_is_found() -> None:
+    builder = ElfBuilder()
+    builder.section(RECORDS, DATA_VA, bytes(RECORD_LEN), RODATA)
+    builder.symbol("native", DATA_VA)
+    builder.relocation(DATA_VA + 4, R_386_32, "native")
+    image = builder.image()
+    report = Report(image.symbols.place_of)
+    check_record_relocations(image, report)
+    assert [f.rule.number for f in report.verdict().findings] == ["VP012"]
+
+
+def test_word_of_added_code_that_the_kernel_lacks_is_found() -> None:
+    builder = ElfBuilder()
+    builder.section(".vmi.text", TEXT_VA, struct.pack("<I", DATA_VA + 8), TEXT)
+    builder.section(".data", DATA_VA, struct.pack("<I", DATA_VA), DATA)
+    builder.symbol("pointers", DATA_VA)
+    builder.relocation(TEXT_VA, R_386_32, "pointers")
+    builder.relocation(DATA_VA, R_386_32, "pointers")
+    image = builder.image()
+    report = Report(image.symbols.place_of)
+    check_added_words(image, report)
+    assert [(f.rule.number, f.va) for f in report.verdict().findings] == [("VP013", TEXT_VA)]
+
+
+def test_original_alone_is_not_a_rewritten_kernel() -> None:
+    original, _ = small_pair()
+    verdict = check_static(original, original)
+    assert not verdict.holds
+
+
+def test_stripped_original_is_refused() -> None:
+    builder = ElfBuilder(entry=DATA_VA - PAGE_OFFSET)
+    builder.section(".rodata", DATA_VA, b"data", RODATA)
+    with pytest.raises(InputNotUnderstood, match="no symbols"):
+        check_static(builder.image(), builder.image())
+
+
+def test_findings_beyond_the_limit_are_counted() -> None:
+    report = Report(hex)
+    for va in range(KEPT_OF_A_RULE + 5):
+        report.add(RULES[0], va, "again")
+    verdict = report.verdict()
+    assert len(verdict.findings) == KEPT_OF_A_RULE
+    assert verdict.totals == {RULES[0]: KEPT_OF_A_RULE + 5}

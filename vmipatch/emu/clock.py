@@ -74,6 +74,7 @@ class Clock:
         """The time-stamp counter; time goes on a fixed step with each reading."""
         self._cells[_SKEW] += TSC_STEP
         self._changed()
+        self._limit_slice()
         return self.now_ns
 
     def at(self, due_ns: int, call: Callable[[], None]) -> Alarm:
@@ -115,13 +116,11 @@ class Clock:
         cells = self._cells
         cells[_BASE] += length - cells[_LEFT]
         cells[_LEFT] = length
+        self._changed()
 
     def end_slice(self) -> None:
         """Let the CPU stop at the next block: the one way out of a callback in mid-instruction."""
-        cells = self._cells
-        cells[_BASE] -= cells[_LEFT]
-        cells[_LEFT] = 0
-        self._changed()
+        self._set_left(0)
 
     def sleep(self) -> bool:
         """Skip to the next alarm. False if there is none: who sleeps now sleeps for ever."""

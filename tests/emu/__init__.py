@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Is the emulated PC a PC?"""

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Does our page walk find what the CPU finds?
+
+The expectations are the SDM's; that the CPU agrees is shown by running both over the same tables.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.emu.guest import DATA_PA, Guest
+from vmipatch.emu.machine import Machine, MachineOptions, Silence
+from vmipatch.emu.memory import MIN_RAM_LEN, GuestMemory
+from vmipatch.emu.paging import ACCESSED, DIRTY, LARGE, PRESENT, WRITABLE, Mmu, PageFault
+from vmipatch.emu.registers import Cr0, Cr4
+
+DIRECTORY, TABLE, PAE_ROOT = 0x2000, 0x3000, 0x4000
+RIGHTS = PRESENT | WRITABLE
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(Silence(), MachineOptions(ram_len=MIN_RAM_LEN))
+
+
+def page_on(
+    machine: Machine, *, pae: bool = False, protect: bool = True
+) -> tuple[GuestMemory, Mmu]:
+    registers = machine.cpu.registers
+    registers.cr4 = Cr4.PSE | (Cr4.PAE if pae else 0)
+    registers.cr3 = PAE_ROOT if pae else DIRECTORY
+    registers.cr0 = Cr0.PE | Cr0.PG | (Cr0.WP if protect else 0)
+    return machine.memory, machine.mmu
+
+
+def test_without_paging_linear_is_physical(machine: Machine) -> None:
+    assert machine.mmu.translate(0x12345) == 0x12345
+
+
+def test_small_page(machine: Machine) -> None:
+    memory, mmu = page_on(machine)
+    memory.write_u32(DIRECTORY + 4 * 0x300, TABLE | RIGHTS)
+    memory.write_u32(TABLE + 4 * 5, 0x7000 | RIGHTS)
+    assert mmu.translate(0xC0005ABC) == 0x7ABC
+    assert mmu.find(0xC0006000) is None
+
+
+def test_large_page(machine: Machine) -> None:
+    memory, mmu = page_on(machine)
+    memory.write_u32(DIRECTORY + 4 * 0x300, LARGE | RIGHTS)
+    assert mmu.translate(0xC0123456) == 0x123456
+
+
+def test_pae_pages(machine: Machine) -> None:
+    memory, mmu = page_on(machine, pae=True)
+    memory.write_u32(PAE_ROOT + 8 * 3, DIRECTORY | PRESENT)
+    memory.write_u32(DIRECTORY, LARGE | RIGHTS | 0x200000)
+    memory.write_u32(DIRECTORY + 8, TABLE | RIGHTS)
+    memory.write_u32(TABLE + 8 * 2, 0x9000 | RIGHTS)
+    memory.write_u32(TABLE + 8 * 2 + 4, 0x80000000)  # no execution
+    assert mmu.translate(0xC0012345) == 0x212345
+    assert mmu.translate(0xC0202010) == 0x9010
+    assert mmu.find(0x1000) is None
+
+
+def test_access_is_marked_and_a_look_is_not(machine: Machine) -> None:
+    memory, mmu = page_on(machine)
+    memory.write_u32(DIRECTORY, TABLE | RIGHTS)
+    memory.write_u32(TABLE, 0x7000 | RIGHTS)
+    mmu.find(0)
+    assert memory.read_u32(TABLE) == 0x7000 | RIGHTS
+    mmu.translate(0)
+    assert memory.read_u32(TABLE) == 0x7000 | RIGHTS | ACCESSED
+    mmu.translate(0, write=True)
+    assert memory.read_u32(TABLE) == 0x7000 | RIGHTS | ACCESSED | DIRTY
+    assert memory.read_u32(DIRECTORY) == TABLE | RIGHTS | ACCESSED
+
+
+@pytest.mark.parametrize(("protect", "code"), [(True, 3), (False, None)])
+def test_write_protection_binds_the_kernel_if_it_wants(
+    machine: Machine, protect: bool, code: int | None
+) -> None:
+    memory, mmu = page_on(machine, protect=protect)
+    memory.write_u32(DIRECTORY, TABLE | RIGHTS)
+    memory.write_u32(TABLE, 0x7000 | PRESENT)
+    if code is None:
+        assert mmu.translate(0x10, write=True) == 0x7010
+        return
+    with pytest.raises(PageFault) as caught:
+        mmu.translate(0x10, write=True)
+    assert (caught.value.va, caught.value.code) == (0x10, code)
+
+
+def test_frame_across_two_pages_is_written_whole_or_not_at_all(machine: Machine) -> None:
+    memory, mmu = page_on(machine)
+    memory.write_u32(DIRECTORY, TABLE | RIGHTS)
+    memory.write_u32(TABLE, 0x7000 | RIGHTS)
+    with pytest.raises(PageFault):
+        mmu.write_words(0xFF8, (1, 2, 3, 4))
+    assert memory.read(0x7FF8, 8) == bytes(8)
+    memory.write_u32(TABLE + 4, 0x5000 | RIGHTS)
+    mmu.write_words(0xFF8, (1, 2, 3, 4))
+    assert [memory.read_u32(pa) for pa in (0x7FF8, 0x7FFC, 0x5000, 0x5004)] == [1, 2, 3, 4]
+    assert mmu.read(0xFFC, 8) == memory.read(0x7FFC, 4) + memory.read(0x5000, 4)
+
+
+def test_cpu_walks_the_same_way() -> None:
+    source = f"""
+        mov dword ptr [0x130000], 0x83
+        mov dword ptr [0x130004], 0x131007
+        mov dword ptr [0x131008], {DATA_PA + 7}
+        mov eax, 0x130000
+        mov cr3, eax
+        mov eax, 0x10
+        mov cr4, eax
+        mov eax, 0x80000001
+        mov cr0, eax
+        mov dword ptr [0x402010], 0x600dcafe
+        hlt
+    """
+    run = Guest(source).run()
+    assert run.word(4) == 0x600DCAFE
+    assert run.machine.mmu.find(0x402010) == DATA_PA + 0x10
+    assert run.machine.memory.read_u32(0x131008) == DATA_PA + 7 | ACCESSED | DIRTY

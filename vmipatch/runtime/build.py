@@ -61,6 +61,7 @@ def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
         "call_read_segment": int(VmiCall.READ_SEGMENT),
         "call_set_fallback": int(VmiCall.SET_FALLBACK),
         "call_set_runtime": int(VmiCall.SET_RUNTIME),
+        "call_iret": int(VmiCall.IRET),
         "merge_flags": MERGE_FLAGS,
         "api_major": API_MAJOR,
         "api_minor": API_MINOR,

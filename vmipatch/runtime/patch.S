@@ -75,6 +75,12 @@ vmi_asked:
     jmp vmi_count
 
 vmi_direct:
+    cmp dword ptr [esi], call_iret
+    jne vmi_not_iret
+    mov ecx, cs                             # at CPL 0 an IRET that faults must do so at its site,
+    test cl, 3                              # or user space could bring the kernel down
+    jz vmi_leave
+vmi_not_iret:
     cmp dl, 1
     je vmi_aim                              # CALL_REL
     cmp dl, 2

@@ -13,7 +13,15 @@ from vmipatch.scan.code import CodeMap
 from vmipatch.scan.ledger import Ledger, SectionAccount
 from vmipatch.scan.site import Disposition, Reason, Sighting, Site, find_sightings
 from vmipatch.scan.zones import Zone, Zones
+from vmipatch.tables.table import Role, TableName
 from vmipatch.vmi.record import NEAR_CALL_LEN
+
+FAULTING = frozenset({"lldt", "ltr", "lgdt", "lidt", "mov to cr"})
+"""Kinds whose operand decides whether they fault, and which a thunk would run elsewhere.
+
+RDMSR, WRMSR, RDPMC and XSETBV call the ROM directly; ours answers NONE and leaves them native.
+The fault of an IRET is reported at its site by the ROM's hypervisor.
+"""
 
 LAID_OUT = (".text", ".init.text")
 """Sections that the rewriter lays out anew; sites elsewhere stay native."""
@@ -65,7 +73,17 @@ def scan(image: ElfImage) -> ScanResult:
     for section, stream in code_map:
         accounts.append(SectionAccount.of(section, stream))
         sites += [_decide(s, section, stream, zones) for s in find_sightings(code_map, stream)]
-    return ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
+    result = ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
+    return result.leaving(_fixed_up(result), Reason.FIXUP)
+
+
+def _fixed_up(result: ScanResult) -> frozenset[int]:
+    """Sites with an exception-table entry whose fault would arise inside a thunk or the ROM."""
+    words = [t.words for t in result.code_map.tables if t.name is TableName.EX_TABLE]
+    expected = {int(w["target_va"]) for t in words for w in t[t["role"] == Role.INSTRUCTION]}
+    return frozenset(
+        site.va for site in result.rewritten if site.va in expected and site.kind in FAULTING
+    )
 
 
 def _decide(seen: Sighting, section: Section, stream: InstructionStream, zones: Zones) -> Site:

@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     FIXED_STRIDE = "lies in an array of code with a fixed stride"
     FIRMWARE = "calls firmware, on the firmware's terms"
     OTHER_SECTION = "lies in a section that is not laid out anew"
+    FIXUP = "its fault has to find the kernel's exception table, which names the site"
     NO_TRANSLATION = "no thunk exists for this operand or operand size"
     NO_ROOM = "the region has no room for the padding it needs"
 

@@ -77,11 +77,15 @@ def test_physical_words_follow_their_functions() -> None:
     rodata = kernel.rodata()
     rodata.label("table")
     word = rodata.put(Word("h", physical=True), Word("table", 8, physical=True))
-    kernel.text.function("h", "40 c3")
+    # What follows the write of CR0 is widened, but for what a physical word leads to.
+    start = kernel.text.function("h", "b800000080 0f22c0", FOUR_SITES, "40 c3")
+    kernel.labels[".Linside"] = (start + 12, 0, 0)
+    inside = rodata.put(Word(".Linside", physical=True), Word("h", 12, physical=True))
     done = kernel.rewrite()
     assert done.va("h") != kernel.va("h") or done.va("g") != kernel.va("g")
     assert done.word(word) == done.va("h") - PAGE_OFFSET
     assert done.word(word + 4) == RODATA_VA + 8 - PAGE_OFFSET
+    assert done.word(inside) == done.word(inside + 4) == done.va("h") + 28 - PAGE_OFFSET
     assert done.word(done.va("g") + 1) == RODATA_VA - PAGE_OFFSET
 
 

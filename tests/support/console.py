@@ -51,9 +51,9 @@ RULES = (
     _rule(r"read-only data: \d+k$", "read-only data: #k", "protected parts: the same"),
     _rule(r"Total pages: \d+", "Total pages: #", "what the kernel's size leaves over"),
     _rule(
-        r"^tsc: |^APIC (calibration|delta)|clocksource: tsc: mask|Switched to clocksource tsc$",
+        r"^(tsc|clocksource|sched_clock): |^APIC (calibration|delta)|^PM-Timer ",
         None,
-        "how well clocks are measured, and whether a second time, depends on how busy the host is",
+        "how well clocks are measured, and which is believed, depends on how busy the host is",
         smp_only=True,
     ),
     _rule(r"random: crng init done", None, "comes when enough interrupts have been counted"),

@@ -100,5 +100,5 @@ def find_busybox() -> bytes | None:
         archive = cache / INITRAMFS_NAME
         if archive.is_file():
             contents = initramfs.members(gzip.decompress(archive.read_bytes()))
-            return next(m.data for m in contents if m.path == initramfs.BUSYBOX)
+            return next((m.data for m in contents if m.path == initramfs.BUSYBOX), None)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmipatch.emu import calibration, counter, cpu, state
+from vmipatch.emu import calibration, cpu, state
 from vmipatch.emu.memory import MIN_RAM_LEN, GuestMemory
 from vmipatch.errors import EnvironmentProblem
 
@@ -35,7 +35,7 @@ def test_state_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counter.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(EnvironmentProblem, match="aarch64"):
         calibration._Bench()
 

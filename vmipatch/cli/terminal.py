@@ -24,8 +24,8 @@ class HostTerminal:
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         self._out = (sys.stderr if to_stderr else sys.stdout).buffer
-        self._is_tty = sys.stdin is not None and sys.stdin.isatty()
-        self._input: int | None = None if sys.stdin is None else sys.stdin.fileno()
+        self._input = _standard_input()
+        self._is_tty = self._input is not None and os.isatty(self._input)
         self._saved: list[Any] | None = None
         self._escaped = False
         self._unsent = bytearray()
@@ -36,7 +36,7 @@ class HostTerminal:
             import tty
 
             self._saved = termios.tcgetattr(self._input)
-            tty.setraw(self._input)
+            tty.setraw(self._input, termios.TCSADRAIN)  # what was typed ahead is kept
         return self
 
     def __exit__(
@@ -90,3 +90,11 @@ class HostTerminal:
             else:
                 passed.append(value)
         return bytes(passed)
+
+
+def _standard_input() -> int | None:
+    """The file descriptor, or None where there is none (closed, or replaced by an object)."""
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None

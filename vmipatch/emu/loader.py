@@ -17,7 +17,7 @@ from vmipatch.emu.memory import HIGH_PA, LOW_END_PA, PAGE_LEN, GuestMemory
 from vmipatch.emu.registers import Cr0, Flag, HFlag, RegisterFile, Segment, SegReg
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.setup_header import HEADER_OFF, LoadFlag, SetupHeader
+from vmipatch.image.setup_header import HEADER_OFF, MAGIC_OFF, LoadFlag, SetupHeader, header_end
 
 GDT_PA: Final = 0x8000
 ZERO_PAGE_PA: Final = 0x90000
@@ -31,6 +31,7 @@ BIOS_PA: Final = 0xF0000
 BOOT_CS, BOOT_DS = 0x10, 0x18
 
 _PROTOCOL = 0x020D
+_SHORT_JUMP = 0xEB
 _UNKNOWN_LOADER = 0xFF
 _E820_COUNT_OFF, _E820_OFF = 0x1E8, 0x2D0
 _E820_ENTRY = struct.Struct("<QQI")
@@ -96,6 +97,7 @@ def load(memory: GuestMemory, boot: Boot) -> None:
 def enter(registers: RegisterFile, boot: Boot) -> None:
     """The CPU as the kernel finds it: protected mode, flat segments, no paging, no interrupts."""
     registers.cr0 = registers.cr0 | Cr0.PE
+    registers.cr4 = 0  # Unicorn begins with features that its CPUID does not show
     registers.hflags |= HFlag.PE
     registers.gdtr = (GDT_PA, 31)
     registers.idtr = (0, 0)
@@ -148,6 +150,7 @@ def _load_initrd(memory: GuestMemory, boot: Boot, kernel_end_pa: int) -> int:
 def _zero_page(ram_len: int, initrd_pa: int, initrd_len: int) -> bytes:
     page = bytearray(PAGE_LEN)
     header = SetupHeader(
+        jump=_SHORT_JUMP | header_end(_PROTOCOL) - MAGIC_OFF << 8,
         version=_PROTOCOL,
         type_of_loader=_UNKNOWN_LOADER,
         loadflags=LoadFlag.LOADED_HIGH,

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import functools
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,14 +94,9 @@ def _words(va: int, count: int) -> memoryview:
 
 def _read(va: int, length: int) -> bytes:
     """Bytes of this process, as many as are mapped: unlike a pointer, the file cannot crash."""
-    memory = _own_memory()
     try:
-        memory.seek(va)
-        return memory.read(length)
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            memory.seek(va)
+            return memory.read(length)
     except (OSError, ValueError, OverflowError):
         return b""
-
-
-@functools.cache
-def _own_memory() -> io.FileIO:
-    return open("/proc/self/mem", "rb", buffering=0)

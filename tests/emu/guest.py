@@ -101,10 +101,14 @@ class Guest:
         builder.section(".text", CODE_PA, code.code, TEXT, align=4096)
         builder.section(".data", TABLES_PA, self._tables(code), DATA, align=4096)
         terminal = Silence()
-        machine = Machine(terminal, options, memory=self.memory)
+        machine = self.build(terminal, options)
         self.prepare(machine)
         result = machine.run(Boot(builder.image()))
         return Run(machine, result, code, bytes(terminal.heard))
+
+    def build(self, terminal: Silence, options: MachineOptions) -> Machine:
+        """The machine that runs it."""
+        return Machine(terminal, options, memory=self.memory)
 
     def _tables(self, code: Assembled) -> bytes:
         tables = bytearray(TABLES_LEN)

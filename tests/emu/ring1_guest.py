@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""How does a test run a small kernel at CPL 1, and compare it with CPL 0?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from tests.emu.guest import SECOND_NS, Gate, Guest, Run
+from vmipatch.emu.machine import Machine, MachineOptions, Silence
+from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.isa.assemble import Assembled
+from vmipatch.rom import Flavor, build_rom
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import ROM_PA
+
+OPTIONS = MachineOptions(ram_len=8 << 20, limit_ns=SECOND_NS)
+
+INIT = f"""
+    mov eax, {ROM_PA + 0x80}
+    call eax
+    test eax, eax
+    jz paravirtual
+    ud2
+paravirtual:
+"""
+"""VMI_Init; what follows runs paravirtually."""
+
+
+@dataclass(slots=True)
+class ModeGuest(Guest):
+    """A guest whose machine has a mode."""
+
+    mode: Mode = Mode.TRAP
+
+    def build(self, terminal: Silence, options: MachineOptions) -> Machine:
+        """A machine of the mode, with our own ROM."""
+        return build_machine(self.mode, terminal, options, rom=paravirt_rom())
+
+
+@cache
+def paravirt_rom() -> bytes:
+    """The image of our ROM."""
+    return build_rom(Flavor.PARAVIRT).data
+
+
+@cache
+def entries() -> Mapping[VmiCall, int]:
+    """Where each call of the ROM is, for a guest without paging."""
+    rom = build_rom(Flavor.PARAVIRT)
+    return {call: ROM_PA + off for call, off in rom.entries.items()}
+
+
+def call_rom(call: VmiCall) -> str:
+    """A near call of an entry that leaves all registers alone."""
+    return f"call dword ptr cs:[entry_{call.name.lower()}]"
+
+
+def entry_words(*calls: VmiCall) -> str:
+    """The words that `call_rom` needs, for the end of a source."""
+    lines = (f"entry_{call.name.lower()}: .long {entries()[call]}" for call in calls)
+    return "\n".join(lines)
+
+
+def run_both(source: str, gates: Mapping[int, Gate] | None = None) -> tuple[Run, Run]:
+    """The same guest at CPL 0 and under trap and emulate."""
+    native, trap = (
+        ModeGuest(source, gates or {}, mode=mode).run(OPTIONS) for mode in (Mode.NATIVE, Mode.TRAP)
+    )
+    return native, trap
+
+
+def paravirt_of(run: Run) -> ParavirtPrivilege:
+    """The privileged layer of a paravirtual run."""
+    privilege = run.machine.privilege
+    assert isinstance(privilege, ParavirtPrivilege)
+    return privilege
+
+
+def label(code: Assembled, name: str) -> int:
+    """The address of a label."""
+    return code.labels[name]

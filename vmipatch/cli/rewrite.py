@@ -57,6 +57,7 @@ def rewrite_command(
 def _summary(result: RewrittenImage, output: str) -> str:
     manifest, placement = result.manifest, result.placement
     left = len(manifest.native)
+    dropped = f", {len(manifest.dropped)} debug sections dropped" if manifest.dropped else ""
     moved = (
         f"everything behind .text moved by {placement.shift_len:#x} bytes"
         if placement.shift_len
@@ -64,7 +65,7 @@ def _summary(result: RewrittenImage, output: str) -> str:
     )
     return (
         f"{output}: {len(result.sites)} sites rewritten, {left} left native, "
-        f"{result.added_len} bytes of padding added, {moved}"
+        f"{result.added_len} bytes of padding added, {moved}{dropped}"
     )
 
 
@@ -81,6 +82,7 @@ def report(result: RewrittenImage, output: str) -> dict[str, Any]:
         "sites": manifest.sites,
         "added_len": result.added_len,
         "added_instructions": sum(body.added_instructions for _, body in result.sites),
+        "dropped": list(manifest.dropped),
         "native": [
             {"address": site.va, "class": site.kind, "disposition": site.disposition,
              "reason": site.reason}

@@ -85,6 +85,13 @@ class Section:
         """Whether the file holds bytes for the section."""
         return self.kind not in (SectionKind.NOBITS, SectionKind.NULL)
 
+    @property
+    def is_debug(self) -> bool:
+        """Whether it describes code by its addresses for debuggers (DWARF, or its relocations)."""
+        return not self.is_alloc and self.name.removeprefix(".rel").startswith(
+            (".debug_", ".gdb_index")
+        )
+
     def __contains__(self, va: int) -> bool:
         return self.va <= va < self.end_va
 

@@ -177,6 +177,8 @@ class _Emitter:
             return Content(section, symbols)
         if section.index == self._string_section():
             return Content(section, strings)
+        if old.is_debug:
+            return Content(section, b"")  # stale addresses are worse than none
         data = self.image.section_bytes(old)
         if section.kind is SectionKind.REL and self.image.sections[section.info].is_alloc:
             data = self._relocations(data)

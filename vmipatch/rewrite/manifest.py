@@ -41,6 +41,8 @@ class Manifest:
     sites: dict[str, int]
     """Number of sites by disposition."""
     native: tuple[NativeSite, ...]
+    dropped: tuple[str, ...]
+    """Sections that were emptied, because they would be stale."""
     redirect: tuple[tuple[int, int], ...]
     """Original address and new one, for branches that lead to the runtime instead."""
 
@@ -69,5 +71,6 @@ def manifest_of(
             for site in every
             if site.disposition in left
         ),
+        tuple(s.name for s in image.sections if s.is_debug and s.size),
         tuple(sorted(added.redirect.items())),
     )

@@ -106,8 +106,13 @@ def _compare_unloaded(
 
 
 def check_unloaded_sizes(original: ElfImage, output: ElfImage, report: Report) -> None:
-    """Sections that are not loaded keep their size, but for symbols, strings and relocations."""
+    """Sections that are not loaded keep their size, but for symbols, strings and relocations.
+
+    Debug information may be gone altogether.
+    """
     for was, now in zip(original.sections, output.sections, strict=False):
+        if was.is_debug and now.size == 0:
+            continue
         if not was.is_alloc and was.kind not in LINKAGE and was.size != now.size:
             message = f"it has {now.size} bytes, had {was.size}"
             report.add(SECTION_HEADER, 0, message, now.name)

@@ -62,7 +62,7 @@ class _Emitter:
         self._cut_off = self._text_page_end_off()
         self.sections = [self._moved(section, code) for section in image.sections]
         loaded = max(s.off + s.file_len for s in image.loads)
-        front = image.data[: self._cut_off] + bytes(placement.shift_len)
+        front = image.data[: self._cut_off].ljust(self._cut_off, b"\0") + bytes(placement.shift_len)
         self.memory = bytearray(front + image.data[self._cut_off : loaded])
         for index, data in code.items():
             section = self.sections[index]
@@ -159,11 +159,14 @@ class _Emitter:
     def _segments(self) -> list[Segment]:
         """The program headers of the input, moved; the one with .text grows."""
         shift, result = self.placement.shift_len, []
+        text = self.image.section_by_name[".text"]
         for s in self.image.segments:
             if s.off >= self._cut_off:
                 result.append(replace(s, off=s.off + shift, va=s.va + shift, pa=s.pa + shift))
-            elif s.off + s.file_len >= self._cut_off:
-                result.append(replace(s, file_len=s.file_len + shift, mem_len=s.mem_len + shift))
+            elif s.off <= text.off < s.off + s.file_len:
+                # With nothing behind .text the segment ends before its last page does.
+                added = max(self._cut_off - s.off - s.file_len, 0) + shift
+                result.append(replace(s, file_len=s.file_len + added, mem_len=s.mem_len + added))
             else:
                 result.append(s)
         return result

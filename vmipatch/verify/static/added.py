@@ -99,7 +99,11 @@ def check_added_words(output: ElfImage, report: Report) -> None:
 def check_thunk_calls(output: ElfImage, report: Report) -> None:
     """Each entry of the thunks' table names a near call in the added code that is to be aimed."""
     code = output.section_by_name.get(NEW_CODE)
-    for index, va, target_va, number in _pairs(output, THUNK_CALLS, report):
+    for name, rule in ((THUNK_CALLS, THUNK_CALL), (FALLBACK, FALLBACK_ENTRY)):
+        section = output.section_by_name.get(name)
+        if section is not None and section.size % PAIR.size:
+            report.add(rule, section.va, "it has a broken size", name)
+    for index, va, target_va, number in pairs(output, THUNK_CALLS):
         report.counts["thunk calls"] += 1
         where = f"{THUNK_CALLS}[{index}]"
         if code is None or not code.va <= target_va <= code.end_va - NEAR_CALL_LEN:
@@ -122,7 +126,7 @@ def _is_merge(code: bytes, number: int) -> bool:
 
 def check_fallback(output: ElfImage, side: Side, bodies: Bodies, report: Report) -> None:
     """Each entry names an instruction that is silently wrong at CPL 1, and its first byte."""
-    for index, va, native_va, first in _pairs(output, FALLBACK, report):
+    for index, va, native_va, first in pairs(output, FALLBACK):
         report.counts["fallback entries"] += 1
         found = int(side.find(np.array([native_va]))[0])
         form = classify(side.code(found)) if found >= 0 else None
@@ -135,16 +139,13 @@ def check_fallback(output: ElfImage, side: Side, bodies: Bodies, report: Report)
             report.add(FALLBACK_ENTRY, va, message, where)
 
 
-def _pairs(output: ElfImage, name: str, report: Report) -> list[tuple[int, int, int, int]]:
-    """Index, address and the two words of each entry of a table of pairs."""
+def pairs(output: ElfImage, name: str) -> list[tuple[int, int, int, int]]:
+    """Index, address and the two words of each whole entry of a table of pairs."""
     section = output.section_by_name.get(name)
     if section is None:
         return []
     data = output.section_bytes(section)
-    if len(data) % PAIR.size:
-        report.add(THUNK_CALL, section.va, "it has a broken size", name)
-        data = data[: len(data) // PAIR.size * PAIR.size]
-    rows = enumerate(PAIR.iter_unpack(data))
+    rows = enumerate(PAIR.iter_unpack(data[: len(data) // PAIR.size * PAIR.size]))
     return [(i, section.va + i * PAIR.size, first, second) for i, (first, second) in rows]
 
 

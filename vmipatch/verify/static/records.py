@@ -8,7 +8,6 @@ import numpy as np
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.classify import call_of, classify, has_memory_operand, split_prefixes
 from vmipatch.isa.forms import FORMS, Form, Treatment
-from vmipatch.isa.second import decode_second
 from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies, Body
 from vmipatch.verify.static.images import NOWHERE
 from vmipatch.verify.static.manifest import Manifest
@@ -20,20 +19,16 @@ from vmipatch.verify.static.rules import (
     RECORD_CALL,
     RECORD_LENGTH,
     RECORD_SECTION,
-    RECORD_TRANSLATION,
 )
 from vmipatch.verify.static.side import I64, Side
+from vmipatch.verify.static.translations import TRANSLATIONS, check_translations
 from vmipatch.verify.static.verdict import Report
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import (
-    FINAL_TRANSLATION,
-    NEAR_CALL,
     NEAR_CALL_LEN,
 )
 
 INIT_TEXT = ".init.text"
-TRANSLATIONS = ".vmi.translation"
-NEW_CODE = ".vmi.text"
 MAX_PREFIXES = 4
 SHADOWED = {"hlt": VmiCall.HALT, "sysexit": VmiCall.SYSEXIT}
 """What may stand in the interrupt shadow of a fused sti, and the call of the pair."""
@@ -57,6 +52,7 @@ class RecordCheck:
         self._report.counts["records"] += len(self._bodies.bodies)
         for body in self._bodies.bodies:
             self._check_body(output, body)
+        check_translations(output, self._bodies.bodies, self._report)
 
     def _check_body(self, output: ElfImage, body: Body) -> None:
         old = self._old_of[body.core : body.behind]
@@ -77,7 +73,6 @@ class RecordCheck:
             message = f"calls {body.record.call.name} for a site of {call.name if call else 'none'}"
             self._report.add(RECORD_CALL, body.record_va, message, body.place)
         self._check_section(output, body)
-        self._check_translation(output, body)
 
     def _check_length(self, body: Body, form: Form, codes: list[bytes], last: int) -> None:
         record = body.record
@@ -124,55 +119,6 @@ class RecordCheck:
         if body.section != should:
             message = f"a record of code in {holder.name if holder else 'no section'}"
             self._report.add(RECORD_SECTION, body.record_va, message, body.place)
-
-    def _check_translation(self, output: ElfImage, body: Body) -> None:
-        record = body.record
-        section = output.section_by_name.get(TRANSLATIONS)
-        start, end = record.translation_va, record.translation_va + record.translation_len
-        complaint = None
-        if section is None or not section.va <= start < end <= section.end_va:
-            complaint = f"[{start:#x}, {end:#x}) is not in {TRANSLATIONS}"
-        elif record.translation_len > record.native_len:
-            complaint = f"{record.translation_len} bytes do not fit into {record.native_len}"
-        else:
-            code = output.read(start, end - start)
-            complaint = translation_fault(code, record.call_off) or self._strays(output, body, code)
-        if complaint is not None:
-            self._report.add(RECORD_TRANSLATION, body.record_va, complaint, body.place)
-
-    def _strays(self, output: ElfImage, body: Body, code: bytes) -> str | None:
-        """Whether a branch of the final translation `code` leads to anything but new code.
-
-        A translation is copied over the native body: branches count from there.
-        """
-        if body.record.call_off != FINAL_TRANSLATION:
-            return None
-        decoded = decode_second(code, body.record.native_va)
-        ends = decoded.starts + decoded.lens
-        for i in np.flatnonzero(decoded.widths == 4).tolist():
-            at = int(ends[i]) - body.record.native_va
-            disp = int.from_bytes(code[at - 4 : at], "little", signed=True)
-            target = int(ends[i]) + disp
-            holder = output.section_at(target)
-            if holder is None or holder.name != NEW_CODE:
-                return f"it leads to {target:#x}, which is not in {NEW_CODE}"
-        return None
-
-
-def translation_fault(code: bytes, call_off: int) -> str | None:
-    """What is wrong with a translation, None if nothing is."""
-    decoded = decode_second(code, 0)
-    if not decoded.known.all():
-        return f"`{code.hex(' ')}` is not whole code"
-    if call_off == FINAL_TRANSLATION:
-        aimless = any(code[at : at + NEAR_CALL_LEN] == NEAR_CALL for at in decoded.starts.tolist())
-        return "it is final, and holds a near call that nobody aims" if aimless else None
-    if (
-        call_off not in decoded.starts.tolist()
-        or code[call_off : call_off + NEAR_CALL_LEN] != NEAR_CALL
-    ):
-        return f"there is no near call to aim at offset {call_off}"
-    return None
 
 
 def understand(codes: list[bytes]) -> tuple[Form | None, VmiCall | None]:

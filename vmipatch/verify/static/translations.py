@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Is what the runtime writes over a native body well formed, and does it end in the right call?
+
+A translation either holds a near call that the runtime aims at the ROM, or is final: then it is a
+near call or jump to a thunk, and it is the thunk that holds calls to be aimed. Branches of a final
+translation count from the native body, over which it is copied.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section
+from vmipatch.isa.second import Filler, Leaves, decode_second
+from vmipatch.verify.static.added import NEW_CODE, THUNK_CALLS, pairs
+from vmipatch.verify.static.bodies import PADS, Body
+from vmipatch.verify.static.rules import RECORD_TRANSLATION
+from vmipatch.verify.static.verdict import Report
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import FINAL_TRANSLATION, NEAR_CALL, NEAR_CALL_LEN, AnnotationRecord
+
+TRANSLATIONS = ".vmi.translation"
+ANSWERED_BY_THUNKS = frozenset({VmiCall.READ_SEGMENT})
+"""Calls that a thunk may answer alone: it clears the RPL of the selector that it reads."""
+
+
+def check_translations(output: ElfImage, bodies: Sequence[Body], report: Report) -> None:
+    """Judge the translation of every record."""
+    found = [(body, _translation(output, body.record)) for body in bodies]
+    thunks = _Thunks(output, [(b.record, code) for b, code in found if isinstance(code, bytes)])
+    for body, code in found:
+        fault = code if isinstance(code, str) else _fault(code, body.record, thunks)
+        if fault is not None:
+            report.add(RECORD_TRANSLATION, body.record_va, fault, body.place)
+
+
+def _translation(output: ElfImage, record: AnnotationRecord) -> bytes | str:
+    """The bytes of a translation, or why there are none."""
+    section = output.section_by_name.get(TRANSLATIONS)
+    start, end = record.translation_va, record.translation_va + record.translation_len
+    if section is None or not section.va <= start < end <= section.end_va:
+        return f"[{start:#x}, {end:#x}) is not in {TRANSLATIONS}"
+    if record.translation_len > record.native_len:
+        return f"{record.translation_len} bytes do not fit into {record.native_len}"
+    return output.read(start, end - start)
+
+
+def _fault(code: bytes, record: AnnotationRecord, thunks: _Thunks) -> str | None:
+    if record.call_off == FINAL_TRANSLATION:
+        return thunks.fault(code, record)
+    decoded = decode_second(code, 0)
+    call = code[record.call_off : record.call_off + NEAR_CALL_LEN]
+    if not decoded.known.all():
+        return f"`{code.hex(' ')}` is not whole code"
+    if record.call_off not in decoded.starts.tolist() or call != NEAR_CALL:
+        return f"there is no near call to aim at offset {record.call_off}"
+    return None
+
+
+class _Thunks:
+    """Where thunks begin, and which calls each holds."""
+
+    def __init__(
+        self, output: ElfImage, translations: Sequence[tuple[AnnotationRecord, bytes]]
+    ) -> None:
+        code = output.section_by_name.get(NEW_CODE)
+        final = [t for t in translations if t[0].call_off == FINAL_TRANSLATION]
+        targets = {target for record, raw in final if (target := _target(raw, record)) is not None}
+        self._starts = sorted(targets & _entries(output, code)) if code is not None else []
+        self._end_va = code.end_va if code is not None else 0
+        self._calls = sorted((va, number) for _, _, va, number in pairs(output, THUNK_CALLS))
+
+    def fault(self, code: bytes, record: AnnotationRecord) -> str | None:
+        """What is wrong with a final translation, None if nothing is."""
+        target = _target(code, record)
+        if target is None:
+            return f"`{code.hex(' ')}` is not a near call or jump, with nothing but nops behind it"
+        at = bisect.bisect_left(self._starts, target)
+        if at == len(self._starts) or self._starts[at] != target:
+            return f"it leads to {target:#x}, where no thunk begins"
+        behind = [*self._starts[at + 1 : at + 2], self._end_va][0]
+        held = [number for va, number in self._calls if target <= va < behind]
+        if record.call not in held and (held or record.call not in ANSWERED_BY_THUNKS):
+            names = [VmiCall(n).name for n in held if n in VmiCall._value2member_map_]
+            shown = ", ".join(names) or "nothing"
+            return f"the thunk at {target:#x} calls {shown}, the record says {record.call.name}"
+        return None
+
+
+def _entries(output: ElfImage, code: Section) -> set[int]:
+    """Addresses in the added code that are not run into from above: where a thunk may begin."""
+    decoded = decode_second(output.section_bytes(code), code.va)
+    ended = np.isin(decoded.leaves, (Leaves.STOP, Leaves.JUMP)) | (decoded.fillers != Filler.CODE)
+    first = np.ones(len(decoded), np.bool_)
+    first[1:] = ended[:-1]
+    return set(decoded.starts[first].tolist())
+
+
+def _target(code: bytes, record: AnnotationRecord) -> int | None:
+    """Where a final translation leads; None if it is not a branch and nops."""
+    decoded = decode_second(code, record.native_va)
+    branch_len = int(decoded.lens[0])
+    if decoded.leaves[0] not in (Leaves.CALL, Leaves.JUMP) or branch_len != NEAR_CALL_LEN:
+        return None
+    offs = (decoded.starts - record.native_va).tolist()
+    rest = [code[at : at + size] for at, size in zip(offs, decoded.lens.tolist(), strict=True)][1:]
+    if any(piece not in PADS for piece in rest):
+        return None
+    disp = int.from_bytes(code[branch_len - 4 : branch_len], "little", signed=True)
+    return (record.native_va + branch_len + disp) & 0xFFFFFFFF

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What is checked; a directory that a checkout lacks is left out.
-CODE := $(wildcard vmipatch tests examples tools)
+CODE := $(wildcard vmipatch tests examples tools benchmarks)
 
 EXAMPLE := build/example/vmlinux
 REWRITTEN := build/example/vmlinux.vmi
@@ -19,7 +19,7 @@ help:
 	@echo 'make test      lint, then every test, boots in QEMU too'
 	@echo 'make lint      format, style, types, direction of imports, licences'
 	@echo 'make format    let ruff rewrite what it can'
-	@echo 'make bench     time and memory of scan, rewrite and verify'
+	@echo 'make bench     what a rewritten kernel costs, and rewriting (docs/bench.md)'
 	@echo 'make kernels   fetch or build the test kernels'
 	@echo 'make campaign  the slow tests: mutation, fuzzing, differential'
 	@echo 'make clean     remove build/ and .venv/'
@@ -58,8 +58,8 @@ kernels: $(READY)
 campaign: kernels qemu
 	$(BIN)/pytest -n auto -m slow
 
-bench: kernels
-	$(BIN)/python -m tools.bench
+bench: kernels qemu
+	$(BIN)/python -m benchmarks $(BENCH)
 
 qemu:
 	@tools/need-qemu.sh

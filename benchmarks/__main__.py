@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""What does `make bench` measure? Speed first, then native cost, of all kernels or those named."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from benchmarks.counting import SHIFT, Machine, build_plugin
+from benchmarks.native_runs import KernelCost
+from benchmarks.native_runs import measure as measure_native
+from benchmarks.report import Speed, native_lines, speed_lines, to_json
+from benchmarks.rewrite_speed import measure as measure_speed
+from tests.support import initramfs, kernels
+from vmipatch.errors import VmipatchError
+
+WORKLOAD = "workload.sh"
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[KERNEL]...", type=click.Choice(list(kernels.RECIPES)))
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="Runs of each.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures.")
+@click.option(
+    "--initrd",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Initial file system to run instead of the tests' {WORKLOAD}.",
+)
+@click.option(
+    "--shift",
+    default=SHIFT,
+    show_default=True,
+    type=click.IntRange(0, 10),
+    help="An instruction takes 2**SHIFT ns of the guest's time.",
+)
+@click.option("--no-speed", is_flag=True, help="Leave out time and memory.")
+@click.option("--no-native", is_flag=True, help="Leave out the native cost.")
+def main(
+    names: tuple[str, ...],
+    runs: int,
+    json_file: Path | None,
+    initrd: Path | None,
+    shift: int,
+    no_speed: bool,
+    no_native: bool,
+) -> None:
+    """Measure the test kernels named (default: all)."""
+    speeds: list[Speed] = []
+    costs: list[KernelCost] = []
+    chosen = names or tuple(kernels.RECIPES)
+    try:
+        if not no_speed:
+            speeds = [Speed(name, tuple(measure_speed(_vmlinux(name), runs))) for name in chosen]
+            _say(speed_lines(speeds))
+        if not no_native:
+            costs = _native_costs(chosen, runs, initrd, shift)
+            _say(native_lines(costs))
+    except VmipatchError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    if json_file is not None:
+        json_file.write_text(to_json(speeds, costs, runs), encoding="utf-8")
+
+
+def _native_costs(
+    names: tuple[str, ...], runs: int, initrd: Path | None, shift: int
+) -> list[KernelCost]:
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        machine = Machine(build_plugin(scratch), initrd or _workload(scratch), shift)
+        return [measure_native(name, _vmlinux(name).read_bytes(), machine, runs) for name in names]
+
+
+def _vmlinux(name: str) -> Path:
+    built = kernels.find(name)
+    if built is None:
+        raise click.UsageError(f"the test kernel {name} is missing: run `make kernels`")
+    return built.vmlinux
+
+
+def _workload(scratch: Path) -> Path:
+    """The initial file system with the tests' workload."""
+    busybox = kernels.find_busybox()
+    if busybox is None:
+        raise click.UsageError("busybox is missing: run `make kernels`")
+    archive = scratch / "initramfs.cpio"
+    archive.write_bytes(initramfs.build(busybox, WORKLOAD))
+    return archive
+
+
+def _say(lines: Iterator[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""How does the benchmark say what it found: as text, as JSON."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.native_cost import Share
+from benchmarks.native_runs import AIMS, KernelCost, PaddingCost
+from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
+
+SCHEMA = "vmipatch.bench/1"
+SHARES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The cost of all commands on one kernel."""
+
+    kernel: str
+    commands: tuple[CommandCost, ...]
+
+
+def speed_lines(speeds: Sequence[Speed]) -> Iterator[str]:
+    """The table of times: median and spread of all rounds."""
+    yield "Time and memory, beside one `objdump -d` of the same file in the same round"
+    yield ""
+    yield (
+        f"{'kernel':<9}{'command':<17}{'wall s':<23}{'cpu s':<23}{'peak MB':>7}"
+        f"  {'times objdump (cpu)':<21}aim"
+    )
+    for speed in speeds:
+        for cost in speed.commands:
+            yield (
+                f"{speed.kernel:<9}{cost.command:<17}{cost.wall_s.to_text(2):<23}"
+                f"{cost.cpu_s.to_text(2):<23}{cost.peak_len / 1e6:>7.0f}"
+                f"  {cost.times_objdump.to_text(1):<21}"
+                f"{_speed_verdict(speed.kernel, cost)}"
+            ).rstrip()
+    yield ""
+
+
+def _speed_verdict(kernel: str, cost: CommandCost) -> str:
+    if cost.command != "rewrite" or kernel not in AIM_S:
+        return ""
+    met = cost.wall_s.median <= AIM_S[kernel] and cost.peak_len <= AIM_LEN
+    return f"{AIM_S[kernel]:.0f} s, {AIM_LEN / 1e6:.0f} MB: {_verdict(met)}"
+
+
+def native_lines(costs: Sequence[KernelCost]) -> Iterator[str]:
+    """The table of added instructions: median and spread of all runs, in per cent."""
+    yield "Native cost: added instructions in per cent of those that the original executes"
+    yield ""
+    yield (
+        f"{'kernel':<9}{'padding':<9}{'exact':<27}{'of the kernel':<27}{'met':<27}"
+        f"{'whole run':<27}aim"
+    )
+    for cost in costs:
+        for padding in cost.paddings:
+            aim = AIMS[padding.padding]
+            met = padding.exact_per_cent.median <= aim
+            yield (
+                f"{cost.kernel:<9}{padding.padding.value:<9}"
+                f"{padding.exact_per_cent.to_text(4):<27}"
+                f"{padding.exact_of_kernel_per_cent.to_text(4):<27}"
+                f"{padding.met_per_cent.to_text(4):<27}"
+                f"{padding.difference_per_cent.to_text(2):<27}"
+                f"{aim:.2f}: {_verdict(met)}"
+            )
+    yield ""
+    for cost in costs:
+        for padding in cost.paddings:
+            yield from _share_lines(cost.kernel, padding)
+
+
+def _share_lines(kernel: str, padding: PaddingCost) -> Iterator[str]:
+    first = padding.first
+    yield (
+        f"{kernel}, {padding.padding.value}: {first.added:,} instructions added"
+        f" to {first.instructions:,} (first run)"
+    )
+    yield f"  {'by form':<40}by function"
+    columns = (_top(first.forms, "forms"), _top(first.functions, "functions"))
+    for form, function in itertools.zip_longest(*columns, fillvalue=""):
+        yield f"  {form:<40}{function}".rstrip()
+    yield ""
+
+
+def _top(shares: Sequence[Share], noun: str) -> list[str]:
+    """The greatest shares, and the others in one line."""
+    shown = [(share.added, share.what) for share in shares[:SHARES_SHOWN]]
+    if rest := shares[SHARES_SHOWN:]:
+        shown.append((sum(share.added for share in rest), f"{len(rest)} other {noun}"))
+    return [f"{added:>10,}  {what}" for added, what in shown]
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def to_json(speeds: Sequence[Speed], costs: Sequence[KernelCost], runs: int) -> str:
+    """All figures of all runs."""
+    report = {
+        "schema": SCHEMA,
+        "runs": runs,
+        "speed": [asdict(speed) for speed in speeds],
+        "native": [asdict(cost) for cost in costs],
+    }
+    return json.dumps(report, indent=2, sort_keys=True, default=_plain) + "\n"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{value!r} has no JSON form")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""How long does vmipatch take on a kernel, and how much memory, beside one `objdump -d` of it?
+
+Each command runs in a process of its own, as a user runs it; the system accounts for it. A round
+runs them all one behind the other, so that what else the machine does hits them alike.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.sample import Sample
+from vmipatch.errors import EnvironmentProblem, ExitCode
+
+DISASSEMBLER = "objdump"
+VMIPATCH = (sys.executable, "-c", "from vmipatch.cli.main import main; main()", "--quiet")
+AIM_S = {"tiny": 5.0, "tiny-os": 5.0, "smp-pae": 10.0}
+"""Seconds of wall time that rewriting a test kernel may take."""
+AIM_LEN = 500_000_000
+"""Bytes of memory that rewriting may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one process used: seconds and bytes."""
+
+    wall_s: float
+    cpu_s: float
+    peak_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCost:
+    """One command on one kernel, over all rounds."""
+
+    command: str
+    wall_s: Sample
+    cpu_s: Sample
+    peak_len: int
+    """The greatest of all rounds."""
+    times_objdump: Sample
+    """CPU time over that of objdump in the same round: other load hardly changes it."""
+
+
+def measure(vmlinux: Path, rounds: int) -> list[CommandCost]:
+    """Run every command `rounds` times on a kernel. Raises EnvironmentProblem if one fails."""
+    if shutil.which(DISASSEMBLER) is None:
+        raise EnvironmentProblem(
+            f"{DISASSEMBLER} is missing", hint="Debian: apt-get install binutils"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        steps = _steps(str(vmlinux), str(Path(scratch) / "vmlinux.vmi"))
+        table = [[run(command) for _, command in steps] for _ in range(rounds)]
+    columns = list(zip(*table, strict=True))
+    yardstick = Sample.of(done.cpu_s for done in columns[0])
+    return [_cost(name, runs, yardstick) for (name, _), runs in zip(steps, columns, strict=True)]
+
+
+def _steps(kernel: str, output: str) -> list[tuple[str, list[str]]]:
+    """The commands of a round, in the order in which they need each other; the yardstick first."""
+    return [
+        ("objdump -d", [DISASSEMBLER, "-d", kernel]),
+        ("scan", [*VMIPATCH, "scan", kernel]),
+        ("rewrite", [*VMIPATCH, "rewrite", kernel, "-o", output]),
+        ("verify --static", [*VMIPATCH, "verify", "--static", output, "--original", kernel]),
+    ]
+
+
+def run(command: list[str]) -> Run:
+    """Run a command, its output thrown away, and account for it.
+
+    The system reports at least the memory of this process as the peak of its child: measure before
+    anything large is done here. Raises EnvironmentProblem if the command fails.
+    """
+    silence = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    start = time.monotonic()
+    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=silence)
+    _, status, usage = os.wait4(pid, 0)
+    wall_s = time.monotonic() - start
+    exit_code = os.waitstatus_to_exitcode(status)
+    # A check that did not hold took its time all the same, and says so itself.
+    if exit_code not in (ExitCode.SUCCESS, ExitCode.FINDINGS):
+        raise EnvironmentProblem(
+            f"`{' '.join(command)}` ended with exit code {exit_code}",
+            hint="its own message is above",
+        )
+    # Linux gives ru_maxrss in KiB.
+    return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def _cost(name: str, runs: Sequence[Run], yardstick: Sample) -> CommandCost:
+    cpu_s = Sample.of(done.cpu_s for done in runs)
+    return CommandCost(
+        name,
+        Sample.of(done.wall_s for done in runs),
+        cpu_s,
+        max(done.peak_len for done in runs),
+        cpu_s.ratio_to(yardstick),
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Does the benchmark count right?"""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Do emulated instructions go through the guest's page tables, with faults and bits of their own?"""
+"""Do emulated instructions go through the page tables, with faults and bits of their own?"""
 
 from __future__ import annotations
 

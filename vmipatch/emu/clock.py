@@ -131,6 +131,12 @@ class Clock:
         self._changed()
         return True
 
+    def pass_ns(self, ns: int) -> None:
+        """Let time go on although nothing was executed."""
+        self._cells[_SKEW] += ns
+        self._changed()
+        self._limit_slice()
+
     def _changed(self) -> None:
         """Tell a guest that is just reading the cells to begin anew."""
         self._words[_SEQUENCE] = (self._words[_SEQUENCE] + 1) & 0xFFFFFFFF

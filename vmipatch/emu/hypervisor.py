@@ -51,6 +51,10 @@ UNPRIVILEGED: Final = frozenset(
 _CLI, _STI = b"\xfa", b"\xfb"
 _USER_IOPL: Final = 3
 _DPL_1: Final = 1 << 13
+_PATIENCE: Final = 10_000
+"""Exits after which the guest must let the machine have a look."""
+_STORM_NS: Final = 1_000_000
+"""How long so many exits take."""
 
 
 class TrapPrivilege(Privilege):
@@ -68,6 +72,8 @@ class TrapPrivilege(Privilege):
         self._traps: Counter[str] = machine.statistics.traps
         self._pending = False
         """Whether a device asks for an interrupt."""
+        self._last_ns = -1
+        self._patience = _PATIENCE
 
     def start(self, boot: Boot) -> None:
         """Enter the kernel as a boot loader does, but for its ring."""
@@ -94,6 +100,9 @@ class TrapPrivilege(Privilege):
         software = self._cpu.take_exception()
         if not self._vcpu.holds:
             raise GuestEnded(Ending.ESCAPED)
+        self._patience -= 1
+        if not self._patience:
+            self._cpu.stop()
         if software:
             self._on_software(number)
         elif number >= VMEXIT:
@@ -143,6 +152,7 @@ class TrapPrivilege(Privilege):
         """The CPU is about to run again: wait if the guest does, then deliver what waits."""
         if not self._vcpu.holds:
             raise GuestEnded(Ending.ESCAPED)
+        self._let_time_pass()
         if self._context.halted:
             self._wait()
         if not self._pending or not self._vcpu.interrupts_enabled:
@@ -153,6 +163,14 @@ class TrapPrivilege(Privilege):
             clock.at(clock.now_ns, lambda: None)  # one block, then here again
         else:
             self._deliver_pending()
+
+    def _let_time_pass(self) -> None:
+        """A guest that faults for ever executes nothing: its time has to go on all the same."""
+        clock = self.machine.clock
+        if self._patience <= 0 or clock.now_ns == self._last_ns:
+            clock.pass_ns(_STORM_NS)
+        self._last_ns = clock.now_ns
+        self._patience = _PATIENCE
 
     def _wait(self) -> None:
         self._context.halted = False

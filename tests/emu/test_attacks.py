@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Can a guest get to CPL 0, or harm the host? Each attack ends with a verdict, and at CPL 1 or 3."""
+"""Can a guest get to CPL 0, or harm the host? Each attack ends with a verdict, not at CPL 0."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def far(verb: str, selector: int) -> str:
 def descriptor_words(*values: int) -> str:
     """Stores of descriptors from FRESH_CS on, and a GDT that has them."""
     lines = [
-        f"mov esi, {TABLES_PA}\n mov edi, {GDT_PA}\n mov ecx, 12\n cld\n rep\n movs dword ptr es:[edi], dword ptr [esi]",
+        f"mov esi, {TABLES_PA}\n mov edi, {GDT_PA}\n mov ecx, 12\n cld",
+        "rep\n movs dword ptr es:[edi], dword ptr [esi]",
     ]
     for i, value in enumerate(values):
         place = GDT_PA + FRESH_CS + 8 * i

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""How does a test boot Linux in one of the modes? Once for the same arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from tests.emu.guest import SECOND_NS
+from tests.emu.ring1_guest import paravirt_rom
+from tests.support.console import Console, complaints
+from vmipatch.emu.audit import Finding
+from vmipatch.emu.exits import SENSITIVE
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import MachineOptions, Silence
+from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.report import Ending, RunResult
+from vmipatch.image.elf import ElfImage
+
+COMMAND_LINE = (
+    "console=ttyS0 earlyprintk=serial,ttyS0 reboot=t panic=-1 "
+    "tsc=reliable tsc_early_khz=1000000 lpj=5000000"
+)
+ONE_PROCESSOR = "nosmp noapic nolapic acpi=off nokaslr"
+LIMIT_NS = 200 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisedBoot:
+    """A kernel that has come to its end."""
+
+    result: RunResult
+    console: str
+    memory: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def sensitive(self) -> int:
+        """Exits by sensitive instructions of the kernel."""
+        traps = self.result.statistics.traps
+        return sum(traps[kind] for kind in SENSITIVE)
+
+    def check(self) -> None:
+        """The workload came to its end, and the kernel had nothing to complain about."""
+        assert self.result.ending is Ending.RESET_BY_FAULT, f"{self.result}\n{self.console}"
+        assert Console.parse(self.console).done, self.console
+        assert not complaints(self.console)
+        assert self.result.place.endswith("CPL 1")
+
+
+@cache
+def boot(mode: Mode, vmlinux: str, initrd: str, append: str = "", again: int = 0) -> HypervisedBoot:
+    """Boot a kernel; `again` is for a run that must not be reused."""
+    terminal = Silence()
+    options = MachineOptions(limit_ns=LIMIT_NS)
+    machine = build_machine(mode, terminal, options, rom=paravirt_rom())
+    with open(vmlinux, "rb") as kernel, open(initrd, "rb") as archive:
+        image = ElfImage.parse(kernel.read(), vmlinux)
+        result = machine.run(Boot(image, f"{COMMAND_LINE} {append}", archive.read()))
+    privilege = machine.privilege
+    found = privilege.audit.findings() if isinstance(privilege, ParavirtPrivilege) else ()
+    text = terminal.heard.decode(errors="replace").replace("\r\n", "\n")
+    return HypervisedBoot(result, text, machine.memory.digest(), found)

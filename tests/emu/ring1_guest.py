@@ -72,9 +72,9 @@ def run_both(source: str, gates: Mapping[int, Gate] | None = None) -> tuple[Run,
     return native, trap
 
 
-def paravirt_of(run: Run) -> ParavirtPrivilege:
-    """The privileged layer of a paravirtual run."""
-    privilege = run.machine.privilege
+def paravirt_of(machine: Machine) -> ParavirtPrivilege:
+    """The privileged layer of a paravirtual machine."""
+    privilege = machine.privilege
     assert isinstance(privilege, ParavirtPrivilege)
     return privilege
 

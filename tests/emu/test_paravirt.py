@@ -83,7 +83,7 @@ def run(source, gates=None, mode=Mode.PARAVIRT, calls=(), options=OPTIONS):  # t
 
 def test_init_fixes_the_rom_up_and_fills_the_shared_page() -> None:
     done = run(f"sti\n mov eax, 0x90\n mov cr4, eax\n {INIT} {END}")
-    assert done.result.ending is Ending.HALTED and paravirt_of(done).is_paravirtual
+    assert done.result.ending is Ending.HALTED and paravirt_of(done.machine).is_paravirtual
     shared = done.machine.memory.read(SHARED_PA, PAGE_LEN)
     assert shared[Shared.GDTR : Shared.GDTR + 6] == struct.pack("<HI", 0x2F, TABLES_PA)
     assert struct.unpack_from("<I", shared, Shared.CR4)[0] == 0x90
@@ -126,7 +126,7 @@ def test_second_init_is_refused() -> None:
 
 def test_init_hypercall_outside_of_the_rom_is_refused() -> None:
     done = run(f"mov eax, 7\n int {Hypercall.INIT}\n mov dword ptr [{D}], eax {END}")
-    assert done.word(0) == 0xFFFFFFFF and not paravirt_of(done).is_paravirtual
+    assert done.word(0) == 0xFFFFFFFF and not paravirt_of(done.machine).is_paravirtual
 
 
 def test_hypercall_vectors_are_the_kernels_own_before_init() -> None:
@@ -372,7 +372,7 @@ def test_audit_names_what_is_no_call_and_passes_the_roms_own() -> None:
     labels = audit.code.labels
     found = [
         (f.va, f.code.hex(), f.is_unprivileged, f.count)
-        for f in paravirt_of(audit).audit.findings()
+        for f in paravirt_of(audit.machine).audit.findings()
     ]
     assert found == [
         (labels["pushes"], "3e9c", True, 1),
@@ -380,7 +380,7 @@ def test_audit_names_what_is_no_call_and_passes_the_roms_own() -> None:
         (labels["masks"], "fa", False, 1),
     ]
     assert audit.result.statistics.traps[ExitKind.ROM] == 2
-    assert [f.va for f in paravirt_of(measured).audit.findings()] == [labels["masks"]]
+    assert [f.va for f in paravirt_of(measured.machine).audit.findings()] == [labels["masks"]]
     assert measured.result.statistics.traps[ExitKind.ROM] == 0
 
 
@@ -398,7 +398,7 @@ def test_own_code_of_the_kernel_is_passed_like_the_roms() -> None:
     """
     done = run(source, mode=Mode.AUDIT, calls=(C.SET_RUNTIME, C.SHUTDOWN))
     assert done.word(0) & 0x3200 == 0x200, "the real flags"
-    assert not paravirt_of(done).audit.findings()
+    assert not paravirt_of(done.machine).audit.findings()
 
 
 def test_clock_read_in_the_rom_goes_with_the_machines() -> None:

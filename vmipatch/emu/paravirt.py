@@ -154,8 +154,10 @@ class ParavirtPrivilege(TrapPrivilege):
             if taken is not None:
                 self._traps[ExitKind.FALLBACK] += 1
                 return super()._emulate(taken)
-        self.audit.note(va, instruction)
-        return super()._emulate(instruction)
+        emulated = super()._emulate(instruction)
+        if emulated:
+            self.audit.note(va, instruction)
+        return emulated
 
     def _deliver_pending(self) -> None:
         """Take the interrupt that waits, unless the ROM has to come to a place for it first."""
@@ -274,10 +276,11 @@ class ParavirtPrivilege(TrapPrivilege):
             raise Fault(Vector.PROTECTION, 0) from None
 
     def _sysexit(self) -> None:
-        """To the user: EIP from EDX, ESP from ECX, virtual IF on."""
+        """To the user: EIP from EDX, ESP from ECX, EBX from the stack, virtual IF on."""
         selector = self._cpu.read_msr(_SYSENTER_CS) & 0xFFFC
         if not selector:
             raise Fault(Vector.PROTECTION, 0)
+        caller_ebx = self._context.peek(0)
         returns.enter_user(
             self._context,
             self._registers.edx,
@@ -285,6 +288,7 @@ class ParavirtPrivilege(TrapPrivilege):
             (selector + _USER_CS_OFF) | USER_RING,
             (selector + _USER_SS_OFF) | USER_RING,
         )
+        self._registers.ebx = caller_ebx
         self._vcpu.page.interrupts_enabled = True
 
     def _eip_va(self) -> int:

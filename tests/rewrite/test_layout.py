@@ -100,7 +100,6 @@ def test_missing_bytes_are_exact(items: Items, limit: int) -> None:
     assert_missing_is_exact(items, limit)
 
 
-@pytest.mark.xfail(strict=True, reason="rounding to an alignment is not in the bytes reported")
 def test_missing_bytes_are_exact_with_alignment() -> None:
     """Growth of 5 in front of a 16-aligned function: nothing less than 16 will do."""
     assert_missing_is_exact([Change(START_VA, 1, 6), Padding(START_VA + 8, 1, 16, 1)], 3)

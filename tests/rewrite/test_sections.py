@@ -68,7 +68,6 @@ def test_sections_behind_text_move_by_the_same_whole_pages(done: Outcome) -> Non
         assert new.va - old.va == new.pa - old.pa == (shift if old.va > TEXT_VA else 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a segment that ends with .init.text does not grow")
 def test_segments_hold_every_byte_of_their_sections(done: Outcome) -> None:
     """Here, unlike in Linux, .text and .init.text have segments of their own."""
     for section in (s for s in done.image.allocated_sections if s.size):

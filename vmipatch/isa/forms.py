@@ -139,7 +139,24 @@ _PRIVILEGED = (
     _form("vmresume", "vmx", "0f01c3", _F),
     _form("vmxoff", "vmx", "0f01c4", _F),
     _form("vmmcall", "vmmcall", "0f01d9", _H, treatment=_LEAVE),
-    _form("stgi", "svm", "0f01dc", _F),
+    *(
+        _form(name, "svm", code, _F)
+        for name, code in (
+            ("vmrun", "0f01d8"),
+            ("vmload", "0f01da"),
+            ("vmsave", "0f01db"),
+            ("stgi", "0f01dc"),
+            ("clgi", "0f01dd"),
+            ("skinit", "0f01de"),
+            ("invlpga", "0f01df"),
+        )
+    ),
+    _form("vmptrld m, vmclear m, vmxon m", "vmx", "0fc7", _F, operand=_MEM, reg=6),
+    _form("vmptrst m", "vmx", "0fc7", _F, operand=_MEM, reg=7),
+    _form("vmread r/m32, r32", "vmx", "0f78", _F, operand=_ANY),
+    _form("vmwrite r32, r/m32", "vmx", "0f79", _F, operand=_ANY),
+    _form("invept r32, m128", "vmx", "0f3880", _F, operand=_MEM, prefix=0x66),
+    _form("invvpid r32, m128", "vmx", "0f3881", _F, operand=_MEM, prefix=0x66),
     _form("encls", "encls", "0f01cf", _F),
 )
 

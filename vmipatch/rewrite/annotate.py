@@ -23,7 +23,7 @@ from vmipatch.vmi.record import (
 
 _PAIR = struct.Struct("<II")
 
-NOT_RUN_DEPRIVILEGED = frozenset({Reason.BEFORE_PAGING, Reason.REPLACEMENT})
+NOT_RUN_DEPRIVILEGED = frozenset({Reason.REPLACEMENT})
 """Native code that nobody runs behind the switch: replacements run where they are copied to."""
 
 

@@ -169,7 +169,23 @@ class _Emitter:
                 result.append(replace(s, file_len=s.file_len + added, mem_len=s.mem_len + added))
             else:
                 result.append(s)
-        return result
+        return [self._with_grown_end(s) for s in result]
+
+    def _with_grown_end(self, segment: Segment) -> Segment:
+        """The segment, long enough for code at its end that grew (.init.text may be the last)."""
+        end_off = segment.off + segment.file_len
+        for new in self.sections:
+            inside = new.is_alloc and new.has_bytes and segment.off <= new.off < end_off
+            if inside and new.is_exec and segment.kind is SegmentKind.LOAD:
+                end_off = max(end_off, new.off + new.size)
+        added = end_off - segment.off - segment.file_len
+        if not added:
+            return segment
+        return replace(
+            segment,
+            file_len=segment.file_len + added,
+            mem_len=max(segment.mem_len, segment.file_len + added),
+        )
 
     def _content(self, section: Section, symbols: bytes, strings: bytes) -> Content:
         old = self.image.sections[section.index]

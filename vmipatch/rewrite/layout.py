@@ -63,7 +63,7 @@ def fit(items: Sequence[Change | Padding], max_drift: int) -> list[Change]:
     """
     bearable = _bearable(items, max_drift)
     if bearable[0] < 0:
-        raise NoRoom(-bearable[0])
+        raise NoRoom(_least_drift(items) - max_drift)
     drift = 0
     changes: list[Change] = []
     for item, limit in zip(items, bearable[1:], strict=True):
@@ -89,6 +89,17 @@ def _bearable(items: Sequence[Change | Padding], max_drift: int) -> list[int]:
             limits[-1] = _round_down(limit, item.align)
             limits.append(limits[-1] + item.spare)
     return limits[::-1]
+
+
+def _least_drift(items: Sequence[Change | Padding]) -> int:
+    """The drift at the end if every padding gives what it can."""
+    drift = 0
+    for item in items:
+        if isinstance(item, Change):
+            drift += item.new_len - item.old_len
+        else:
+            drift = -_round_down(item.spare - drift, item.align)
+    return drift
 
 
 def _drift_behind(padding: Padding, drift: int, limit: int) -> int:

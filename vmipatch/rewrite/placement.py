@@ -18,6 +18,7 @@ from vmipatch.rewrite.region import Region
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.site import Reason
 from vmipatch.scan.zones import Zones
+from vmipatch.tables.table import Role, TableName
 
 PAGE = 4096
 NEAR_JUMP_LEN, NEAR_CONDITION_LEN = 5, 6
@@ -63,6 +64,7 @@ def place(
             for change in _out_of_reach(stream, placement.map, planner.widened, zones)
         ]
         if not far:
+            _check_jump_labels(code_map, placement.map)
             return placement
         planner.widened.update((change.va, change) for change in far)
 
@@ -161,6 +163,30 @@ def _sections_behind(image: ElfImage, init: Section) -> tuple[list[Section], int
             return behind, section.va
         behind.append(section)
     return behind, init.end_va
+
+
+def _check_jump_labels(code_map: CodeMap, new: AddressMap) -> None:
+    """Raise InputNotUnderstood if a jump that the kernel may write in 2 bytes would not reach."""
+    table = code_map.tables.get(TableName.JUMP_TABLE)
+    if table is None:
+        return
+    places = table.places_of(Role.INSTRUCTION)
+    targets = table.words["target_va"][table.words["role"] == Role.TARGET]
+    short = places["len"] == SHORT_JUMP_LEN
+    reach = new(targets[short]) - (new(places["va"][short]) + SHORT_JUMP_LEN)
+    lost = np.flatnonzero((reach < -128) | (reach > 127))
+    for index in lost.tolist():
+        va = int(places["va"][short][index])
+        if code_map.image.read(va, 1) == SHORT_JUMP:
+            continue  # it was widened: the kernel reads the length of its jump from the code
+        raise InputNotUnderstood(
+            "a jump label of two bytes would no longer reach its target",
+            place=f"{va:#x}",
+            hint="report this kernel: the layout has to move its target closer",
+        )
+
+
+SHORT_JUMP, SHORT_JUMP_LEN = b"\xeb", 2
 
 
 def _out_of_reach(

@@ -148,7 +148,7 @@ def _load_selector(site: Site) -> ThunkCode:
         return _lines("push eax", f"movzx eax, {register}", _call(site), "pop eax", "ret")
     address = _address(site, RETURN_LEN + 4)
     return _lines(
-        "push eax", ADDRESS, "movzx eax, word ptr [eax]", _call(site), "pop eax", "ret",
+        "push eax", ADDRESS, "movzx eax, word ptr ss:[eax]", _call(site), "pop eax", "ret",
         address=address,
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def _to_memory(site: Site, *get_ax: str) -> ThunkCode:
     """What `get_ax` leaves in AX goes to the site's memory operand."""
     address = _address(site, RETURN_LEN + 8)
     return _lines(
-        "push eax", "push ecx", ADDRESS, "mov ecx, eax", *get_ax, "mov word ptr [ecx], ax",
+        "push eax", "push ecx", ADDRESS, "mov ecx, eax", *get_ax, "mov word ptr ss:[ecx], ax",
         "pop ecx", "pop eax", "ret", address=address,
     )  # fmt: skip
 

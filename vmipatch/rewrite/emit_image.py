@@ -78,7 +78,9 @@ class _Emitter:
         """The header of one section under the new layout; offsets of loose ones are set later."""
         shift = self.placement.shift_len if section.off >= self._cut_off else 0
         if not section.is_alloc:
-            return replace(section, off=section.off + shift)
+            return replace(
+                section, off=section.off + shift, va=section.va + shift if section.va else 0
+            )
         tail = self.placement.trailing.get(section.index, 0)
         size = len(code[section.index]) if section.index in code else section.size
         return replace(

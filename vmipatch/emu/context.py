@@ -6,6 +6,8 @@ Emulated instructions run in the kernel only, so every access has the kernel's r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vmipatch.emu.cpu import Cpu
 from vmipatch.emu.registers import SegReg
 from vmipatch.emu.ring1 import Ring1Delivery
@@ -13,20 +15,25 @@ from vmipatch.emu.tlb import CachingMmu
 from vmipatch.emu.virtual_cpu import VirtualCpu
 from vmipatch.isa.trapped import MemoryPlace, TrappedInstruction
 
-_BIG = 1 << 22
-
 
 class Context:
     """One CPU in the hands of the hypervisor."""
 
     def __init__(
-        self, cpu: Cpu, mmu: CachingMmu, vcpu: VirtualCpu, delivery: Ring1Delivery
+        self,
+        cpu: Cpu,
+        mmu: CachingMmu,
+        vcpu: VirtualCpu,
+        delivery: Ring1Delivery,
+        identify: Callable[[], None],
     ) -> None:
         self.cpu = cpu
         self.registers = cpu.registers
         self.mmu = mmu
         self.vcpu = vcpu
         self.delivery = delivery
+        self.identify = identify
+        """CPUID: fills the registers."""
         self.halted = False
         """The guest waits for an interrupt."""
         self.shadow_va: int | None = None
@@ -73,7 +80,7 @@ class Context:
 
     def peek(self, depth: int, length: int = 4) -> int:
         """The value `depth` bytes below the top of the stack."""
-        va = self._stack_va(self.registers.esp + depth)
+        va = self.registers.stack_va(self.registers.esp + depth)
         if length == 4:
             return self.mmu.read_u32(va)
         return int.from_bytes(self.mmu.read(va, length), "little")
@@ -83,24 +90,16 @@ class Context:
         registers = self.registers
         esp = registers.esp - length
         if length == 4:
-            self.mmu.write_u32(self._stack_va(esp), value)
+            self.mmu.write_u32(self.registers.stack_va(esp), value)
         else:
-            self.write(self._stack_va(esp), (value & 0xFFFF).to_bytes(length, "little"))
+            self.write(self.registers.stack_va(esp), (value & 0xFFFF).to_bytes(length, "little"))
         self._move_stack(esp)
 
     def drop(self, length: int) -> None:
         """Take bytes from the stack."""
         self._move_stack(self.registers.esp + length)
 
-    def _stack_va(self, esp: int) -> int:
-        stack = self.registers.segment(SegReg.SS)
-        return stack.base + (esp & _stack_mask(stack.attributes)) & 0xFFFFFFFF
-
     def _move_stack(self, esp: int) -> None:
         registers = self.registers
-        mask = _stack_mask(registers.segment(SegReg.SS).attributes)
+        mask = registers.stack_mask
         registers.esp = registers.esp & ~mask | esp & mask
-
-
-def _stack_mask(attributes: int) -> int:
-    return 0xFFFFFFFF if attributes & _BIG else 0xFFFF

@@ -22,6 +22,8 @@ _CR4_KNOWN: Final = 0x7FF
 _EFER: Final = 0xC0000080
 _EFER_NXE: Final = 1 << 11
 _DR_ALIASES: Final = {4: 6, 5: 7}
+_DR_FIXED: Final = {6: 0xFFFF0FF0, 7: 0x400}
+"""Bits that always read as 1 (Intel SDM volume 3, 18.2)."""
 
 
 def read_control(context: Context, instruction: TrappedInstruction) -> None:
@@ -133,7 +135,8 @@ def debug_value(context: Context, number: int) -> int:
 
 def set_debug(context: Context, number: int, value: int) -> None:
     """Keep a debug register: breakpoints in hardware are not modelled."""
-    context.vcpu.debug[_DR_ALIASES.get(number, number)] = value
+    number = _DR_ALIASES.get(number, number)
+    context.vcpu.debug[number] = value | _DR_FIXED.get(number, 0)
 
 
 def rdmsr(context: Context, _: TrappedInstruction) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from vmipatch.emu import control, returns, tables
 from vmipatch.emu.context import Context
+from vmipatch.emu.events import Fault, Vector
 from vmipatch.emu.exits import ExitKind
 from vmipatch.emu.registers import MASK32, Flag
 from vmipatch.isa.trapped import TrappedInstruction
@@ -58,8 +59,18 @@ def _popf(context: Context, instruction: TrappedInstruction) -> None:
     vcpu.load_flags(value, context.registers.cpl)
 
 
+def _cpuid(context: Context, _: TrappedInstruction) -> None:
+    """For a HLT that stands for it: CPUID itself does not fault."""
+    context.identify()
+
+
 def _nothing(_context: Context, _instruction: TrappedInstruction) -> None:
     """Caches are not modelled."""
+
+
+def _missing(_context: Context, _instruction: TrappedInstruction) -> None:
+    """The CPU that is presented does not have it, which comes before the privilege."""
+    raise Fault(Vector.UNDEFINED, 0)
 
 
 EMULATIONS: Final[dict[str, Emulation]] = {
@@ -69,6 +80,8 @@ EMULATIONS: Final[dict[str, Emulation]] = {
     "popf": Emulation(ExitKind.POPF, _popf),
     "iret": Emulation(ExitKind.IRET, returns.iret),
     "hlt": Emulation(ExitKind.HLT, _hlt),
+    "cpuid": Emulation(ExitKind.FALLBACK, _cpuid),
+    "xsetbv": Emulation(ExitKind.PROTECTION, _missing),
     "mov from cr": Emulation(ExitKind.CR_READ, control.read_control),
     "mov to cr": Emulation(ExitKind.CR_WRITE, control.write_control),
     "lmsw": Emulation(ExitKind.CR_WRITE, control.lmsw),

@@ -30,7 +30,7 @@ from vmipatch.emu.memory import PAGE_LEN
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.port_rights import may_use_port
 from vmipatch.emu.privilege import Privilege
-from vmipatch.emu.registers import MASK32, Segment, SegReg
+from vmipatch.emu.registers import Segment, SegReg
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.emu.ring1 import Ring1Delivery
 from vmipatch.emu.tlb import CachingMmu
@@ -68,7 +68,7 @@ class TrapPrivilege(Privilege):
         self._mmu = CachingMmu(machine.memory, self._registers)
         self._vcpu = VirtualCpu(self._registers, self._mmu)
         self._delivery = Ring1Delivery(self._vcpu)
-        self._context = Context(self._cpu, self._mmu, self._vcpu, self._delivery)
+        self._context = Context(self._cpu, self._mmu, self._vcpu, self._delivery, machine.on_cpuid)
         self._traps: Counter[str] = machine.statistics.traps
         self._pending = False
         """Whether a device asks for an interrupt."""
@@ -231,8 +231,7 @@ class TrapPrivilege(Privilege):
 
     def _window(self) -> bytes | None:
         """The bytes at EIP, as many as an instruction can have."""
-        registers, mmu = self._registers, self._mmu
-        va = (registers.segment(SegReg.CS).base + registers.eip) & MASK32
+        mmu, va = self._mmu, self._registers.code_va
         try:
             if va & (PAGE_LEN - 1) <= PAGE_LEN - MAX_LEN:
                 return mmu.memory.read(mmu.translate(va), MAX_LEN)
@@ -240,7 +239,7 @@ class TrapPrivilege(Privilege):
             return None
         return mmu.peek(va, MAX_LEN)
 
-    def _emulate(self, instruction: TrappedInstruction) -> bool:
+    def _emulate(self, instruction: TrappedInstruction, counted_as: ExitKind | None = None) -> bool:
         """Execute one instruction for the kernel; whether it was one that we know."""
         try:
             kind = emulate(self._context, instruction)
@@ -255,7 +254,7 @@ class TrapPrivilege(Privilege):
             return True
         if kind is None:
             return False
-        self._traps[kind] += 1
+        self._traps[counted_as or kind] += 1
         self._after_emulation()
         return True
 

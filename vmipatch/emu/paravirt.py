@@ -22,7 +22,7 @@ from vmipatch.emu.hypercalls import CALLS
 from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
 from vmipatch.emu.paging import PageFault
-from vmipatch.emu.registers import MASK32, Flag, SegReg
+from vmipatch.emu.registers import MASK32, Flag
 from vmipatch.emu.rom_image import GuestRom
 from vmipatch.emu.shared_page import SharedPage
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
@@ -75,7 +75,7 @@ class ParavirtPrivilege(TrapPrivilege):
             self.is_paravirtual
             and event.cause is Cause.EXCEPTION
             and registers.cpl == KERNEL_RING
-            and self._rom.is_iret(self._eip_va())
+            and self._rom.is_iret(self._registers.code_va)
         ):
             self._blame_iret_site()
         super().deliver(event)
@@ -112,7 +112,7 @@ class ParavirtPrivilege(TrapPrivilege):
 
     def _on_intercept(self) -> None:
         registers = self._registers
-        va = self._eip_va()
+        va = self._registers.code_va
         knows = self.is_paravirtual and (self._rom.holds(va) or va in self._runtime)
         if registers.cpl == USER_RING or not knows:
             super()._on_intercept()
@@ -144,16 +144,15 @@ class ParavirtPrivilege(TrapPrivilege):
             raise Fault(Vector.PROTECTION, 0)
         registers.eip += instruction.length
 
-    def _emulate(self, instruction: TrappedInstruction) -> bool:
+    def _emulate(self, instruction: TrappedInstruction, counted_as: ExitKind | None = None) -> bool:
         if not self.is_paravirtual:
             return super()._emulate(instruction)
-        va = self._eip_va()
+        va = self._registers.code_va
         if instruction.code == HLT and (first := self._fallbacks.get(va)) is not None:
             window = self._window()
             taken = None if window is None else take_apart(first + window[1:])
             if taken is not None:
-                self._traps[ExitKind.FALLBACK] += 1
-                return super()._emulate(taken)
+                return super()._emulate(taken, ExitKind.FALLBACK)
         emulated = super()._emulate(instruction)
         if emulated:
             self.audit.note(va, instruction)
@@ -163,7 +162,7 @@ class ParavirtPrivilege(TrapPrivilege):
         """Take the interrupt that waits, unless the ROM has to come to a place for it first."""
         registers = self._registers
         if self.is_paravirtual and registers.cpl == KERNEL_RING:
-            region = self._rom.restart_at(self._eip_va())
+            region = self._rom.restart_at(self._registers.code_va)
             if region is not None:
                 try:
                     if region.kind is Restart.IRET_ECX_SAVED:
@@ -178,7 +177,7 @@ class ParavirtPrivilege(TrapPrivilege):
 
     def _init(self) -> bool:
         """VMI_Init: whether the guest is paravirtual now. EIP is in the ROM, behind the `int`."""
-        va = self._eip_va()
+        va = self._registers.code_va
         pa = self._mmu.find(va)
         if self.is_paravirtual or pa is None or not self._rom.holds_pa(pa):
             return False
@@ -290,10 +289,6 @@ class ParavirtPrivilege(TrapPrivilege):
         )
         self._registers.ebx = caller_ebx
         self._vcpu.page.interrupts_enabled = True
-
-    def _eip_va(self) -> int:
-        registers = self._registers
-        return (registers.segment(SegReg.CS).base + registers.eip) & MASK32
 
 
 def plug_paravirt(memory: GuestMemory, rom: GuestRom) -> memoryview:

@@ -118,6 +118,8 @@ _EIP, _EFLAGS = Field.EIP >> 2, Field.EFLAGS >> 2
 _CC_SRC, _CC_OP, _DF = Field.CC_SRC >> 2, Field.CC_OP >> 2, Field.DF >> 2
 _HFLAGS, _SEGMENTS, _CR = Field.HFLAGS >> 2, Field.SEGMENTS >> 2, Field.CR >> 2
 _BIG = 1 << 22
+_CS_BASE = _SEGMENTS + _SEGMENT_WORDS * SegReg.CS + 2
+_SS_BASE = _SEGMENTS + _SEGMENT_WORDS * SegReg.SS + 2
 _CS_ATTRIBUTES = _SEGMENTS + _SEGMENT_WORDS * SegReg.CS + 5
 _SS_ATTRIBUTES = _SEGMENTS + _SEGMENT_WORDS * SegReg.SS + 5
 _BASES = tuple(_SEGMENTS + _SEGMENT_WORDS * s + 2 for s in (SegReg.DS, SegReg.ES, SegReg.SS))
@@ -164,6 +166,8 @@ class RegisterFile:
     edi = _Word(14)
     eip = _Word(_EIP)
     hflags = _Word(_HFLAGS)
+    task_limit = _Word((Field.TR >> 2) + 4)
+    """The limit of the task register's segment."""
     error_code = _Word(Field.ERROR_CODE >> 2)
     """What the last exception would push, valid in the interrupt callback."""
     raw_eflags = _Word(_EFLAGS)
@@ -268,6 +272,21 @@ class RegisterFile:
     @cr4.setter
     def cr4(self, value: int) -> None:
         self._write_control(ControlRegister.CR4, value)
+
+    @property
+    def code_va(self) -> int:
+        """The linear address of EIP."""
+        words = self.words
+        return (words[_CS_BASE] + words[_EIP]) & MASK32
+
+    @property
+    def stack_mask(self) -> int:
+        """What of ESP the CPU uses: 32 bits, or 16 on a stack segment of that kind."""
+        return MASK32 if self.words[_SS_ATTRIBUTES] & _BIG else 0xFFFF
+
+    def stack_va(self, offset: int) -> int:
+        """The linear address of an offset in the stack segment."""
+        return (self.words[_SS_BASE] + (offset & self.stack_mask)) & MASK32
 
     def segment(self, which: SegReg) -> Segment:
         """A segment register with its hidden part."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from vmipatch.emu.context import Context
 from vmipatch.emu.events import Fault, Vector
-from vmipatch.emu.registers import NULL_SEGMENT
+from vmipatch.emu.registers import Segment
 from vmipatch.emu.ring1 import GuestDescriptor
 from vmipatch.isa.trapped import TrappedInstruction
 
@@ -83,7 +83,7 @@ def set_idt(context: Context, table: tuple[int, int]) -> None:
 
 def set_ldt(context: Context, selector: int) -> None:
     """Load LDTR from the GDT. Raises Fault, PageFault."""
-    segment = NULL_SEGMENT
+    segment = Segment(selector, 0, 0, 0)
     if selector & 0xFFFC:
         descriptor = _system(context, selector, (_LDT,))
         segment = descriptor.segment(selector)

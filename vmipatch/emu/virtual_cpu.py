@@ -87,7 +87,7 @@ class VirtualCpu:
     def holds(self) -> bool:
         """The promise of the hypervisor: not CPL 0, and the task register is ours."""
         registers = self.registers
-        return registers.cpl != 0 and registers.tr.limit == 0
+        return registers.cpl != 0 and registers.task_limit == 0
 
     def _real_iopl(self, ring: int) -> int:
         return self.iopl << 12 if ring == USER_RING else 0

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""How does a kernel do on the emulated PC? One boot, and all that verify wants to know of it."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vmipatch.emu.audit import Finding
+from vmipatch.emu.cpu import CpuFailed
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import Machine, MachineOptions
+from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.report import Call, Ending, Statistics
+from vmipatch.image.elf import ElfImage
+from vmipatch.rom import Flavor, build_rom
+from vmipatch.verify.coverage import SiteRecorder
+from vmipatch.verify.observer import Observer, Switch
+from vmipatch.verify.user_space import SystemCallRecorder, Trace
+
+COMMAND_LINE: Final = (
+    "console=ttyS0 earlyprintk=serial,ttyS0 reboot=t panic=-1 nosmp noapic nolapic acpi=off "
+    "nokaslr norandmaps tsc=reliable tsc_early_khz=1000000 lpj=5000000"
+)
+"""One processor, nothing random, no clock that is measured, and a panic that ends the run."""
+
+REPORT_EVERY_S: Final = 0.25
+"""Progress is told so often, by the host's clock; the guest does not notice."""
+_TAIL_LEN: Final = 120
+
+Tell = Callable[[int, str], None]
+"""Gets the virtual time in nanoseconds and the last line of the console."""
+
+
+class Phase(enum.Enum):
+    """One step of a verification."""
+
+    STATIC = "static check"
+    ORIGINAL = "original, native"
+    NATIVE = "rewritten, native"
+    AUDIT = "rewritten, paravirtual, audited"
+    TRAPPED = "original, trapped"
+    MEASURED = "rewritten, paravirtual"
+
+
+MODES: Final = {
+    Phase.ORIGINAL: Mode.NATIVE,
+    Phase.NATIVE: Mode.NATIVE,
+    Phase.AUDIT: Mode.AUDIT,
+    Phase.TRAPPED: Mode.TRAP,
+    Phase.MEASURED: Mode.PARAVIRT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BootOrder:
+    """What to boot, and how."""
+
+    phase: Phase
+    kernel: bytes
+    name: str
+    initrd: bytes
+    command_line: str
+    limit_ns: int
+    exact: bool
+    """Whether lengths of system calls compare (see SystemCallRecorder)."""
+    sites: tuple[int, ...] = ()
+    """Addresses to watch for, once the kernel is paravirtual."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootResult:
+    """What became of it. All but `seconds` is the same on every run and every host."""
+
+    phase: Phase
+    ending: Ending | None
+    """None: the emulator gave up, which no sound kernel makes it do."""
+    details: str
+    place: str
+    """Function and address where the CPU stood at the end."""
+    now_ns: int
+    blocks: int
+    console: str
+    traces: tuple[Trace, ...]
+    executed: frozenset[int]
+    """Those of the watched sites that were executed."""
+    exits: dict[str, int]
+    """How often the guest was left, by kind."""
+    emulated: tuple[Finding, ...]
+    """Sensitive instructions that a paravirtual kernel executed itself."""
+    functions: dict[int, str]
+    """Function and offset of those instructions, by address."""
+    became_paravirtual: bool
+    seconds: float
+
+    @property
+    def calls(self) -> int:
+        """System calls of all processes."""
+        return sum(map(len, self.traces))
+
+    @property
+    def ended_by_guest(self) -> bool:
+        """Whether the kernel meant to end the run."""
+        return self.ending is not None and self.ending.by_guest
+
+    @property
+    def how(self) -> str:
+        """The end in words."""
+        what = self.ending.value if self.ending else "the emulator gave up"
+        return f"{what} ({self.details})" if self.details else what
+
+
+def run_boot(order: BootOrder, tell: Tell) -> BootResult:
+    """Boot to the end. Raises InputNotUnderstood if the kernel does not fit the machine."""
+    image = ElfImage.parse(order.kernel, order.name)
+    terminal = _Listener(tell)
+    options = MachineOptions(limit_ns=order.limit_ns)
+    rom = build_rom(Flavor.PARAVIRT).data
+    machine = build_machine(MODES[order.phase], terminal, options, rom=rom)
+    terminal.machine = machine
+    privilege = machine.privilege
+    paravirt = privilege if isinstance(privilege, ParavirtPrivilege) else None
+    switched = Switch(paravirt)
+    calls = SystemCallRecorder(machine.cpu, exact=order.exact)
+    sites = SiteRecorder(machine.cpu, order.sites, switched.is_on)
+    machine.privilege = Observer(privilege, calls, sites, switched)
+    begun = time.perf_counter()
+    ending: Ending | None = None
+    try:
+        result = machine.run(Boot(image, order.command_line, order.initrd))
+        ending, details = result.ending, result.details
+    except CpuFailed as failure:
+        details = str(failure)
+    eip = machine.cpu.registers.eip
+    emulated = () if paravirt is None else paravirt.audit.findings()
+    return BootResult(
+        phase=order.phase,
+        ending=ending,
+        details=details,
+        place=f"{image.symbols.place_of(eip)} ({eip:#x})",
+        now_ns=machine.clock.now_ns,
+        blocks=machine.cpu.counter.blocks,
+        console=terminal.text,
+        traces=calls.traces(),
+        executed=frozenset(sites.executed),
+        exits=_exits(machine.statistics),
+        emulated=emulated,
+        functions={finding.va: image.symbols.place_of(finding.va) for finding in emulated},
+        became_paravirtual=switched.happened,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+class _Listener:
+    """The end of the serial line: keeps what it hears, and tells of progress now and then."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.machine: Machine | None = None
+        self._heard = bytearray()
+        self._tell = tell
+        self._next_s = 0.0
+
+    @property
+    def text(self) -> str:
+        """All that was heard, line ends as in files."""
+        return self._heard.decode(errors="replace").replace("\r\n", "\n")
+
+    def send(self, value: int) -> None:
+        """A byte from the guest."""
+        self._heard.append(value)
+
+    def poll(self, idle: bool) -> bytes:
+        """Nothing for the guest."""
+        now_s = time.monotonic()
+        if now_s >= self._next_s and self.machine is not None:
+            self._next_s = now_s + REPORT_EVERY_S
+            self._tell(self.machine.clock.now_ns, self._tail())
+        return b""
+
+    def _tail(self) -> str:
+        lines = self._heard[-2 * _TAIL_LEN :].decode(errors="replace").split("\n")
+        finished = [line.strip() for line in lines[:-1] if line.strip()]
+        return finished[-1][-_TAIL_LEN:] if finished else ""
+
+
+def _exits(statistics: Statistics) -> dict[str, int]:
+    """Calls into the emulator by kind; exceptions and traps by what they were for."""
+    counts = {call.value: n for call, n in statistics.calls.items() if call is not Call.INTERRUPT}
+    inside = statistics.traps or {f"vector {v}": n for v, n in statistics.vectors.items()}
+    counts |= {str(kind): n for kind, n in inside.items()}
+    return {kind: n for kind, n in sorted(counts.items()) if n}

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Which sites did a boot execute, of all there are?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from vmipatch.emu.cpu import Cpu
+from vmipatch.errors import InputNotUnderstood, MalformedTable
+from vmipatch.image.elf import ElfImage
+from vmipatch.isa.classify import classify
+from vmipatch.isa.second import decode_second
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import unpack_records
+
+RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
+MANIFEST_SECTION = ".vmi.manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedSite:
+    """One record: a place where the runtime puts a call."""
+
+    va: int
+    kind: str
+    """The class of its instruction, as `vmipatch scan` names it."""
+    function: str
+    call: VmiCall
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSite:
+    """A sensitive instruction that the rewriter left as it was."""
+
+    va: int
+    kind: str
+    function: str
+    trapping: bool
+    """Whether it faults at CPL 1; else it would be silently wrong there."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """What a rewritten kernel says of its sensitive instructions, in address order."""
+
+    annotated: tuple[AnnotatedSite, ...]
+    native: tuple[NativeSite, ...]
+
+    @classmethod
+    def of(cls, output: ElfImage) -> Sites:
+        """Read records and manifest.
+
+        Raises InputNotUnderstood if `output` is not a rewritten kernel, MalformedTable.
+        """
+        names = (*RECORD_SECTIONS, MANIFEST_SECTION)
+        if any(name not in output.section_by_name for name in names):
+            raise InputNotUnderstood(
+                "this kernel has not been rewritten",
+                file=output.name,
+                hint="make one with `vmipatch rewrite`",
+            )
+        return cls(_annotated(output), _native(output))
+
+    def by_reason(self) -> Counter[str]:
+        """How many were left native, by reason."""
+        return Counter(site.reason for site in self.native)
+
+
+def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
+    sites = []
+    for name in RECORD_SECTIONS:
+        for record in unpack_records(output.section_bytes(output.section_by_name[name])):
+            code = output.read(record.native_va, record.native_len)
+            function = function_of(output, record.native_va)
+            sites.append(AnnotatedSite(record.native_va, kind_of(code), function, record.call))
+    return tuple(sorted(sites, key=lambda site: site.va))
+
+
+def _native(output: ElfImage) -> tuple[NativeSite, ...]:
+    section = output.section_by_name[MANIFEST_SECTION]
+    try:
+        rows = json.loads(output.section_bytes(section).rstrip(b"\0"))["native"]
+        sites = [
+            NativeSite(
+                int(row["va"]),
+                str(row["kind"]),
+                function_of(output, int(row["va"])),
+                row["disposition"] == "native-trapping",
+                str(row["reason"]),
+            )
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedTable(
+            f"the manifest cannot be read: {error}", file=output.name, place=MANIFEST_SECTION
+        ) from error
+    return tuple(sorted(sites, key=lambda site: site.va))
+
+
+def kind_of(body: bytes) -> str:
+    """The class of the sensitive instruction in a padded body; of a fused pair `sti+hlt`."""
+    decoded = decode_second(body, 0)
+    ends = (decoded.starts + decoded.lens).tolist()
+    forms = [
+        classify(body[start:end]) for start, end in zip(decoded.starts.tolist(), ends, strict=True)
+    ]
+    return "+".join(form.kind for form in forms if form is not None) or "unknown"
+
+
+def function_of(image: ElfImage, va: int) -> str:
+    """The name of the symbol at or before `va`."""
+    return image.symbols.place_of(va).split("+")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of a group of sites were executed."""
+
+    name: str
+    executed: int
+    sites: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Sites executed of sites, whole and in groups."""
+
+    whole: Share
+    classes: tuple[Share, ...]
+    """By class of instruction, the largest first."""
+    functions: tuple[Share, ...]
+    """By function, in the order of the names."""
+
+    @property
+    def percent(self) -> float:
+        """Executed sites of a hundred; all of none are a hundred."""
+        return 100 * self.whole.executed / self.whole.sites if self.whole.sites else 100.0
+
+
+def coverage_of(sites: Sites, executed: frozenset[int]) -> Coverage:
+    """What `executed` addresses mean for the annotated sites."""
+    every = sites.annotated
+    classes = _shares((site.kind for site in every), _hit(every, executed, lambda s: s.kind))
+    functions = _shares(
+        (site.function for site in every), _hit(every, executed, lambda s: s.function)
+    )
+    hits = sum(site.va in executed for site in every)
+    return Coverage(
+        Share("all", hits, len(every)),
+        tuple(sorted(classes, key=lambda share: (-share.sites, share.name))),
+        tuple(sorted(functions, key=lambda share: share.name)),
+    )
+
+
+def _hit(
+    sites: Iterable[AnnotatedSite], executed: frozenset[int], key: Callable[[AnnotatedSite], str]
+) -> Iterable[str]:
+    return (key(site) for site in sites if site.va in executed)
+
+
+def _shares(names: Iterable[str], hits: Iterable[str]) -> list[Share]:
+    every, hit = Counter(names), Counter(hits)
+    return [Share(name, hit[name], count) for name, count in every.items()]
+
+
+class SiteRecorder:
+    """Notes which of some addresses a machine executes, once it counts.
+
+    Each address is watched until it has been seen. The watch is taken away only between two runs
+    of the CPU, so `forget` has to be called there.
+    """
+
+    def __init__(self, cpu: Cpu, vas: Iterable[int], counts: Callable[[], bool]) -> None:
+        self.executed: set[int] = set()
+        self._counts = counts
+        self._endings = {va: cpu.watch(va, self._seer(va)) for va in vas}
+        self._done: list[int] = []
+
+    def forget(self) -> None:
+        """Stop watching what has been seen."""
+        while self._done:
+            self._endings.pop(self._done.pop())()
+
+    def _seer(self, va: int) -> Callable[[], None]:
+        def seen() -> None:
+            if va not in self.executed and self._counts():
+                self.executed.add(va)
+                self._done.append(va)
+
+        return seen

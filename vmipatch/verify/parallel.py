@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""How do the steps of a verification run side by side? Each in a process of its own.
+
+Steps share nothing, so their results do not depend on which runs when. A guest that takes the
+emulator down takes its own process with it, which is a result like any other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Final, Generic, TypeVar
+
+from vmipatch.errors import VmipatchError
+
+_START: Final = "spawn"
+"""A fresh interpreter: no lock or thread of ours is copied."""
+
+Result = TypeVar("Result")
+Work = Callable[[Callable[[int, str], None]], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a boot has come."""
+
+    now_ns: int
+    """Virtual time."""
+    line: str
+    """The last line of its console."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Result]):
+    """One piece of work. `work` is a module's function, or a partial of one."""
+
+    name: str
+    work: Work[Result]
+    on_death: Callable[[int], Result]
+    """What the result is if the process dies; gets its exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running(Generic[Result]):
+    index: int
+    step: Step[Result]
+    process: BaseProcess
+
+
+class Watcher:
+    """Is told how the steps go on; this one does not care."""
+
+    def started(self, name: str) -> None:
+        """A step has begun."""
+
+    def heard(self, name: str, news: News) -> None:
+        """A boot has come so far."""
+
+    def finished(self, name: str, result: Any) -> None:
+        """A step has its result."""
+
+
+def run_steps(
+    steps: Sequence[Step[Result]], watcher: Watcher, workers: int | None = None
+) -> list[Result]:
+    """Do all steps, as many at a time as there are CPUs; results in the order of the steps.
+
+    Raises the VmipatchError of the first step that fails; the others are ended.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context(_START)
+    waiting = list(enumerate(steps))
+    running: dict[Connection, _Running[Result]] = {}
+    results: dict[int, Result] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, step = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_serve, args=(theirs, step.work), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = _Running(index, step, process)
+                watcher.started(step.name)
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection), "only such were waited for"
+                _listen(ready, running, results, watcher)
+    finally:
+        for left in running.values():
+            left.process.terminate()
+            left.process.join()
+    return [results[index] for index in range(len(steps))]
+
+
+def _listen(
+    pipe: Connection,
+    running: dict[Connection, _Running[Result]],
+    results: dict[int, Result],
+    watcher: Watcher,
+) -> None:
+    """Take one message, or the end of the process."""
+    of = running[pipe]
+    try:
+        message = pipe.recv()
+    except EOFError:
+        of.process.join()
+        message = of.step.on_death(of.process.exitcode or 0)
+    if isinstance(message, News):
+        watcher.heard(of.step.name, message)
+        return
+    of.process.join()
+    del running[pipe]
+    pipe.close()
+    if isinstance(message, VmipatchError):
+        raise message
+    results[of.index] = message
+    watcher.finished(of.step.name, message)
+
+
+def _serve(pipe: Connection, work: Work[Any]) -> None:
+    """In the new process: after the news an error or the result is the last word."""
+    try:
+        pipe.send(work(lambda now_ns, line: pipe.send(News(now_ns, line))))
+    except VmipatchError as error:
+        pipe.send(error)
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Which steps make a verification? Static check and boots, done side by side, then judged."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify import workload
+from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, run_boot
+from vmipatch.verify.coverage import Sites, coverage_of
+from vmipatch.verify.parallel import Step, Watcher, run_steps
+from vmipatch.verify.static import StaticVerdict, check_static
+from vmipatch.verify.verdict import Evidence, Verdict, judge
+
+LIMIT_NS: Final = 120_000_000_000
+"""Virtual time for one boot."""
+
+
+class Extent(enum.Enum):
+    """How much to do."""
+
+    STATIC = "static"  # the static check alone
+    QUICK = "quick"  # and the audited paravirtual boot
+    NORMAL = "normal"  # and native boots, whose consoles and system calls are compared
+    FULL = "full"  # and a trapped boot and an unobserved paravirtual one
+
+
+PHASES: Final[dict[Extent, tuple[Phase, ...]]] = {
+    Extent.STATIC: (),
+    Extent.QUICK: (Phase.AUDIT,),
+    Extent.NORMAL: (Phase.ORIGINAL, Phase.NATIVE, Phase.AUDIT),
+    Extent.FULL: (Phase.ORIGINAL, Phase.NATIVE, Phase.AUDIT, Phase.MEASURED, Phase.TRAPPED),
+}
+OF_THE_ORIGINAL: Final = frozenset({Phase.ORIGINAL, Phase.TRAPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class StaticResult:
+    """What the static check came to, and how long it took on this host."""
+
+    verdict: StaticVerdict
+    seconds: float
+
+
+StepResult = BootResult | StaticResult
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel file: an ELF file, whatever it came in."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asked for."""
+
+    kernel: Kernel
+    original: Kernel | None
+    extent: Extent = Extent.NORMAL
+    initrd: bytes | None = None
+    """None: verify's own."""
+    append: str = ""
+    """More for the command line."""
+    required_percent: float | None = None
+    limit_ns: int = LIMIT_NS
+
+
+def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
+    """Do what was asked for, and judge it.
+
+    Raises InputNotUnderstood if a kernel is none, was not rewritten, or does not fit the machine.
+    """
+    sites = Sites.of(ElfImage.parse(request.kernel.data, request.kernel.name))
+    steps = [_boot_step(order) for order in _orders(request, sites)]
+    if request.original is not None:
+        steps.insert(0, _static_step(request.original, request.kernel))
+    static: StaticVerdict | None = None
+    boots: dict[Phase, BootResult] = {}
+    for result in run_steps(steps, watcher or Watcher()):
+        if isinstance(result, BootResult):
+            boots[result.phase] = result
+        else:
+            static = result.verdict
+    audit = boots.get(Phase.AUDIT)
+    return judge(
+        Evidence(
+            kernel=request.kernel.name,
+            original=request.original.name if request.original else None,
+            sites=sites,
+            static=static,
+            boots=boots,
+            coverage=coverage_of(sites, audit.executed) if audit else None,
+            required_percent=request.required_percent,
+            own_workload=request.initrd is None,
+        )
+    )
+
+
+def _orders(request: Request, sites: Sites) -> list[BootOrder]:
+    orders = []
+    for phase in PHASES[request.extent]:
+        kernel = request.original if phase in OF_THE_ORIGINAL else request.kernel
+        if kernel is None:
+            continue
+        orders.append(
+            BootOrder(
+                phase=phase,
+                kernel=kernel.data,
+                name=kernel.name,
+                initrd=workload.initramfs() if request.initrd is None else request.initrd,
+                command_line=f"{COMMAND_LINE} {request.append}".strip(),
+                limit_ns=request.limit_ns,
+                exact=request.initrd is None,
+                sites=tuple(s.va for s in sites.annotated) if phase is Phase.AUDIT else (),
+            )
+        )
+    return orders
+
+
+def _boot_step(order: BootOrder) -> Step[StepResult]:
+    return Step(order.phase.value, partial(run_boot, order), partial(_died, order.phase))
+
+
+def _died(phase: Phase, code: int) -> BootResult:
+    """What a boot came to whose process is gone."""
+    why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return BootResult(
+        phase=phase, ending=None, details=f"its process ended with {why}", place="", now_ns=0,
+        blocks=0, console="", traces=(), executed=frozenset(), exits={}, emulated=(),
+        functions={}, became_paravirtual=False, seconds=0.0,
+    )  # fmt: skip
+
+
+def _static_step(original: Kernel, output: Kernel) -> Step[StepResult]:
+    return Step(Phase.STATIC.value, partial(_check, original, output), _static_died)
+
+
+def _static_died(code: int) -> StepResult:
+    raise RuntimeError(f"the static check ended with {code}")
+
+
+def _check(original: Kernel, output: Kernel, _tell: Callable[[int, str], None]) -> StepResult:
+    begun = time.perf_counter()
+    images = [ElfImage.parse(kernel.data, kernel.name) for kernel in (original, output)]
+    return StaticResult(check_static(*images), time.perf_counter() - begun)

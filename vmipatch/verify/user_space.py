@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""What did user space see? The system calls of each process, at `int 0x80` and behind it.
+
+What two kernels must agree on is, for every address space, the sequence of its calls: name,
+arguments that are plain values, result. What they may differ in is which process runs when,
+addresses, process numbers, times, and what is behind a pointer. Processes have no names here: the
+sequences are compared as a multiset. Threads of one address space count as one process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from vmipatch.emu.cpu import Cpu
+from vmipatch.verify.system_calls import CALLS, NUMBERS, Kind, SystemCall
+
+GATE: Final = 0x80
+"""The software interrupt of i386 Linux; the emulated CPU has no sysenter."""
+
+Trace = tuple[str, ...]
+"""The calls of one process, such as `write(1, *, 14) = 14`."""
+
+_MASK32: Final = 0xFFFFFFFF
+_USER_RING: Final = 3
+_ERRORS: Final = 4096
+_ENDS: Final = frozenset({NUMBERS["exit"], NUMBERS["exit_group"]})
+_RETURNS_ELSEWHERE: Final = _ENDS | {NUMBERS["sigreturn"], NUMBERS["rt_sigreturn"]}
+_FORKS: Final = frozenset({NUMBERS["fork"], NUMBERS["vfork"], NUMBERS["clone"]})
+_REPEATS: Final = NUMBERS["restart_syscall"]
+_REPLACES: Final = NUMBERS["execve"]
+
+_Key = tuple[int, int, int]
+"""Page tables, stack pointer, return address: of a call that has not returned yet."""
+
+
+@dataclass(slots=True)
+class _Call:
+    number: int
+    text: str
+    result: int | None = None
+
+
+@dataclass(slots=True)
+class _Process:
+    calls: list[_Call] = field(default_factory=list)
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether its last call is an execve that did not come back."""
+        return bool(self.calls) and (
+            self.calls[-1].number == _REPLACES and self.calls[-1].result is None
+        )
+
+
+class SystemCallRecorder:
+    """Writes the calls of a running machine down."""
+
+    def __init__(self, cpu: Cpu, *, exact: bool) -> None:
+        """`exact`: lengths count, as they do if the workload reads nothing that depends on time."""
+        self._cpu = cpu
+        self._registers = cpu.registers
+        self._exact = exact
+        self._processes: list[_Process] = []
+        self._current: dict[int, _Process] = {}
+        """By the address of the page tables."""
+        self._open: dict[_Key, _Call] = {}
+        self._watched: set[int] = set()
+        self._children = 0
+        """Forks whose child has not been seen yet."""
+
+    def on_gate(self) -> None:
+        """A software interrupt GATE; EIP is behind it."""
+        registers = self._registers
+        if registers.cpl != _USER_RING:
+            return
+        key = registers.cr3, registers.esp, registers.eip
+        number = registers.eax
+        waiting = self._open.get(key)
+        if waiting is not None and number in (waiting.number, _REPEATS):
+            return  # the kernel lets an interrupted call begin again
+        process = self._current.get(key[0])
+        if process is None or process.was_replaced:
+            process = self._begin(key[0])
+        call = _Call(number, _shown(number, self._arguments(), self._exact))
+        process.calls.append(call)
+        self._open.pop(key, None)
+        if number not in _RETURNS_ELSEWHERE:
+            self._open[key] = call
+        if number in _ENDS:
+            del self._current[key[0]]
+        self._children += number in _FORKS
+        if key[2] not in self._watched:
+            self._watched.add(key[2])
+            self._cpu.watch(key[2], self._on_return)
+
+    def traces(self) -> tuple[Trace, ...]:
+        """The calls of each process so far, in the order of their first."""
+        return tuple(
+            tuple(_with_result(call, self._exact) for call in process.calls)
+            for process in self._processes
+        )
+
+    def _begin(self, tables_pa: int) -> _Process:
+        process = _Process()
+        self._processes.append(process)
+        self._current[tables_pa] = process
+        return process
+
+    def _on_return(self) -> None:
+        """The instruction behind a gate is about to run."""
+        registers = self._registers
+        if registers.cpl != _USER_RING:
+            return
+        key = registers.cr3, registers.esp, registers.eip
+        result = registers.eax
+        call = self._open.pop(key, None)
+        if call is not None and not (call.number == _REPLACES and result == 0):
+            call.result = result
+            born = result == 0 or result > _MASK32 - _ERRORS
+            self._children -= call.number in _FORKS and born
+        elif self._children and result == 0:
+            self._children -= 1
+            self._begin(key[0]).calls.append(_Call(NUMBERS["fork"], "fork()", 0))
+
+    def _arguments(self) -> tuple[int, ...]:
+        registers = self._registers
+        # EBX, ECX, EDX, ESI, EDI, EBP by their numbers in instructions.
+        return tuple(registers.gpr(number) for number in (3, 1, 2, 6, 7, 5))
+
+
+def compare(before: Iterable[Trace], after: Iterable[Trace]) -> list[str]:
+    """How what user space saw differs, one line a process; none if it does not."""
+    left, right = list(before), list(after)
+    count_left, count_right = Counter(left), Counter(right)
+    lost = list((count_left - count_right).elements())
+    gained = list((count_right - count_left).elements())
+    lines = [_first_difference(*pair, left.index(pair[0]) + 1) for pair in zip(lost, gained)]  # noqa: B905
+    lines += [f"a process is missing: {_head(trace)}" for trace in lost[len(gained) :]]
+    lines += [f"a process is new: {_head(trace)}" for trace in gained[len(lost) :]]
+    return lines
+
+
+def _first_difference(before: Trace, after: Trace, process: int) -> str:
+    pairs = zip(before, after, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(after)))
+    old, new = (trace[at] if at < len(trace) else "nothing more" for trace in (before, after))
+    return f"process {process}, call {at + 1}: `{old}` has become `{new}`"
+
+
+def _head(trace: Trace) -> str:
+    return f"{len(trace)} calls, {', '.join(trace[:3])}"
+
+
+def _shown(number: int, arguments: tuple[int, ...], exact: bool) -> str:
+    call = CALLS.get(number)
+    if call is None:
+        return f"call_{number}()"
+    shown = (_word(kind, value, exact) for kind, value in zip(call.arguments, arguments))  # noqa: B905
+    return f"{call.name}({', '.join(shown)})"
+
+
+def _with_result(call: _Call, exact: bool) -> str:
+    if call.result is None:
+        return f"{call.text} = ?"
+    row: SystemCall | None = CALLS.get(call.number)
+    kind = Kind.TIME if row is None else row.result
+    return f"{call.text} = {_result(kind, call.result, exact)}"
+
+
+def _result(kind: Kind, value: int, exact: bool) -> str:
+    if value > _MASK32 - _ERRORS:
+        return str(value - _MASK32 - 1)
+    return _word(kind, value, exact)
+
+
+def _word(kind: Kind, value: int, exact: bool) -> str:
+    """A word as it is compared: itself, or what kind of thing it is."""
+    signed = value - (1 << 32) if value >> 31 else value
+    match kind:
+        case Kind.VALUE:
+            return str(signed) if -_ERRORS < signed < _ERRORS else f"{value:#x}"
+        case Kind.LENGTH:
+            return str(signed) if exact or signed <= 0 else "n"
+        case Kind.POINTER:
+            return "*" if value else "0"
+        case Kind.PID:
+            return "pid" if signed > 0 else str(signed)
+        case Kind.TIME:
+            return "t"

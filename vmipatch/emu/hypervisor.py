@@ -243,20 +243,22 @@ class TrapPrivilege(Privilege):
         """Execute one instruction for the kernel; whether it was one that we know."""
         try:
             kind = emulate(self._context, instruction)
-        except Fault as fault:
+        except (Fault, PageFault) as fault:
             self._traps[ExitKind.PROTECTION] += 1
-            self.deliver(Event.exception(fault.vector, fault.error))
-            return True
-        except PageFault as fault:
-            self._registers.cr2 = fault.va
-            self._traps[ExitKind.PROTECTION] += 1
-            self.deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+            self.deliver(self._event_of(fault))
             return True
         if kind is None:
             return False
         self._traps[counted_as or kind] += 1
         self._after_emulation()
         return True
+
+    def _event_of(self, fault: Fault | PageFault) -> Event:
+        """What the guest gets for a fault of ours in its name."""
+        if isinstance(fault, PageFault):
+            self._registers.cr2 = fault.va
+            return Event.exception(Vector.PAGE_FAULT, fault.code)
+        return Event.exception(fault.vector, fault.error)
 
     def _after_emulation(self) -> None:
         """An instruction may have let an interrupt in."""

@@ -9,8 +9,8 @@ is emulated and noted. When the guest switches paging off (reboot, kexec), it is
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmipatch.emu import returns
@@ -28,6 +28,7 @@ from vmipatch.emu.shared_page import SharedPage
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.isa.trapped import TrappedInstruction, take_apart
 from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.marks import RestartRegion
 from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Hypercall, Restart
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class ParavirtPrivilege(TrapPrivilege):
             case Hypercall.INIT:
                 self._registers.eax = 0 if self._init() else _REFUSED
             case Hypercall.IRET:
-                self._at_site(self._iret)
+                self._iret()
             case Hypercall.CALL:
                 self._call()
             case Hypercall.HALT:
@@ -112,7 +113,7 @@ class ParavirtPrivilege(TrapPrivilege):
 
     def _on_intercept(self) -> None:
         registers = self._registers
-        va = self._registers.code_va
+        va = registers.code_va
         knows = self.is_paravirtual and (self._rom.holds(va) or va in self._runtime)
         if registers.cpl == USER_RING or not knows:
             super()._on_intercept()
@@ -121,15 +122,12 @@ class ParavirtPrivilege(TrapPrivilege):
         instruction = self._instruction()
         try:
             self._as_hardware(instruction)
-        except Fault as fault:
-            self.deliver(Event.exception(fault.vector, fault.error))
-        except PageFault as fault:
-            registers.cr2 = fault.va
-            self.deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+        except (Fault, PageFault) as fault:
+            self.deliver(self._event_of(fault))
 
     def _as_hardware(self, instruction: TrappedInstruction | None) -> None:
         """What CPL 1 does with an instruction that it lets pass. Raises Fault, PageFault."""
-        context, vcpu, registers = self._context, self._vcpu, self._registers
+        context, registers = self._context, self._registers
         kind = None if instruction is None else instruction.form.kind
         if kind == "iret":
             returns.hardware_iret(context)
@@ -139,7 +137,7 @@ class ParavirtPrivilege(TrapPrivilege):
         elif kind == "popf":
             value = context.peek(0)
             context.drop(4)
-            vcpu.load_real_flags(value, KERNEL_RING)
+            self._vcpu.load_real_flags(value, KERNEL_RING)
         if instruction is None or kind not in ("pushf", "popf"):
             raise Fault(Vector.PROTECTION, 0)
         registers.eip += instruction.length
@@ -162,18 +160,22 @@ class ParavirtPrivilege(TrapPrivilege):
         """Take the interrupt that waits, unless the ROM has to come to a place for it first."""
         registers = self._registers
         if self.is_paravirtual and registers.cpl == KERNEL_RING:
-            region = self._rom.restart_at(self._registers.code_va)
+            region = self._rom.restart_at(registers.code_va)
             if region is not None:
-                try:
-                    if region.kind is Restart.IRET_ECX_SAVED:
-                        registers.ecx = self._context.peek(0)
-                        self._context.drop(4)
-                except PageFault:
-                    pass  # the stack the ROM has just used: a guest that plays
-                registers.eip = self._rom.entry_va(region)
-                self._vcpu.page.interrupts_enabled = False
+                self._restart(region)
                 return
         super()._deliver_pending()
+
+    def _restart(self, region: RestartRegion) -> None:
+        """Let the ROM begin anew: it will see that an event waits, and ask for it."""
+        registers = self._registers
+        if region.kind is Restart.IRET_ECX_SAVED:
+            # The ROM has just pushed it: if the page is gone, the guest plays, and loses ECX.
+            with contextlib.suppress(PageFault):
+                registers.ecx = self._context.peek(0)
+            self._context.drop(4)
+        registers.eip = self._rom.entry_va(region)
+        self._vcpu.page.interrupts_enabled = False
 
     def _init(self) -> bool:
         """VMI_Init: whether the guest is paravirtual now. EIP is in the ROM, behind the `int`."""
@@ -208,19 +210,12 @@ class ParavirtPrivilege(TrapPrivilege):
         self._vcpu.enter(self._registers.cpl)
 
     def _iret(self) -> None:
-        returns.vmi_iret(self._context)
-
-    def _at_site(self, body: Callable[[], None]) -> None:
-        """Do an IRET; if it fails, the guest finds itself at the site."""
+        """The call IRET; if it fails, the guest finds itself at the site."""
         try:
-            body()
-        except Fault as fault:
+            returns.vmi_iret(self._context)
+        except (Fault, PageFault) as fault:
             self._blame_iret_site()
-            super().deliver(Event.exception(fault.vector, fault.error))
-        except PageFault as fault:
-            self._registers.cr2 = fault.va
-            self._blame_iret_site()
-            super().deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+            super().deliver(self._event_of(fault))
 
     def _blame_iret_site(self) -> None:
         page = self._vcpu.page
@@ -229,26 +224,23 @@ class ParavirtPrivilege(TrapPrivilege):
 
     def _call(self) -> None:
         """A call by number; if it fails, the guest finds itself at the call."""
-        registers, context = self._registers, self._context
-        at = registers.eip
         try:
-            self._do_call(registers.ebx)
+            self._do_call(self._registers.ebx)
         except (Fault, PageFault) as fault:
-            registers.eip = at
             try:
-                caller_ebx, behind_va = context.peek(0), context.peek(4)
+                self._return_to_call()
             except PageFault as no_stack:
-                registers.cr2 = no_stack.va
-                self.deliver(Event.exception(Vector.PAGE_FAULT, no_stack.code))
-                return
-            registers.ebx = caller_ebx
-            context.drop(8)
-            registers.eip = behind_va - _NEAR_CALL_LEN
-            if isinstance(fault, PageFault):
-                registers.cr2 = fault.va
-                self.deliver(Event.exception(Vector.PAGE_FAULT, fault.code))
+                self.deliver(self._event_of(no_stack))
             else:
-                self.deliver(Event.exception(fault.vector, fault.error))
+                self.deliver(self._event_of(fault))
+
+    def _return_to_call(self) -> None:
+        """Leave the ROM's entry as if the near call that led there had not been made."""
+        registers, context = self._registers, self._context
+        caller_ebx, behind_va = context.peek(0), context.peek(4)
+        registers.ebx = caller_ebx
+        registers.eip = behind_va - _NEAR_CALL_LEN
+        context.drop(8)
 
     def _do_call(self, number: int) -> None:
         """Raises Fault, PageFault; #GP for a call that nobody serves."""

@@ -32,7 +32,8 @@ COMPARABLE = "nokaslr initramfs_async=0 tsc=reliable tsc_early_khz=2500000 lpj=4
 """Nothing random, nothing concurrent, and no clock that a busy host can make look broken."""
 
 Machine = Callable[..., qemu.Boot]
-"""pc(variant, name, append="", test="workload.sh", extra=()) boots a kernel to a script's end."""
+"""pc(variant, name, append="", test="workload.sh", extra=(), machine=()) boots a kernel to its
+script's end; `extra` are more files for it, `machine` more arguments of QEMU."""
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +61,15 @@ def pc(
         append: str = "",
         test: str = "workload.sh",
         extra: tuple[tuple[str, bytes], ...] = (),
+        machine: tuple[str, ...] = (),
     ) -> qemu.Boot:
-        initrd = initramfs(test, extra)
-        return qemu.boot(bzimage(variant, name), initrd, append=append, smp=PROCESSORS[name])
+        return qemu.boot(
+            bzimage(variant, name),
+            initramfs(test, extra),
+            append=append,
+            smp=PROCESSORS[name],
+            extra=machine,
+        )
 
     return boot
 

@@ -45,6 +45,8 @@ class Boot:
     ending: Ending
     details: str
     """The CPU states at a triple fault or at the time limit, or QEMU's complaint; else empty."""
+    preface: str = ""
+    """What stood before the kernel's first line: firmware, the runtime of a rewritten kernel."""
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.console, self.ending.value, self.details) if part)
@@ -77,11 +79,11 @@ def boot(
         command += ["-kernel", str(kernel), "-initrd", str(initrd)]
         command += ["-append", f"{COMMAND_LINE} {append}".strip(), *extra]
         ending, details = _run(command, console, monitor, timeout_s)
-        text = _kernel_part(console.read_text(encoding="utf-8", errors="replace"))
+        preface, text = _parts(console.read_text(encoding="utf-8", errors="replace"))
         resets = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     if ending is Ending.RESET and _TRIPLE_FAULT in resets:
-        return Boot(text, Ending.TRIPLE_FAULT, resets[resets.index(_TRIPLE_FAULT) :])
-    return Boot(text, ending, details)
+        return Boot(text, Ending.TRIPLE_FAULT, resets[resets.index(_TRIPLE_FAULT) :], preface)
+    return Boot(text, ending, details, preface)
 
 
 def _run(
@@ -120,8 +122,9 @@ def _cpu_states(monitor: Path) -> str:
     return "\n".join(line for line in text.splitlines() if _CPU_STATE.match(line))
 
 
-def _kernel_part(console: str) -> str:
-    """The console from the kernel's first line on; all of it if the kernel said nothing."""
+def _parts(console: str) -> tuple[str, str]:
+    """What is before the kernel's first line, and the rest; all is rest if the kernel is silent."""
     text = console.replace("\r\n", "\n").replace("\r", "\n")
     start = text.find(_FIRST_KERNEL_LINE)
-    return text if start < 0 else text[text.rfind("[", 0, start) :]
+    at = 0 if start < 0 else max(text.rfind("[", 0, start), 0)
+    return text[:at], text[at:]

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""What should a ROM make of a rewritten kernel on a PC (at CPL 0)? Derived from the kernel's file.
+
+The runtime's decisions (vmipatch/runtime/patch.S) made a second time, from the records alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.rom import Rom
+from vmipatch.rom.entries import TRACE_PORT
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import (
+    FINAL_TRANSLATION,
+    MERGE_FLAGS,
+    NEAR_CALL_LEN,
+    AnnotationRecord,
+    unpack_records,
+)
+
+RECORDS = (".vmi.annotation", ".vmi.annotation.init")
+THUNK_CALLS = ".vmi.thunks"
+ADDED = ".vmi.text"
+CODE = (".text", ".init.text", ADDED)
+"""The sections that the runtime writes to."""
+NOP = b"\x90"
+NO_INDEX = 0x20
+"""What makes index 0 (EAX) of a SIB byte index 4 (none)."""
+NATIVE_AT_CPL0 = frozenset({VmiCall.IRET, VmiCall.READ_SEGMENT})
+"""An IRET that faults must do so where the exception table looks for it; CS and SS tell no lies."""
+
+
+def rom_arguments(rom: bytes, directory: Path) -> tuple[str, ...]:
+    """QEMU's arguments for an option ROM, which is written to `directory`."""
+    path = directory / f"{hashlib.sha256(rom).hexdigest()[:16]}.rom"
+    path.write_bytes(rom)
+    return "-option-rom", str(path)
+
+
+def trace_arguments(path: Path) -> tuple[str, ...]:
+    """QEMU's arguments to have every byte that a trace ROM writes in the file `path`."""
+    return (
+        *("-chardev", f"file,id=trace,path={path}"),
+        *("-device", f"isa-debugcon,iobase={TRACE_PORT:#x},chardev=trace"),
+    )
+
+
+Code = dict[str, bytes]
+"""The sections of CODE by name."""
+
+
+def native_code(image: ElfImage) -> Code:
+    """What is in memory when the runtime has done nothing."""
+    return {name: image.section_bytes(image.section_by_name[name]) for name in CODE}
+
+
+@dataclass(frozen=True)
+class Patching:
+    """A rewritten kernel behind the runtime, on a ROM whose VMI_Init succeeds."""
+
+    image: ElfImage
+    rom: Rom
+
+    @cached_property
+    def records(self) -> tuple[AnnotationRecord, ...]:
+        """All of them, those of init code too."""
+        sections = (self.image.section_by_name[name] for name in RECORDS)
+        data = b"".join(map(self.image.section_bytes, sections))
+        return tuple(unpack_records(data))
+
+    @cached_property
+    def thunk_calls(self) -> tuple[tuple[int, VmiCall], ...]:
+        """Address and number of each call that a thunk makes."""
+        return tuple((va, VmiCall(call)) for va, call in self._thunk_table if call != MERGE_FLAGS)
+
+    @cached_property
+    def merges(self) -> tuple[int, ...]:
+        """Where thunks put real flags and virtual interrupt flag together (`lea`)."""
+        return tuple(va for va, call in self._thunk_table if call == MERGE_FLAGS)
+
+    @cached_property
+    def _thunk_table(self) -> tuple[tuple[int, int], ...]:
+        table = self.image.section_bytes(self.image.section_by_name[THUNK_CALLS])
+        return tuple((va, call) for va, call in struct.iter_unpack("<II", table))
+
+    @cached_property
+    def patched(self) -> tuple[AnnotationRecord, ...]:
+        """The sites that become calls: a thunk has to have all its calls, so all thunks have."""
+        thunks_work = all(call in self.rom.entries for _, call in self.thunk_calls)
+        return tuple(
+            record
+            for record in self.records
+            if record.call not in NATIVE_AT_CPL0
+            and record.call in self.rom.entries
+            and (thunks_work or record.call_off != FINAL_TRANSLATION)
+        )
+
+    @property
+    def totals(self) -> str:
+        """What the runtime has to say."""
+        left = len(self.records) - len(self.patched)
+        return f"vmi: paravirtual, {len(self.patched)} sites patched, {left} left native"
+
+    @cached_property
+    def calls(self) -> tuple[tuple[int, VmiCall], ...]:
+        """Address and number of every near call of the ROM: those of sites, those of thunks."""
+        direct = (r for r in self.patched if r.call_off != FINAL_TRANSLATION)
+        return (*((r.native_va + r.call_off, r.call) for r in direct), *self.thunk_calls)
+
+    def code(self, rom_va: int) -> Code:
+        """What is in memory when the runtime has patched, the ROM's copy being at `rom_va`."""
+        return {name: self._section(name, rom_va) for name in CODE if name != ADDED} | {
+            ADDED: self._added(rom_va)
+        }
+
+    def _section(self, name: str, rom_va: int) -> bytes:
+        """Code with sites: the bytes in the file, and calls at the patched sites."""
+        section = self.image.section_by_name[name]
+        code = bytearray(self.image.section_bytes(section))
+        for record in self.patched:
+            if section.va <= record.native_va < section.end_va:
+                at = record.native_va - section.va
+                code[at : at + record.native_len] = self._site(record, rom_va)
+        return bytes(code)
+
+    def _site(self, record: AnnotationRecord, rom_va: int) -> bytes:
+        """What stands at a patched site, the ROM being at `rom_va`."""
+        code = self.image.read(record.translation_va, record.translation_len)
+        if record.call_off != FINAL_TRANSLATION:
+            behind_off = record.call_off + NEAR_CALL_LEN
+            target_va = rom_va + self.rom.entries[record.call]
+            displacement = struct.pack("<i", target_va - record.native_va - behind_off)
+            code = code[: record.call_off + 1] + displacement + code[behind_off:]
+        return code.ljust(record.native_len, NOP)
+
+    def _added(self, rom_va: int) -> bytes:
+        """Thunks and runtime: their calls aimed, their flags those of CPL 0, the ROM's copy."""
+        section = self.image.section_by_name[ADDED]
+        code = bytearray(self.image.section_bytes(section))
+        for call_va, call in self.thunk_calls:
+            if call in self.rom.entries:
+                target_va = rom_va + self.rom.entries[call]
+                at = call_va - section.va
+                struct.pack_into("<i", code, at + 1, target_va - call_va - NEAR_CALL_LEN)
+        for merge_va in self.merges:
+            sib_off = merge_va - section.va + 2
+            code[sib_off] |= NO_INDEX
+            code[sib_off + 1 : sib_off + 5] = bytes(4)
+        copy_off = rom_va - section.va
+        code[copy_off : copy_off + len(self.rom.data)] = self.rom.data
+        return bytes(code)

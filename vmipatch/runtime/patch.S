@@ -185,7 +185,8 @@ vmi_announce:
 vmi_announced:
     ret
 
-# Announces the table of one-byte fallbacks, then puts a hlt over each entry.
+# Relocates the table of one-byte fallbacks, announces it, then puts a hlt over each entry.
+# Clobbers: EAX, EBX, ECX, EDX, ESI, flags
 vmi_fall_back:
     lea esi, [ebp + fact_fallback]
     lea ecx, [ebp + fact_fallback_end]
@@ -197,6 +198,12 @@ vmi_fall_back:
     jne vmi_fell_back
     mov ebx, eax
     mov eax, esi
+vmi_relocate_fallback:
+    add dword ptr [esi], ebp
+    add esi, 8
+    cmp esi, ecx
+    jb vmi_relocate_fallback
+    mov esi, eax
     mov edx, ecx
     sub edx, esi
     shr edx, 3
@@ -206,7 +213,7 @@ vmi_fall_back:
     lea ecx, [ebp + fact_fallback_end]
 vmi_next_fallback:
     mov ebx, dword ptr [esi]
-    mov byte ptr [ebx + ebp], 0xF4
+    mov byte ptr [ebx], 0xF4
     add esi, 8
     cmp esi, ecx
     jb vmi_next_fallback

@@ -11,7 +11,7 @@ CODE := $(wildcard vmipatch tests examples tools benchmarks)
 EXAMPLE := build/example/vmlinux
 REWRITTEN := build/example/vmlinux.vmi
 
-.PHONY: help demo test lint format bench kernels campaign qemu clean
+.PHONY: help demo test lint format bench kernels campaign qemu chromium clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,7 +37,7 @@ demo: $(READY)
 	@echo; $(BIN)/vmipatch rewrite $(EXAMPLE) -o $(REWRITTEN)
 	@echo; $(BIN)/vmipatch verify --static $(REWRITTEN) --original $(EXAMPLE)
 
-test: lint kernels qemu
+test: lint kernels qemu chromium
 	$(BIN)/pytest -n auto
 
 lint: $(READY)
@@ -63,6 +63,9 @@ bench: kernels qemu
 
 qemu:
 	@tools/need-qemu.sh
+
+chromium:
+	@tools/need-chromium.sh
 
 clean:
 	rm -rf build $(VENV)

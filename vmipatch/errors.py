@@ -16,6 +16,7 @@ class ExitCode(enum.IntEnum):
     INPUT = 3  # a file was read and not understood
     ENVIRONMENT = 4  # a file or program is missing, a disk is full
     INTERNAL = 5  # a bug of vmipatch
+    BELOW = 6  # all holds, but fewer sites were executed than required
 
 
 class VmipatchError(Exception):

@@ -64,7 +64,7 @@ def test_rewrite_then_verify_holds(guest: Path, tmp_path: Path) -> None:
     assert int(starts[0], 16) % 4096 == 0
     assert maps[1].read_text().startswith("# old start, new start")
     checked = vmipatch("verify", "--static", output, "--original", guest, "--json", "-")
-    verdict = _validated(checked.stdout, "verify-1")
+    verdict = _validated(checked.stdout, "verify-2")
     assert (checked.returncode, verdict["holds"], verdict["findings"]) == (0, True, [])
 
 

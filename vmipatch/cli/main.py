@@ -30,6 +30,7 @@ Exit codes:
   3  an input file was not understood
   4  a file or program is missing, or the system refused
   5  internal error, a bug of vmipatch
+  6  all holds, but fewer sites were executed than required
 """
 
 

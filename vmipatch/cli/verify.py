@@ -3,73 +3,162 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
 
 import click
 
 from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
-from vmipatch.cli.files import read_kernel
+from vmipatch.cli.files import read_file, write_file
+from vmipatch.cli.progress import NS_PER_S, progress_on
+from vmipatch.cli.run import read_any_kernel
+from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode
-from vmipatch.verify.static import StaticVerdict, check_static
+from vmipatch.verify.boots import BootResult
+from vmipatch.verify.coverage import Coverage
+from vmipatch.verify.parallel import Watcher
+from vmipatch.verify.plan import LIMIT_NS, Extent, Kernel, Request, verify
+from vmipatch.verify.report_html import html_report
+from vmipatch.verify.report_json import SCHEMA, as_json
+from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 
-SCHEMA = "vmipatch.verify/1"
+SHOWN = 30
+"""Findings and classes on the screen; the reports have all."""
+
+_EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BELOW}
 
 
-@click.command("verify", epilog="Example: vmipatch verify --static vmlinux.vmi --original vmlinux")
+@click.command("verify", epilog="Example: vmipatch verify vmlinux.vmi --original vmlinux")
 @click.argument("kernel", type=click.Path())
+@click.option("--original", type=click.Path(), help="The kernel that was rewritten.")
+@click.option("--initrd", type=click.Path(), help="Boot with this file system, not with verify's.")
+@click.option("--append", default="", help="More for the kernel's command line.")
 @click.option(
     "--static",
-    "static",
-    is_flag=True,
-    required=True,
-    help="Prove, instruction by instruction, that KERNEL is the original under an "
-    "address map. (The check that exists so far.)",
+    "extent",
+    flag_value=Extent.STATIC.value,
+    help="Only prove, instruction by instruction, that KERNEL is the original under an "
+    "address map.",
 )
-@click.option("--original", required=True, type=click.Path(), help="The kernel that was rewritten.")
+@click.option(
+    "--quick",
+    "extent",
+    flag_value=Extent.QUICK.value,
+    help="The static check and one paravirtual boot.",
+)
+@click.option(
+    "--full",
+    "extent",
+    flag_value=Extent.FULL.value,
+    help="Every boot there is: trapped and unobserved paravirtual ones too.",
+)
+@click.option(
+    "--require-coverage",
+    "required",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit code 6 if fewer of a hundred sites were executed.",
+)
+@click.option(
+    "--limit",
+    type=click.FloatRange(0.001),
+    default=LIMIT_NS / NS_PER_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Virtual time for each boot.",
+)
+@click.option("--report", "report_file", type=click.Path(), help="Write a page of HTML.")
 @json_option
 @pass_console
 def verify_command(
-    console: Console, kernel: str, static: bool, original: str, json_file: str | None
+    console: Console,
+    kernel: str,
+    original: str | None,
+    initrd: str | None,
+    append: str,
+    extent: str | None,
+    required: float | None,
+    limit: float,
+    report_file: str | None,
+    json_file: str | None,
 ) -> None:
-    """Check the rewritten KERNEL; exit code 1 if anything does not hold."""
-    assert static, "click requires the option"
-    verdict = check_static(read_kernel(original), read_kernel(kernel))
-    if json_file is not None:
-        write_json(json_file, SCHEMA, report(verdict, kernel, original))
-    if json_file != STDOUT:
-        console.data(_text(verdict, kernel))
-    if not verdict.holds:
-        raise click.exceptions.Exit(ExitCode.FINDINGS)
+    """Check the rewritten KERNEL: proof from its bytes, boots in the emulator, comparison.
 
-
-def _text(verdict: StaticVerdict, kernel: str) -> str:
-    lines = [str(finding) for finding in verdict.findings]
-    lines.append(table(["proven", "count"], [(k, v) for k, v in verdict.counts.items()]))
-    found = sum(verdict.totals.values())
-    outcome = (
-        "holds: it is the original under an address map"
-        if verdict.holds
-        else f"does not hold: {found} findings (`vmipatch explain VPnnn` tells more)"
+    Exit code 0 only if everything that was asked for holds. Without --original nothing is proven
+    from the bytes; without --initrd the kernel runs a workload of verify's own.
+    """
+    wanted = Extent(extent or Extent.NORMAL.value)
+    if wanted is Extent.STATIC and original is None:
+        raise click.UsageError("--static compares with the kernel that --original names")
+    if wanted is Extent.STATIC and required is not None:
+        raise click.UsageError("--static executes no site that --require-coverage could count")
+    request = Request(
+        kernel=_kernel(kernel),
+        original=None if original is None else _kernel(original),
+        extent=wanted,
+        initrd=None if initrd is None else read_file(initrd),
+        append=append,
+        required_percent=required,
+        limit_ns=int(limit * NS_PER_S),
     )
-    lines.append(f"{kernel}: static check {outcome}")
-    return "\n".join(lines)
+    quiet = console.verbosity < 0
+    verdict = verify(request, Watcher() if quiet else progress_on(sys.stderr))
+    if json_file is not None:
+        write_json(json_file, SCHEMA, as_json(verdict))
+    if report_file is not None:
+        write_file(report_file, html_report(verdict).encode())
+    if json_file != STDOUT:
+        console.data(summary(verdict))
+    if code := _EXIT_CODES.get(verdict.statement):
+        raise click.exceptions.Exit(code)
 
 
-def report(verdict: StaticVerdict, kernel: str, original: str) -> dict[str, Any]:
-    """The JSON report."""
-    return {
-        "kernel": kernel,
-        "original": original,
-        "holds": verdict.holds,
-        "counts": verdict.counts,
-        "totals": {rule.number: count for rule, count in verdict.totals.items()},
-        "findings": [
-            {
-                "rule": finding.rule.number,
-                "address": finding.va,
-                "place": finding.place,
-                "message": finding.message,
-            }
-            for finding in verdict.findings
-        ],
-    }
+def _kernel(path: str) -> Kernel:
+    return Kernel(path, read_any_kernel(path).data)
+
+
+def summary(verdict: Verdict) -> str:
+    """What a person reads: findings, phases, coverage, exits, and the verdict as the last line."""
+    evidence = verdict.evidence
+    findings = verdict.findings
+    parts = ["\n".join(map(str, findings[:SHOWN]))] if findings else []
+    if len(findings) > SHOWN:
+        parts[-1] += f"\nand {len(findings) - SHOWN} findings more (--json has them)"
+    parts.append(_phase_table(verdict))
+    if evidence.coverage is not None:
+        parts.append(_coverage_text(evidence.coverage))
+    deprivileged = [boot for boot in evidence.boots.values() if boot.mode is not Mode.NATIVE]
+    if deprivileged:
+        parts.append(_exit_text(deprivileged))
+    reasons = evidence.sites.by_reason().most_common()
+    if reasons:
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        parts.append(f"left native: {listed}")
+    parts.append(f"{evidence.kernel}: {verdict.statement.value}")
+    return "\n\n".join(parts)
+
+
+def _phase_table(verdict: Verdict) -> str:
+    boots = verdict.evidence.boots
+    rows = []
+    for phase in verdict.phases:
+        boot = boots.get(phase.phase)
+        virtual = f"{boot.now_ns / NS_PER_S:.3f} s" if boot else "-"
+        seconds = boot.seconds if boot else verdict.evidence.static_seconds
+        real = "-" if seconds is None else f"{seconds:.1f} s"
+        rows.append((phase.phase.value, phase.outcome.value, phase.what, virtual, real))
+    return table(["phase", "outcome", "", "virtual time", "took"], rows)
+
+
+def _coverage_text(coverage: Coverage) -> str:
+    touched = sum(share.executed > 0 for share in coverage.functions)
+    head = (
+        f"{coverage.whole.executed} of {coverage.whole.sites} sites executed paravirtually "
+        f"({coverage.percent:.1f} %), in {touched} of {len(coverage.functions)} functions"
+    )
+    rows = [(share.name, share.executed, share.sites) for share in coverage.classes[:SHOWN]]
+    return f"{table(['class', 'executed', 'sites'], rows)}\n{head}"
+
+
+def _exit_text(boots: list[BootResult]) -> str:
+    rows = [(boot.phase.value, sensitive_exits(boot), sum(boot.exits.values())) for boot in boots]
+    return table(["exits", "for sensitive instructions", "in all"], rows)

@@ -20,7 +20,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.coverage import SiteRecorder
 from vmipatch.verify.observer import Observer, Switch
-from vmipatch.verify.user_space import SystemCallRecorder, Trace
+from vmipatch.verify.user_space import Detail, SystemCallRecorder, Trace
 
 COMMAND_LINE: Final = (
     "console=ttyS0 earlyprintk=serial,ttyS0 reboot=t panic=-1 nosmp noapic nolapic acpi=off "
@@ -66,8 +66,8 @@ class BootOrder:
     initrd: bytes
     command_line: str
     limit_ns: int
-    exact: bool
-    """Whether lengths of system calls compare (see SystemCallRecorder)."""
+    detail: Detail
+    """How system calls are written down."""
     sites: tuple[int, ...] = ()
     """Addresses to watch for, once the kernel is paravirtual."""
 
@@ -98,6 +98,11 @@ class BootResult:
     seconds: float
 
     @property
+    def mode(self) -> Mode:
+        """How the guest was run."""
+        return MODES[self.phase]
+
+    @property
     def calls(self) -> int:
         """System calls of all processes."""
         return sum(map(len, self.traces))
@@ -125,7 +130,7 @@ def run_boot(order: BootOrder, tell: Tell) -> BootResult:
     privilege = machine.privilege
     paravirt = privilege if isinstance(privilege, ParavirtPrivilege) else None
     switched = Switch(paravirt)
-    calls = SystemCallRecorder(machine.cpu, exact=order.exact)
+    calls = SystemCallRecorder(machine.cpu, order.detail)
     sites = SiteRecorder(machine.cpu, order.sites, switched.is_on)
     machine.privilege = Observer(privilege, calls, sites, switched)
     begun = time.perf_counter()

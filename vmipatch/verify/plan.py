@@ -17,8 +17,11 @@ from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, ru
 from vmipatch.verify.coverage import Sites, coverage_of
 from vmipatch.verify.parallel import Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
+from vmipatch.verify.user_space import Detail
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
+LINUX: Final = b"Linux version "
+"""In every Linux (init/version.c). Another kernel does not know our workload."""
 LIMIT_NS: Final = 120_000_000_000
 """Virtual time for one boot."""
 
@@ -81,27 +84,30 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
     Raises InputNotUnderstood if a kernel is none, was not rewritten, or does not fit the machine.
     """
     sites = Sites.of(ElfImage.parse(request.kernel.data, request.kernel.name))
-    steps = [_boot_step(order) for order in _orders(request, sites)]
+    orders = sorted(_orders(request, sites), key=lambda order: order.phase is not Phase.AUDIT)
+    steps = [_boot_step(order) for order in orders]  # the longest first
     if request.original is not None:
         steps.insert(0, _static_step(request.original, request.kernel))
-    static: StaticVerdict | None = None
-    boots: dict[Phase, BootResult] = {}
+    static: StaticResult | None = None
+    found: dict[Phase, BootResult] = {}
     for result in run_steps(steps, watcher or Watcher()):
         if isinstance(result, BootResult):
-            boots[result.phase] = result
+            found[result.phase] = result
         else:
-            static = result.verdict
+            static = result
+    boots = {phase: found[phase] for phase in PHASES[request.extent] if phase in found}
     audit = boots.get(Phase.AUDIT)
     return judge(
         Evidence(
             kernel=request.kernel.name,
             original=request.original.name if request.original else None,
             sites=sites,
-            static=static,
+            static=static.verdict if static else None,
+            static_seconds=static.seconds if static else None,
             boots=boots,
             coverage=coverage_of(sites, audit.executed) if audit else None,
             required_percent=request.required_percent,
-            own_workload=request.initrd is None,
+            own_workload=_detail(request) is Detail.EXACT,
         )
     )
 
@@ -120,11 +126,17 @@ def _orders(request: Request, sites: Sites) -> list[BootOrder]:
                 initrd=workload.initramfs() if request.initrd is None else request.initrd,
                 command_line=f"{COMMAND_LINE} {request.append}".strip(),
                 limit_ns=request.limit_ns,
-                exact=request.initrd is None,
+                detail=_detail(request),
                 sites=tuple(s.va for s in sites.annotated) if phase is Phase.AUDIT else (),
             )
         )
     return orders
+
+
+def _detail(request: Request) -> Detail:
+    if LINUX not in request.kernel.data:
+        return Detail.NUMBERS
+    return Detail.EXACT if request.initrd is None else Detail.TIMED
 
 
 def _boot_step(order: BootOrder) -> Step[StepResult]:

@@ -9,6 +9,7 @@ sequences are compared as a multiset. Threads of one address space count as one 
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,15 @@ from typing import Final
 
 from vmipatch.emu.cpu import Cpu
 from vmipatch.verify.system_calls import CALLS, NUMBERS, Kind, SystemCall
+
+
+class Detail(enum.Enum):
+    """How much of a call two kernels have to agree on."""
+
+    EXACT = "name, values, results"
+    TIMED = "as EXACT but for lengths: the workload may read what depends on time"
+    NUMBERS = "the number alone: the kernel is not Linux"
+
 
 GATE: Final = 0x80
 """The software interrupt of i386 Linux; the emulated CPU has no sysenter."""
@@ -58,11 +68,10 @@ class _Process:
 class SystemCallRecorder:
     """Writes the calls of a running machine down."""
 
-    def __init__(self, cpu: Cpu, *, exact: bool) -> None:
-        """`exact`: lengths count, as they do if the workload reads nothing that depends on time."""
+    def __init__(self, cpu: Cpu, detail: Detail) -> None:
         self._cpu = cpu
         self._registers = cpu.registers
-        self._exact = exact
+        self._detail = detail
         self._processes: list[_Process] = []
         self._current: dict[int, _Process] = {}
         """By the address of the page tables."""
@@ -84,7 +93,7 @@ class SystemCallRecorder:
         process = self._current.get(key[0])
         if process is None or process.was_replaced:
             process = self._begin(key[0])
-        call = _Call(number, _shown(number, self._arguments(), self._exact))
+        call = _Call(number, _shown(number, self._arguments(), self._detail))
         process.calls.append(call)
         self._open.pop(key, None)
         if number not in _RETURNS_ELSEWHERE:
@@ -99,7 +108,7 @@ class SystemCallRecorder:
     def traces(self) -> tuple[Trace, ...]:
         """The calls of each process so far, in the order of their first."""
         return tuple(
-            tuple(_with_result(call, self._exact) for call in process.calls)
+            tuple(_with_result(call, self._detail) for call in process.calls)
             for process in self._processes
         )
 
@@ -154,36 +163,38 @@ def _head(trace: Trace) -> str:
     return f"{len(trace)} calls, {', '.join(trace[:3])}"
 
 
-def _shown(number: int, arguments: tuple[int, ...], exact: bool) -> str:
+def _shown(number: int, arguments: tuple[int, ...], detail: Detail) -> str:
     call = CALLS.get(number)
-    if call is None:
+    if call is None or detail is Detail.NUMBERS:
         return f"call_{number}()"
-    shown = (_word(kind, value, exact) for kind, value in zip(call.arguments, arguments))  # noqa: B905
+    shown = (_word(kind, value, detail) for kind, value in zip(call.arguments, arguments))  # noqa: B905
     return f"{call.name}({', '.join(shown)})"
 
 
-def _with_result(call: _Call, exact: bool) -> str:
+def _with_result(call: _Call, detail: Detail) -> str:
+    if detail is Detail.NUMBERS:
+        return call.text
     if call.result is None:
         return f"{call.text} = ?"
     row: SystemCall | None = CALLS.get(call.number)
     kind = Kind.TIME if row is None else row.result
-    return f"{call.text} = {_result(kind, call.result, exact)}"
+    return f"{call.text} = {_result(kind, call.result, detail)}"
 
 
-def _result(kind: Kind, value: int, exact: bool) -> str:
+def _result(kind: Kind, value: int, detail: Detail) -> str:
     if value > _MASK32 - _ERRORS:
         return str(value - _MASK32 - 1)
-    return _word(kind, value, exact)
+    return _word(kind, value, detail)
 
 
-def _word(kind: Kind, value: int, exact: bool) -> str:
+def _word(kind: Kind, value: int, detail: Detail) -> str:
     """A word as it is compared: itself, or what kind of thing it is."""
     signed = value - (1 << 32) if value >> 31 else value
     match kind:
         case Kind.VALUE:
             return str(signed) if -_ERRORS < signed < _ERRORS else f"{value:#x}"
         case Kind.LENGTH:
-            return str(signed) if exact or signed <= 0 else "n"
+            return str(signed) if detail is Detail.EXACT or signed <= 0 else "n"
         case Kind.POINTER:
             return "*" if value else "0"
         case Kind.PID:

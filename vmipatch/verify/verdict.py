@@ -94,6 +94,8 @@ class Evidence:
     coverage: Coverage | None
     required_percent: float | None
     own_workload: bool
+    static_seconds: float | None = None
+    """How long the static check took on this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def _judge_boot(evidence: Evidence, boot: BootResult, reference: BootResult | No
         findings += _alone(boot)
     if boot.phase in (Phase.AUDIT, Phase.MEASURED):
         findings += _switched(boot)
+    if boot.phase is Phase.AUDIT:
         findings += _audited(evidence.sites, boot)
     processes = len(boot.traces)
     what = f"{boot.calls} system calls of {processes} processes"

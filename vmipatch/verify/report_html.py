@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""How does a person read a verdict? As one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from typing import Final
+
+from vmipatch.verify.boots import BootResult, Phase
+from vmipatch.verify.coverage import Coverage, Share
+from vmipatch.verify.verdict import Outcome, Statement, Verdict, sensitive_exits
+
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+"""The page's own promise to load nothing."""
+SHOWN_FINDINGS: Final = 500
+
+_BAR_LEN: Final = 240
+_BAR_HEIGHT: Final = 12
+_NS_PER_S: Final = 1_000_000_000
+_COLUMNS: Final = (Phase.TRAPPED, Phase.AUDIT, Phase.MEASURED)
+_GOOD: Final = (Statement.PROVEN, Statement.PROVEN_AND_BOOTED, Statement.BOOTED)
+
+
+def html_report(verdict: Verdict) -> str:
+    """The page; the same bytes for the same kernels."""
+    evidence = verdict.evidence
+    sections = [
+        _head(verdict),
+        _section("Phases", _phases(verdict)),
+        _section("Findings", _findings(verdict)) if verdict.findings else "",
+        _section("Sites executed", _coverage(evidence.coverage)) if evidence.coverage else "",
+        _section("Exits from the guest", _exits(evidence.boots)) if evidence.boots else "",
+        _section("Sites left native", _native(verdict)),
+        _section("Consoles", _consoles(evidence.boots)) if evidence.boots else "",
+    ]
+    style = resources.files("vmipatch.verify").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>vmipatch verify: {escape(evidence.kernel)}</title>\n"
+        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _head(verdict: Verdict) -> str:
+    evidence = verdict.evidence
+    kind = "good" if verdict.statement in _GOOD else "bad"
+    origin = f"made from {_code(evidence.original)}" if evidence.original else "original not given"
+    facts = [
+        ("sites annotated", f"{len(evidence.sites.annotated):,}"),
+        ("left native", f"{len(evidence.sites.native):,}"),
+        ("findings", f"{len(verdict.findings):,}"),
+    ]
+    if evidence.coverage:
+        facts.insert(1, ("executed", f"{evidence.coverage.percent:.1f} %"))
+    cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
+    return (
+        f'<header class="{kind}">\n<h1>{_code(evidence.kernel)}</h1>\n'
+        f'<p class="verdict">{escape(verdict.statement.value)}</p>\n<p>{origin}</p>\n'
+        f'<div class="facts">{cells}</div>\n</header>\n'
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{body}</section>\n"
+
+
+def _phases(verdict: Verdict) -> str:
+    boots = verdict.evidence.boots
+    longest_ns = max((boot.now_ns for boot in boots.values()), default=0)
+    rows = []
+    for phase in verdict.phases:
+        boot = boots.get(phase.phase)
+        spent = f"{boot.now_ns / _NS_PER_S:.3f} s" if boot else ""
+        bar = _bar([(boot.now_ns / longest_ns, "used")]) if boot and longest_ns else ""
+        mark = {Outcome.HOLDS: "good", Outcome.FAILS: "bad", Outcome.NOT_DONE: "none"}
+        rows.append(
+            [
+                escape(phase.phase.value),
+                f'<span class="mark {mark[phase.outcome]}">{escape(phase.outcome.value)}</span>',
+                escape(phase.what),
+                spent,
+                bar,
+            ]
+        )
+    return _table(["phase", "outcome", "", "virtual time", ""], rows, right={3})
+
+
+def _findings(verdict: Verdict) -> str:
+    shown = verdict.findings[:SHOWN_FINDINGS]
+    rows = [
+        [escape(f.phase.value), escape(f.aspect.value), _code(f.place), escape(f.message)]
+        for f in shown
+    ]
+    rest = len(verdict.findings) - len(shown)
+    more = f"<p>and {rest} more; --json has them all</p>\n" if rest else ""
+    return _table(["phase", "about", "place", "what"], rows) + more
+
+
+def _coverage(coverage: Coverage) -> str:
+    touched = [share for share in coverage.functions if share.executed]
+    missed = [share for share in coverage.functions if not share.executed]
+    intro = (
+        f"<p>{coverage.whole.executed:,} of {coverage.whole.sites:,} annotated sites were executed "
+        f"after the switch to the ROM, in {len(touched):,} of {len(coverage.functions):,} "
+        "functions. What was not executed rests on the static check alone.</p>\n"
+    )
+    rows = [_share_row(share) for share in (coverage.whole, *coverage.classes)]
+    classes = _table(["class", "executed", "sites", ""], rows, right={1, 2})
+    return (
+        intro
+        + classes
+        + _functions(f"{len(touched)} functions with an executed site", touched)
+        + _functions(f"{len(missed)} functions without", missed)
+    )
+
+
+def _share_row(share: Share) -> list[str]:
+    bar = _bar([(1.0, "track"), (share.executed / share.sites, "used")])
+    return [_code(share.name), f"{share.executed:,}", f"{share.sites:,}", bar]
+
+
+def _functions(title: str, shares: Sequence[Share]) -> str:
+    items = "".join(f"<li>{_code(s.name)} {s.executed} of {s.sites}</li>\n" for s in shares)
+    return f"<details><summary>{title}</summary>\n<ul>\n{items}</ul>\n</details>\n"
+
+
+def _exits(boots: dict[Phase, BootResult]) -> str:
+    """Counts by kind, one column a boot, bars on a logarithmic scale."""
+    columns = [boots[phase] for phase in _COLUMNS if phase in boots]
+    if not columns:
+        columns = list(boots.values())
+    kinds = {kind for boot in columns for kind in boot.exits}
+    order = sorted(kinds, key=lambda kind: (-max(b.exits.get(kind, 0) for b in columns), kind))
+    most = max((count for boot in columns for count in boot.exits.values()), default=1)
+    rows = [
+        [escape(kind), *(cell for b in columns for cell in _count(b.exits.get(kind, 0), most))]
+        for kind in order
+    ]
+    sums = [
+        ["sensitive instructions, in all"]
+        + [cell for b in columns for cell in _count(sensitive_exits(b), most)]
+    ]
+    header = ["kind"] + [text for b in columns for text in (b.phase.value, "")]
+    right = {1 + 2 * i for i in range(len(columns))}
+    note = "<p>Bars are logarithmic: a quarter of the length is about a power of ten or two.</p>\n"
+    return note + _table(header, sums + rows, right=right)
+
+
+def _count(count: int, most: int) -> tuple[str, str]:
+    share = math.log10(count + 1) / math.log10(most + 1)
+    return (f"{count:,}", _bar([(share, "used")], _BAR_LEN // 2) if count else "")
+
+
+def _native(verdict: Verdict) -> str:
+    sites = verdict.evidence.sites
+    if not sites.native:
+        return "<p>none</p>\n"
+    reasons = sites.by_reason().most_common()
+    most = reasons[0][1]
+    rows = [[escape(reason), f"{n:,}", _bar([(n / most, "used")])] for reason, n in reasons]
+    items = "".join(
+        f"<li>{_code(f'{s.va:#x}')} {_code(s.function)} {escape(s.kind)}: {escape(s.reason)}"
+        f"{'' if s.trapping else ', would not fault'}</li>\n"
+        for s in sites.native
+    )
+    table = _table(["reason", "sites", ""], rows, right={1})
+    return f"{table}<details><summary>all of them</summary>\n<ul>\n{items}</ul>\n</details>\n"
+
+
+def _consoles(boots: dict[Phase, BootResult]) -> str:
+    return "".join(
+        f"<details><summary>{escape(phase.value)}, {boot.console.count(chr(10))} lines</summary>\n"
+        f"<pre>{escape(_printable(boot.console))}</pre>\n</details>\n"
+        for phase, boot in boots.items()
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Cells are HTML already; the columns `right` hold numbers."""
+    numeric = frozenset(right)
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=n' if i in numeric else ''}>{cell}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>\n" for row in rows)
+    head = cells([escape(text) for text in header], "th")
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
+
+
+def _bar(parts: Sequence[tuple[float, str]], length: int = _BAR_LEN) -> str:
+    """Rectangles over each other, each a share of the length and a class of the style sheet."""
+    rectangles = "".join(
+        f'<rect class="{kind}" width="{share * length:.1f}" height="{_BAR_HEIGHT}" rx="2"/>'
+        for share, kind in parts
+    )
+    return f'<svg width="{length}" height="{_BAR_HEIGHT}" aria-hidden="true">{rectangles}</svg>'
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>" if text else ""

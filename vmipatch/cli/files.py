@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from vmipatch.errors import EnvironmentProblem
+from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
 
 
@@ -25,8 +26,12 @@ def read_file(path: str) -> bytes:
 
 
 def read_kernel(path: str) -> ElfImage:
-    """An ELF kernel from a file. Raises EnvironmentProblem and MalformedImage."""
-    return ElfImage.parse(read_file(path), path)
+    """The ELF kernel in a file: a vmlinux, or what a bzImage holds.
+
+    Raises EnvironmentProblem, InputNotUnderstood and MalformedImage.
+    """
+    data = read_file(path)
+    return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)
 
 
 def write_file(path: str, data: bytes, mode: int = 0o644) -> None:

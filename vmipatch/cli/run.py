@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 
 from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
-from vmipatch.cli.files import read_file
+from vmipatch.cli.files import read_file, read_kernel
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Tracer
@@ -19,8 +19,6 @@ from vmipatch.emu.modes import Mode, build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import RunResult
 from vmipatch.errors import EnvironmentProblem, ExitCode
-from vmipatch.image.bzimage import BzImage, is_bzimage
-from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.rom import Flavor, build_rom
 
@@ -92,7 +90,7 @@ def run_command(
         raise click.UsageError("say how: --native, --trap, --paravirt or --audit")
     way = Mode(mode)
     rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
-    boot = Boot(read_any_kernel(kernel), append, read_file(initrd) if initrd else b"")
+    boot = Boot(read_kernel(kernel), append, read_file(initrd) if initrd else b"")
     limit_ns = None if limit is None else int(limit * NS_PER_S)
     options = MachineOptions(memory << 20, pae, limit_ns)
     begun = time.perf_counter()
@@ -110,15 +108,6 @@ def run_command(
     silent = way is Mode.AUDIT and any(row["unprivileged"] for row in findings)
     if not result.ending.by_guest or silent:
         raise click.exceptions.Exit(ExitCode.FINDINGS)
-
-
-def read_any_kernel(path: str) -> ElfImage:
-    """The kernel of a vmlinux, or the one inside a bzImage.
-
-    Raises EnvironmentProblem, MalformedImage and InputNotUnderstood.
-    """
-    data = read_file(path)
-    return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)
 
 
 def _summary(result: RunResult) -> str:

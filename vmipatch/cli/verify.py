@@ -8,9 +8,8 @@ import sys
 import click
 
 from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
-from vmipatch.cli.files import read_file, write_file
+from vmipatch.cli.files import read_file, read_kernel, write_file
 from vmipatch.cli.progress import NS_PER_S, progress_on
-from vmipatch.cli.run import read_any_kernel
 from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode
 from vmipatch.verify.boots import BootResult
@@ -113,7 +112,7 @@ def verify_command(
 
 
 def _kernel(path: str) -> Kernel:
-    return Kernel(path, read_any_kernel(path).data)
+    return Kernel(path, read_kernel(path).data)
 
 
 def summary(verdict: Verdict) -> str:

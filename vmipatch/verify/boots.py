@@ -131,7 +131,7 @@ def run_boot(order: BootOrder, tell: Tell) -> BootResult:
     paravirt = privilege if isinstance(privilege, ParavirtPrivilege) else None
     switched = Switch(paravirt)
     calls = SystemCallRecorder(machine.cpu, order.detail)
-    sites = SiteRecorder(machine.cpu, order.sites, switched.is_on)
+    sites = SiteRecorder(machine.cpu, machine.mmu, order.sites, switched.is_on)
     machine.privilege = Observer(privilege, calls, sites, switched)
     begun = time.perf_counter()
     ending: Ending | None = None

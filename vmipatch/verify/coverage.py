@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vmipatch.emu.cpu import Cpu
+from vmipatch.emu.paging import Mmu
+from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.errors import InputNotUnderstood, MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.classify import classify
@@ -170,20 +172,31 @@ def _shares(names: Iterable[str], hits: Iterable[str]) -> list[Share]:
 class SiteRecorder:
     """Notes which of some addresses a machine executes, once it counts.
 
-    Each address is watched until it has been seen. The watch is taken away only between two runs
-    of the CPU, so `forget` has to be called there.
+    Each address is watched until it has been seen, which costs far less than to be told each time.
     """
 
-    def __init__(self, cpu: Cpu, vas: Iterable[int], counts: Callable[[], bool]) -> None:
+    def __init__(self, cpu: Cpu, mmu: Mmu, vas: Iterable[int], counts: Callable[[], bool]) -> None:
         self.executed: set[int] = set()
+        self._registers = cpu.registers
+        self._mmu = mmu
         self._counts = counts
         self._endings = {va: cpu.watch(va, self._seer(va)) for va in vas}
         self._done: list[int] = []
 
     def forget(self) -> None:
-        """Stop watching what has been seen."""
-        while self._done:
-            self._endings.pop(self._done.pop())()
+        """Between two runs of the CPU: stop watching what has been seen.
+
+        Unicorn then looks for translated code at the address, with the rights of the current ring;
+        if there were none, it would leave a page fault behind for the guest. So only the kernel's
+        turn is good for it; what is not mapped any more will not be executed again either.
+        """
+        if not self._done or self._registers.cpl == USER_RING:
+            return
+        for va in self._done:
+            ending = self._endings.pop(va)
+            if self._mmu.find(va) is not None:
+                ending()
+        self._done.clear()
 
     def _seer(self, va: int) -> Callable[[], None]:
         def seen() -> None:

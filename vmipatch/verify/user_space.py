@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.emu.cpu import Cpu
+from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.verify.system_calls import CALLS, NUMBERS, Kind, SystemCall
 
 
@@ -34,16 +35,12 @@ Trace = tuple[str, ...]
 """The calls of one process, such as `write(1, *, 14) = 14`."""
 
 _MASK32: Final = 0xFFFFFFFF
-_USER_RING: Final = 3
 _ERRORS: Final = 4096
 _ENDS: Final = frozenset({NUMBERS["exit"], NUMBERS["exit_group"]})
-_RETURNS_ELSEWHERE: Final = _ENDS | {NUMBERS["sigreturn"], NUMBERS["rt_sigreturn"]}
+_RETURN_ELSEWHERE: Final = frozenset({NUMBERS["sigreturn"], NUMBERS["rt_sigreturn"]})
 _FORKS: Final = frozenset({NUMBERS["fork"], NUMBERS["vfork"], NUMBERS["clone"]})
 _REPEATS: Final = NUMBERS["restart_syscall"]
 _REPLACES: Final = NUMBERS["execve"]
-
-_Key = tuple[int, int, int]
-"""Page tables, stack pointer, return address: of a call that has not returned yet."""
 
 
 @dataclass(slots=True)
@@ -56,6 +53,8 @@ class _Call:
 @dataclass(slots=True)
 class _Process:
     calls: list[_Call] = field(default_factory=list)
+    open: dict[tuple[int, int], _Call] = field(default_factory=dict)
+    """Calls that have not returned yet, by stack pointer and return address."""
 
     @property
     def was_replaced(self) -> bool:
@@ -75,7 +74,6 @@ class SystemCallRecorder:
         self._processes: list[_Process] = []
         self._current: dict[int, _Process] = {}
         """By the address of the page tables."""
-        self._open: dict[_Key, _Call] = {}
         self._watched: set[int] = set()
         self._children = 0
         """Forks whose child has not been seen yet."""
@@ -83,27 +81,27 @@ class SystemCallRecorder:
     def on_gate(self) -> None:
         """A software interrupt GATE; EIP is behind it."""
         registers = self._registers
-        if registers.cpl != _USER_RING:
+        if registers.cpl != USER_RING:
             return
-        key = registers.cr3, registers.esp, registers.eip
+        tables_pa, at = registers.cr3, (registers.esp, registers.eip)
         number = registers.eax
-        waiting = self._open.get(key)
-        if waiting is not None and number in (waiting.number, _REPEATS):
-            return  # the kernel lets an interrupted call begin again
-        process = self._current.get(key[0])
+        process = self._current.get(tables_pa)
         if process is None or process.was_replaced:
-            process = self._begin(key[0])
+            process = self._begin(tables_pa)
+        waiting = process.open.pop(at, None)
+        if waiting is not None and number in (waiting.number, _REPEATS):
+            process.open[at] = waiting  # the kernel lets an interrupted call begin again
+            return
         call = _Call(number, _shown(number, self._arguments(), self._detail))
         process.calls.append(call)
-        self._open.pop(key, None)
-        if number not in _RETURNS_ELSEWHERE:
-            self._open[key] = call
         if number in _ENDS:
-            del self._current[key[0]]
+            del self._current[tables_pa]
+        elif number not in _RETURN_ELSEWHERE:
+            process.open[at] = call
         self._children += number in _FORKS
-        if key[2] not in self._watched:
-            self._watched.add(key[2])
-            self._cpu.watch(key[2], self._on_return)
+        if at[1] not in self._watched:
+            self._watched.add(at[1])
+            self._cpu.watch(at[1], self._on_return)
 
     def traces(self) -> tuple[Trace, ...]:
         """The calls of each process so far, in the order of their first."""
@@ -121,18 +119,19 @@ class SystemCallRecorder:
     def _on_return(self) -> None:
         """The instruction behind a gate is about to run."""
         registers = self._registers
-        if registers.cpl != _USER_RING:
+        if registers.cpl != USER_RING:
             return
-        key = registers.cr3, registers.esp, registers.eip
         result = registers.eax
-        call = self._open.pop(key, None)
+        process = self._current.get(registers.cr3)
+        at = registers.esp, registers.eip
+        call = process.open.pop(at, None) if process is not None else None
         if call is not None and not (call.number == _REPLACES and result == 0):
             call.result = result
             born = result == 0 or result > _MASK32 - _ERRORS
             self._children -= call.number in _FORKS and born
         elif self._children and result == 0:
             self._children -= 1
-            self._begin(key[0]).calls.append(_Call(NUMBERS["fork"], "fork()", 0))
+            self._begin(registers.cr3).calls.append(_Call(NUMBERS["fork"], "fork()", 0))
 
     def _arguments(self) -> tuple[int, ...]:
         registers = self._registers

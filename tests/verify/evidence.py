@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""How do tests of verdicts and reports get evidence without booting anything?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.verify.pair import small_pair
+from vmipatch.emu.report import Ending
+from vmipatch.verify import workload
+from vmipatch.verify.boots import BootResult, Phase
+from vmipatch.verify.coverage import Sites, coverage_of
+from vmipatch.verify.static import check_static
+from vmipatch.verify.verdict import Evidence, Verdict, judge
+
+CONSOLE = f"[    0.1] Linux version 6.1\nverify: calls ok\n{workload.DONE}\n"
+TRACE = ("getpid() = pid", "write(1, *, 6) = 6", "reboot(0xfee1dead, 0x28121969, 1, 0) = ?")
+
+
+def boot(phase: Phase, **changes: Any) -> BootResult:
+    """A boot in which everything went well, but for `changes`."""
+    paravirtual = phase in (Phase.AUDIT, Phase.MEASURED)
+    good = BootResult(
+        phase=phase,
+        ending=Ending.RESET,
+        details="",
+        place="machine_restart+0x3 (0xc1000003)",
+        now_ns=2_000_000_000 + 1000 * len(phase.value),
+        blocks=1000,
+        console=CONSOLE,
+        traces=(TRACE,),
+        executed=frozenset(),
+        exits={"cli": 90_000, "page fault": 11}
+        if phase is Phase.TRAPPED
+        else {"cli": 3, "port read": 70_000},
+        emulated=(),
+        functions={},
+        became_paravirtual=paravirtual,
+        seconds=1.0,
+    )
+    return replace(good, **changes)
+
+
+def evidence(*boots: BootResult, **changes: Any) -> Evidence:
+    """Evidence about the small kernel, with a static proof that holds, and `boots`."""
+    original, output = small_pair()
+    sites = Sites.of(output)
+    executed = frozenset(site.va for site in sites.annotated[::2])
+    good = Evidence(
+        kernel="small.vmi",
+        original="small",
+        sites=sites,
+        static=check_static(original, output),
+        boots={one.phase: one for one in boots},
+        coverage=coverage_of(sites, executed),
+        required_percent=None,
+        own_workload=True,
+    )
+    return replace(good, **changes)
+
+
+def full_verdict(**changes: Any) -> Verdict:
+    """The verdict on boots of every kind; `changes` go into the audited one."""
+    boots = [boot(phase) for phase in Phase if phase not in (Phase.STATIC, Phase.AUDIT)]
+    return judge(evidence(*boots, boot(Phase.AUDIT, **changes)))

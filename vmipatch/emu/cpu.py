@@ -238,14 +238,24 @@ class Cpu:
 
     def watch(self, va: int, call: Callable[[], None]) -> Callable[[], None]:
         """Call before each execution of the instruction at `va`; returns what ends that."""
+        return self.watch_range(va, va + 1, lambda _: call())
 
-        def hooked(_uc: Any, _va: int, _length: int, _data: Any) -> None:
+    def watch_range(
+        self, start_va: int, end_va: int, call: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """Call with its address before each instruction in [start_va, end_va) is executed.
+
+        A stop that is asked for there comes before the instruction. Returns what ends the watch.
+        """
+
+        def hooked(_uc: Any, va: int, _length: int, _data: Any) -> None:
             try:
-                call()
+                call(va)
             except BaseException as error:
                 self._fail(error)
 
-        hook = self._uc.hook_add(uc_const.UC_HOOK_CODE, hooked, begin=va, end=va)
+        kind = uc_const.UC_HOOK_CODE
+        hook = self._uc.hook_add(kind, hooked, begin=start_va, end=end_va - 1)
         self.flush_code()
         return lambda: self._uc.hook_del(hook)
 

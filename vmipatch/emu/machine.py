@@ -108,6 +108,10 @@ class Machine:
         """
         load(self.memory, boot)
         self.privilege.start(boot)
+        return self.resume()
+
+    def resume(self) -> RunResult:
+        """Run on to the next end, from wherever the registers are."""
         try:
             while True:
                 self._cycle()

@@ -152,7 +152,7 @@ class ParavirtPrivilege(TrapPrivilege):
             if taken is not None:
                 return super()._emulate(taken, ExitKind.FALLBACK)
         emulated = super()._emulate(instruction)
-        if emulated:
+        if emulated and not self._rom.holds(va):
             self.audit.note(va, instruction)
         return emulated
 

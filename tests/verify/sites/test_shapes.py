@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Are sites read from a rewritten kernel what the scan found in the original?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.verify.sites.kernels import example, rewritten_example
+from vmipatch.errors import MalformedTable
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import rewrite
+from vmipatch.rewrite.body import Padding
+from vmipatch.rewrite.rewrite import RewriteOptions
+from vmipatch.verify.sites.shapes import Way, patched_sites, shapes_of
+
+
+@pytest.mark.parametrize("padding", Padding)
+def test_sites_are_those_that_were_rewritten(padding: Padding) -> None:
+    made = rewrite(example(), RewriteOptions(padding))
+    found = {
+        site.va: (len(site.code), site.kind, site.call)
+        for site in patched_sites(ElfImage.parse(made.data))
+        if site.way is not Way.FALLBACK
+    }
+    address = made.placement.map.one
+    assert found == {
+        address(site.va): (len(site.code), site.kind, site.call) for site, _ in made.sites
+    }
+
+
+def test_each_site_has_one_shape() -> None:
+    image = rewritten_example()
+    shapes = shapes_of(image)
+    assert sum(shape.count for shape in shapes) == len(list(patched_sites(image)))
+    assert len({shape.name for shape in shapes}) == len(shapes) > 80
+
+
+def test_record_of_no_instruction_is_refused() -> None:
+    image = rewritten_example()
+    site = next(iter(patched_sites(image)))
+    data = bytearray(image.data)
+    off = image.offset_of(site.va)
+    data[off : off + site.body_len] = b"\x90" * site.body_len
+    with pytest.raises(MalformedTable, match="no sensitive instruction"):
+        shapes_of(ElfImage.parse(bytes(data)))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Do all translations of a kernel keep the contract of their instructions?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from vmipatch.emu.paravirt import Watch
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify.sites.outcome import Difference, differences
+from vmipatch.verify.sites.shapes import Shape, shapes_of
+from vmipatch.verify.sites.stand import Stand
+from vmipatch.verify.sites.states import random_state
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFinding:
+    """A state in which a site does something else than its instruction."""
+
+    shape: str
+    va: int
+    seed: str
+    differences: tuple[Difference, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.shape} at {self.va:#x}, seed {self.seed!r}:"]
+        return "\n  ".join([*lines, *map(str, self.differences)])
+
+
+@dataclass(frozen=True, slots=True)
+class SitesReport:
+    """What was executed, and what differed."""
+
+    shapes: tuple[Shape, ...]
+    states: int
+    """Executions of each shape, on either side."""
+    findings: tuple[SiteFinding, ...]
+
+    @property
+    def sites(self) -> int:
+        """Sites that the shapes stand for."""
+        return sum(shape.count for shape in self.shapes)
+
+
+def check_sites(
+    image: ElfImage,
+    rom: bytes,
+    *,
+    states: int = 20,
+    seed: str = "0",
+    watch: Watch = Watch.MEASURED,
+    shapes: Iterable[Shape] | None = None,
+) -> SitesReport:
+    """Execute each shape of site of a rewritten kernel in `states` random states.
+
+    `seed` and the names of the shapes decide the states. Raises InputNotUnderstood if the kernel
+    does not come to start_kernel on both sides, MalformedTable for broken annotations.
+    """
+    chosen = shapes_of(image) if shapes is None else tuple(shapes)
+    native, paravirt = Stand(image, None), Stand(image, rom, watch)
+    findings: list[SiteFinding] = []
+    for shape in chosen:
+        findings += _check_shape(shape, native, paravirt, states, seed)
+    return SitesReport(chosen, states, tuple(findings))
+
+
+def _check_shape(
+    shape: Shape, native: Stand, paravirt: Stand, states: int, seed: str
+) -> Iterator[SiteFinding]:
+    site = shape.site
+    native.aim(site)
+    paravirt.aim(site)
+    for index in range(states):
+        name = f"{seed}/{index}"
+        state = random_state(site, native.ground, f"{shape.name}/{name}")
+        found = differences(site, native.execute(site, state), paravirt.execute(site, state))
+        if found:
+            yield SiteFinding(shape.name, site.va, name, found)
+    strays = native.stray_writes(), paravirt.stray_writes()
+    if any(strays):
+        yield SiteFinding(shape.name, site.va, seed, (Difference("stray writes", *strays),))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""What came of executing a site, and in what may CPL 0 and CPL 1 differ?"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields, replace
+from typing import Final
+
+from vmipatch.emu.events import Vector
+from vmipatch.emu.registers import Flag
+from vmipatch.verify.sites.scene import GDT_OFF, KERNEL_CS, KERNEL_DS
+from vmipatch.verify.sites.shapes import PatchedSite, Way
+
+_IF: Final = int(Flag.IF)
+_RPL_1: Final = 1
+_DPL_1_BIT: Final = 0x20
+_RIGHTS_OFF: Final = 5
+_FRAME_CS_OFF: Final = 4
+_EAX, _EDX = 0, 2
+
+
+class Ending(enum.Enum):
+    """Where a run ended."""
+
+    BEHIND = "behind the site"
+    RETURNED = "where a return led to"
+    FAULT = "in a handler"
+    LOST = "nowhere, in a millisecond"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a handler was called with."""
+
+    vector: int
+    error: int | None
+    eip: int
+    cs: int
+    eflags: int
+    user_stack: tuple[int, int] | None
+    """ESP and SS, of code at CPL 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortAccess:
+    """An `in` or `out`."""
+
+    port: int
+    size: int
+    value: int
+    is_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Memory as it is behind a run."""
+
+    va: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything a guest can know behind the execution of one site."""
+
+    ending: Ending
+    event: Event | None
+    sound: bool
+    """Whether the hypervisor's promises hold: CPL 1, IOPL 0, the real IF on."""
+    general: tuple[int, ...]
+    """EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI."""
+    eflags: int
+    """With virtual IF in place of the real one."""
+    selectors: tuple[int, ...]
+    """ES, CS, SS, DS, FS, GS."""
+    controls: tuple[int, ...]
+    """CR0, CR2, CR3, CR4."""
+    shown: tuple[int, ...]
+    """The same as a paravirtual guest reads them."""
+    tables: tuple[tuple[int, int], tuple[int, int], int, int]
+    """GDTR and IDTR (base, limit), LDTR and TR (selectors)."""
+    debug: tuple[int, ...]
+    msr: int
+    """The model-specific register that ECX named before the run."""
+    ports: tuple[PortAccess, ...]
+    waits: tuple[bool, ...]
+    """For each time that the guest waited for an interrupt: whether it would get one."""
+    descriptors: bytes
+    memory: tuple[Window, ...]
+    """Operands, the live part of the stack, and the state's own places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field in which two outcomes differ."""
+
+    field: str
+    native: object
+    paravirt: object
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_text(self.native)} at CPL 0, {_text(self.paravirt)} at CPL 1"
+
+
+def differences(site: PatchedSite, native: Outcome, paravirt: Outcome) -> tuple[Difference, ...]:
+    """In which fields two runs of `site` differ, beyond what is known to.
+
+    The known differences, all of them:
+
+    * CS and SS of the kernel have RPL 1, the descriptors behind them DPL 1 (design rule D6).
+      What stores or pushes them gives RPL 0, since it is compared with.
+    * An IRET that is refused leaves its frame with RPL 1 in CS, and is reported with interrupts
+      off: the ROM has prepared both for the hardware. Kernels return with interrupts off.
+    * User code always runs with interrupts on.
+    * RDTSC gives another time. SMSW leaves anything in the upper half of a register.
+    * An operand that faults in a thunk does so there: registers and EIP are the thunk's. A kernel
+      that expects a fault has an exception-table entry, and such sites are left native; one that
+      does not comes to the same end, and a page fault that is mended restarts the thunk.
+    """
+    native, paravirt = _as_native(site, native), _as_native(site, paravirt)
+    if _faulted_inside(site, native, paravirt):
+        paravirt = _at_site(native, paravirt)
+    return tuple(
+        Difference(f.name, getattr(native, f.name), getattr(paravirt, f.name))
+        for f in fields(Outcome)
+        if getattr(native, f.name) != getattr(paravirt, f.name)
+    )
+
+
+def _as_native(site: PatchedSite, outcome: Outcome) -> Outcome:
+    """The outcome without what is known to differ."""
+    descriptors = bytearray(outcome.descriptors)
+    for selector in (KERNEL_CS, KERNEL_DS):
+        descriptors[GDT_OFF + selector + _RIGHTS_OFF] &= ~_DPL_1_BIT
+    event, general, memory = outcome.event, outcome.general, outcome.memory
+    if event is not None:
+        event = replace(event, cs=_kernel(event.cs))
+    if site.kind == "rdtsc":
+        general = tuple(0 if i in (_EAX, _EDX) else value for i, value in enumerate(general))
+    if site.kind == "smsw" and site.first.memory is None:
+        rm = site.first.rm
+        general = tuple(value & 0xFFFF if i == rm else value for i, value in enumerate(general))
+    if site.kind == "iret" and event is not None:
+        event = replace(event, eflags=event.eflags & ~_IF)
+    if site.kind == "iret" and event is not None and event.user_stack is None:
+        memory = (*memory[:-1], _with_rpl_1(memory[-1]))
+    return replace(
+        outcome,
+        event=event,
+        general=general,
+        memory=memory,
+        selectors=tuple(map(_kernel, outcome.selectors)),
+        descriptors=bytes(descriptors),
+    )
+
+
+def _kernel(selector: int) -> int:
+    kernel = (KERNEL_CS | _RPL_1, KERNEL_DS | _RPL_1)
+    return selector & ~_RPL_1 if selector in kernel else selector
+
+
+def _with_rpl_1(stack: Window) -> Window:
+    data = bytearray(stack.data)
+    if len(data) > _FRAME_CS_OFF and data[_FRAME_CS_OFF] & 3 == 0:
+        data[_FRAME_CS_OFF] |= _RPL_1
+    return replace(stack, data=bytes(data))
+
+
+def _faulted_inside(site: PatchedSite, native: Outcome, paravirt: Outcome) -> bool:
+    """Whether both faulted alike, one of them in a thunk or the ROM."""
+    one, other = native.event, paravirt.event
+    if one is None or other is None or site.way is Way.FALLBACK:
+        return False
+    alike = (one.vector, one.error) == (other.vector, other.error)
+    in_user = one.user_stack is not None
+    expected = one.vector == Vector.PAGE_FAULT or site.way is Way.THUNK
+    return alike and expected and not in_user and other.eip != site.va
+
+
+def _at_site(native: Outcome, paravirt: Outcome) -> Outcome:
+    """The outcome of a fault in a thunk, with the site's registers and stack."""
+    return replace(
+        paravirt,
+        event=native.event,
+        general=native.general,
+        eflags=native.eflags,
+        memory=(*paravirt.memory[:-1], native.memory[-1]),
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f"({', '.join(map(_text, value))})" if isinstance(value, tuple) else str(value)
+    return f"{value:#x}"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Which sites of a rewritten kernel are alike, so that one stands for all of them?
+
+Two sites have the same shape if their bytes differ in displacements and port numbers alone: then
+their thunks do too. What a site was is read from its native body, without the padding.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vmipatch.errors import MalformedTable
+from vmipatch.image.elf import ElfImage
+from vmipatch.isa.classify import split_prefixes
+from vmipatch.isa.forms import Operand
+from vmipatch.isa.trapped import MAX_LEN, TrappedInstruction, take_apart
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.record import FINAL_TRANSLATION, unpack_records
+
+RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
+FALLBACK_SECTION = ".vmi.fallback"
+_FALLBACK = struct.Struct("<II")
+_DS_PREFIX = b"\x3e"
+_POP = range(0x58, 0x60)
+
+
+class Way(enum.Enum):
+    """How a site reaches its ROM call."""
+
+    DIRECT = "calls the ROM itself"
+    THUNK = "calls a thunk"
+    FALLBACK = "is a hlt that the hypervisor knows"
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedSite:
+    """One site as it stands in the rewritten kernel."""
+
+    va: int
+    body_len: int
+    """Bytes from the first of padding to the last of padding."""
+    code: bytes
+    """The instruction, or the fused group, without padding."""
+    call: VmiCall | None
+    way: Way
+    parts: tuple[TrappedInstruction, ...]
+    """The sensitive instructions in `code`."""
+    pops: int | None
+    """The register that a fused `pop` fills."""
+
+    @property
+    def end_va(self) -> int:
+        """Where execution goes on."""
+        return self.va + self.body_len
+
+    @property
+    def first(self) -> TrappedInstruction:
+        """The instruction that rules."""
+        return self.parts[0]
+
+    @property
+    def kind(self) -> str:
+        """The class it is counted under, as in the scan."""
+        return "+".join(part.form.kind for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sites that are alike."""
+
+    name: str
+    """What they have in common, as text."""
+    site: PatchedSite
+    """The first of them."""
+    count: int
+
+
+def shapes_of(image: ElfImage) -> tuple[Shape, ...]:
+    """All shapes of a rewritten kernel, sorted by name.
+
+    Raises MalformedTable for records that describe no site.
+    """
+    found: dict[str, list[PatchedSite]] = {}
+    for site in patched_sites(image):
+        found.setdefault(_name(site), []).append(site)
+    return tuple(Shape(name, sites[0], len(sites)) for name, sites in sorted(found.items()))
+
+
+def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
+    """Every annotated site, then every one-byte fallback."""
+    for name in RECORD_SECTIONS:
+        if (section := image.section_by_name.get(name)) is None:
+            continue
+        for record in unpack_records(image.section_bytes(section)):
+            body = image.read(record.native_va, record.native_len)
+            way = Way.THUNK if record.call_off == FINAL_TRANSLATION else Way.DIRECT
+            code = _without_padding(body, record.pad_len)
+            yield _site(record.native_va, len(body), code, record.call, way)
+    fallback = image.section_by_name.get(FALLBACK_SECTION)
+    for va, _ in _FALLBACK.iter_unpack(image.section_bytes(fallback) if fallback else b""):
+        taken = take_apart(image.read(va, MAX_LEN))
+        if taken is None:
+            raise MalformedTable("a fallback stands for no instruction", place=f"{va:#x}")
+        yield _site(va, taken.length, taken.code, None, Way.FALLBACK)
+
+
+def _without_padding(body: bytes, pad_len: int) -> bytes:
+    """The instruction of a body: behind prefixes, before or behind nops."""
+    prefixed = body.startswith(_DS_PREFIX * pad_len)
+    if prefixed or take_apart(body) is None:
+        return body[pad_len:]
+    return body[: len(body) - pad_len]
+
+
+def _site(va: int, body_len: int, code: bytes, call: VmiCall | None, way: Way) -> PatchedSite:
+    parts: list[TrappedInstruction] = []
+    pops, at = None, 0
+    while at < len(code) and (taken := take_apart(code[at : at + MAX_LEN])) is not None:
+        parts.append(taken)
+        at += taken.length
+    if len(parts) == 1 and at < len(code) and code[at] in _POP:
+        pops = code[at] & 7
+        at += 1
+    if not parts or code[at:].strip(b"\x90"):
+        raise MalformedTable("an annotation describes no sensitive instruction", place=f"{va:#x}")
+    return PatchedSite(va, body_len, code, call, way, tuple(parts), pops)
+
+
+def _name(site: PatchedSite) -> str:
+    words = [part.form.name for part in site.parts]
+    first = site.first
+    prefixes, _ = split_prefixes(first.code)
+    words += [f"{octet:02x}" for octet in prefixes if octet != _DS_PREFIX[0]]
+    if first.form.operand is not Operand.NONE:
+        words.append(f"modrm {first.tail[:1].hex()}")
+        if first.memory is not None and first.tail[0] & 7 == 4:
+            words.append(f"sib {first.tail[1:2].hex()}")
+    if site.pops is not None:
+        words.append(f"pop {site.pops}")
+    return " ".join([*words, f"({site.way.name.lower()})"])

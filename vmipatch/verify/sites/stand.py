@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: MIT
+"""How is one site executed? On a machine that stopped right before start_kernel, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from vmipatch.emu.bus import PortBus
+from vmipatch.emu.events import WITH_ERROR_CODE
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import Machine, MachineOptions, Silence
+from vmipatch.emu.memory import PAGE_LEN, GuestMemory
+from vmipatch.emu.native import NativePrivilege
+from vmipatch.emu.paravirt import ParavirtPrivilege, Watch, plug_paravirt
+from vmipatch.emu.registers import Flag, SegReg
+from vmipatch.emu.report import Ending as MachineEnding
+from vmipatch.emu.report import GuestEnded
+from vmipatch.emu.rom_image import GuestRom
+from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify.sites.outcome import Ending, Event, Outcome, PortAccess, Window
+from vmipatch.verify.sites.scene import (
+    CODE_OFF,
+    DEBUGS,
+    HANDLERS_OFF,
+    OPERANDS_OFF,
+    PAGING_OFF,
+    SCENE_LEN,
+    SCENE_PA,
+    STACK_LEN,
+    TABLES_OFF,
+    VALUES,
+    VALUES_OFF,
+    Scene,
+)
+from vmipatch.verify.sites.shapes import PatchedSite
+from vmipatch.verify.sites.states import Ground, State
+from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Shared
+
+START: Final = "start_kernel"
+_RUN_NS: Final = 1_000_000
+_IF, _IOPL = int(Flag.IF), int(Flag.IOPL)
+_ACCESSED_AND_DIRTY: Final = 0x60
+_ESP, _ECX = 4, 1
+_FRAME_LEN: Final = 20
+_SPARE_LEN: Final = 8 << 20
+_NOWHERE: Final = (0x6F000000, 0xBFFF0000, 0xF7000000)
+_SHOWN: Final = (Shared.CR0, Shared.CR2, Shared.CR3, Shared.CR4)
+_OURS: Final = {*range(SCENE_PA, SCENE_PA + SCENE_LEN, PAGE_LEN), SHARED_PA, TIME_PA}
+
+
+class Stand:
+    """A machine whose kernel has come to start_kernel; CPL 0 or, paravirtually, CPL 1."""
+
+    def __init__(self, image: ElfImage, rom: bytes | None, watch: Watch = Watch.MEASURED) -> None:
+        """Start `image` natively, or with `rom` paravirtually.
+
+        Raises InputNotUnderstood if the kernel does not come to start_kernel, or has not become
+        paravirtual there.
+        """
+        self._machine = _machine(image, rom, watch)
+        self._is_paravirtual = rom is not None
+        self._registers = self._machine.cpu.registers
+        self._boot(image)
+        base_va = next(s.va - s.pa & 0xFFFFFFFF for s in image.loads)
+        self.scene = Scene(base_va)
+        self._tables = self.scene.tables()
+        self._ports = _Ports()
+        self._machine.board.bus = self._ports
+        self.ground = self._look_around()
+        self._set_scene()
+        self._unwatch_site: Callable[[], None] = lambda: None
+        for va, ending in (
+            (self.scene.landing_va, Ending.FAULT),
+            (self.scene.target_va, Ending.RETURNED),
+        ):
+            self._watch(va, ending)
+        self._ending = Ending.LOST
+        self._before = self._copy()
+
+    def aim(self, site: PatchedSite) -> None:
+        """Execute `site` from now on."""
+        self._unwatch_site()
+        self._unwatch_site = self._watch(site.end_va, Ending.BEHIND)
+
+    def bytes_at(self, va: int, length: int) -> bytes:
+        """What stands in the kernel's memory."""
+        return self._machine.mmu.read(va, length)
+
+    def execute(self, site: PatchedSite, state: State) -> Outcome:
+        """What comes of `site` in `state`. Raises PageFault for places that are not mapped."""
+        memory, registers = self._machine.memory, self._registers
+        kept = [(va, self.bytes_at(va, len(data))) for va, data in state.places]
+        self._prepare(state)
+        registers.eflags = Flag.FIXED
+        self._run(self.scene.code.labels["load"])
+        for number, value in enumerate(state.general):
+            registers.set_gpr(number, value)
+        self._set_flags(state.eflags)
+        self._ports.begin(state.port_seed)
+        self._machine.waits.clear()
+        ending = self._run(site.va)
+        try:
+            outcome = self._outcome(ending, state)
+            return replace(outcome, debug=self._debug()) if site.kind == "mov to dr" else outcome
+        finally:
+            for va, data in kept:
+                memory.load(self._machine.mmu.translate(va), data)
+
+    def stray_writes(self) -> tuple[int, ...]:
+        """Physical pages that have changed since the last call, besides those that may.
+
+        May: the scene, the shared pages, and page tables in which the CPU noted accesses.
+        """
+        now = self._copy()
+        pages = np.flatnonzero((now != self._before).any(axis=1))
+        strays = tuple(
+            int(page) * PAGE_LEN
+            for page in pages
+            if int(page) * PAGE_LEN not in _OURS
+            and ((now[page] ^ self._before[page]) & ~np.uint32(_ACCESSED_AND_DIRTY)).any()
+        )
+        self._before = now
+        return strays
+
+    def _look_around(self) -> Ground:
+        """What states are to fit."""
+        registers, scene = self._registers, self.scene
+        mmu = self._machine.mmu
+        nowhere = next((va for va in _NOWHERE if mmu.find(va) is None), None)
+        if nowhere is None:
+            raise InputNotUnderstood(
+                "every address is mapped at start_kernel", hint="report this kernel"
+            )
+        return Ground(
+            scene,
+            registers.cr0,
+            registers.cr3,
+            registers.cr4,
+            (SCENE_PA + PAGING_OFF) | registers.cr3 & (PAGE_LEN - 1),
+            nowhere,
+        )
+
+    def _boot(self, image: ElfImage) -> None:
+        start_va = image.symbols.address(START)
+        if start_va is None:
+            raise InputNotUnderstood(f"the kernel has no {START}", file=image.name)
+        unwatch = self._watch(start_va, Ending.BEHIND)
+        result = self._machine.run(Boot(image))
+        unwatch()
+        if result.ending is not MachineEnding.QUIT:
+            raise InputNotUnderstood(
+                f"the kernel does not come to {START}: {result.ending.value}, {result.place}",
+                file=image.name,
+                hint="see what happens: vmipatch run --paravirt",
+            )
+        privilege = self._machine.privilege
+        if isinstance(privilege, ParavirtPrivilege) and not privilege.is_paravirtual:
+            raise InputNotUnderstood(
+                f"the kernel is not paravirtual at {START}",
+                file=image.name,
+                hint="give a rewritten kernel",
+            )
+
+    def _set_scene(self) -> None:
+        memory, scene = self._machine.memory, self.scene
+        memory.load(SCENE_PA, bytes(SCENE_LEN))
+        memory.load(SCENE_PA + HANDLERS_OFF, scene.handlers())
+        memory.load(SCENE_PA + CODE_OFF, scene.code.code)
+        root_pa = self._registers.cr3 & -PAGE_LEN
+        memory.load(SCENE_PA + PAGING_OFF, memory.read(root_pa, PAGE_LEN))
+        self._machine.cpu.flush_code()
+
+    def _prepare(self, state: State) -> None:
+        memory, scene = self._machine.memory, self.scene
+        values = np.array(state.values, dtype="<u4").tobytes()
+        memory.load(SCENE_PA + TABLES_OFF, self._tables)
+        memory.load(SCENE_PA + TABLES_OFF + VALUES_OFF, values)
+        memory.load(SCENE_PA + OPERANDS_OFF, state.operands)
+        memory.load(scene.stack_va - scene.va + SCENE_PA, state.stack)
+        for va, data in state.places:
+            memory.load(self._machine.mmu.translate(va), data)
+
+    def _set_flags(self, eflags: int) -> None:
+        if self._is_paravirtual:
+            self._shared[Shared.VIRTUAL_IF >> 2] = eflags & _IF
+            eflags |= _IF
+        self._registers.eflags = eflags
+
+    @property
+    def _shared(self) -> memoryview:
+        return self._machine.memory.octets[SHARED_PA : SHARED_PA + PAGE_LEN].cast("I")
+
+    def _watch(self, va: int, ending: Ending) -> Callable[[], None]:
+        def reached() -> None:
+            self._ending = ending
+            raise GuestEnded(MachineEnding.QUIT)
+
+        return self._machine.cpu.watch(va, reached)
+
+    def _run(self, va: int) -> Ending:
+        """Execute from `va` to a place that is watched, or for a millisecond."""
+        self._registers.eip = va
+        self._ending = Ending.LOST
+        clock = self._machine.clock
+        alarm = clock.at(clock.now_ns + _RUN_NS, _lost)
+        self._machine.resume()
+        alarm.cancel()
+        return self._ending
+
+    def _debug(self) -> tuple[int, ...]:
+        """The debug registers, as guest code reads them. It spoils the general ones."""
+        self._run(self.scene.code.labels["tell"])
+        words = self._machine.mmu
+        return tuple(
+            words.read_u32(self.scene.values_va + 4 * index)
+            for index, name in enumerate(VALUES)
+            if name in DEBUGS
+        )
+
+    def _outcome(self, ending: Ending, state: State) -> Outcome:
+        registers = self._registers
+        general = tuple(registers.gpr(number) for number in range(8))
+        event, live_va = None, general[_ESP]
+        if ending is Ending.FAULT:
+            event, live_va = self._event(general[_ESP])
+            live_va = live_va if event.user_stack is None else state.general[_ESP] + _FRAME_LEN
+        eflags = registers.eflags & ~_IOPL
+        sound = True
+        if self._is_paravirtual:
+            sound = bool(eflags & _IF) and registers.iopl == 0 and registers.cpl == KERNEL_RING
+            eflags = eflags & ~_IF | self._shared[Shared.VIRTUAL_IF >> 2]
+        controls = (registers.cr0, registers.cr2, registers.cr3, registers.cr4)
+        words = self._shared
+        shown = tuple(words[cell >> 2] for cell in _SHOWN) if self._is_paravirtual else controls
+        task = words[Shared.TR >> 2] if self._is_paravirtual else registers.tr.selector
+        return Outcome(
+            ending=ending,
+            event=event,
+            sound=sound,
+            general=general,
+            eflags=eflags,
+            selectors=tuple(registers.selector(which) for which in SegReg),
+            controls=controls,
+            shown=shown,
+            tables=(registers.gdtr, registers.idtr, registers.ldtr.selector, task),
+            msr=self._machine.cpu.read_msr(state.general[_ECX]),
+            ports=self._ports.accesses,
+            waits=tuple(self._machine.waits),
+            descriptors=self._machine.memory.read(SCENE_PA + TABLES_OFF, VALUES_OFF),
+            memory=self._windows(state, live_va),
+            debug=(),
+        )
+
+    def _windows(self, state: State, live_va: int) -> tuple[Window, ...]:
+        scene = self.scene
+        end_va = scene.stack_va + STACK_LEN
+        live_va = min(max(live_va, scene.stack_va), end_va)
+        return (
+            *(Window(va, self.bytes_at(va, len(data))) for va, data in state.places),
+            Window(scene.operands_va, self.bytes_at(scene.operands_va, PAGE_LEN)),
+            Window(live_va, self.bytes_at(live_va, end_va - live_va)),
+        )
+
+    def _event(self, esp: int) -> tuple[Event, int]:
+        """What the handler found on its stack; and where the stack ended before, if it is ours."""
+        words = self._machine.mmu
+        vector = words.read_u32(esp)
+        at = esp + 4
+        error = None
+        if vector in WITH_ERROR_CODE:
+            error = words.read_u32(at)
+            at += 4
+        eip, cs, eflags = (words.read_u32(at + 4 * i) for i in range(3))
+        user = None
+        if cs & 3 == USER_RING:
+            user = words.read_u32(at + 12), words.read_u32(at + 16) & 0xFFFF
+        return Event(vector, error, eip, cs & 0xFFFF, eflags, user), at + 12
+
+    def _copy(self) -> np.ndarray:
+        memory = np.frombuffer(self._machine.memory.octets, dtype=np.uint32)
+        return memory.reshape(-1, PAGE_LEN // 4).copy()
+
+
+class _Ports(PortBus):
+    """Ports that give any values, the same ones for the same seed, and remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._accesses: list[PortAccess] = []
+        self._seed = 0
+
+    @property
+    def accesses(self) -> tuple[PortAccess, ...]:
+        """All since `begin`."""
+        return tuple(self._accesses)
+
+    def begin(self, seed: int) -> None:
+        """Forget what happened."""
+        self._accesses.clear()
+        self._seed = seed
+
+    def read(self, port: int, size: int) -> int:
+        """A value that depends on the seed and on what has been read."""
+        mixed = (self._seed + port * 0x9E3779B1 + len(self._accesses) * 0x85EBCA6B) * 0xC2B2AE35
+        value = mixed >> 7 & (1 << 8 * size) - 1
+        self._accesses.append(PortAccess(port, size, value, False))
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Remember it."""
+        masked = value & (1 << 8 * size) - 1
+        self._accesses.append(PortAccess(port, size, masked, True))
+
+
+class _WaitingMachine(Machine):
+    """A machine that notes that the guest waits, and wakes it."""
+
+    waits: list[bool]
+
+    def idle(self) -> None:
+        """The guest waits for an interrupt: it comes, but nobody delivers it."""
+        self.waits.append(self.privilege.interrupts_enabled())
+
+
+def _machine(image: ElfImage, rom: bytes | None, watch: Watch) -> _WaitingMachine:
+    end_pa = max(segment.pa + segment.mem_len for segment in image.loads)
+    options = MachineOptions(ram_len=end_pa + _SPARE_LEN & -_SPARE_LEN)
+    if rom is None:
+        machine = _WaitingMachine(Silence(), options, privilege=NativePrivilege)
+    else:
+        guest_rom = GuestRom(rom)
+        memory = GuestMemory(options.ram_len)
+        cells = plug_paravirt(memory, guest_rom)
+        machine = _WaitingMachine(
+            Silence(),
+            options,
+            privilege=lambda machine: ParavirtPrivilege(machine, guest_rom, watch),
+            memory=memory,
+            cells=cells,
+        )
+    machine.waits = []
+    return machine
+
+
+def _lost() -> None:
+    raise GuestEnded(MachineEnding.QUIT)

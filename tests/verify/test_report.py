@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Is the HTML report one page that stands alone, hides nothing, and looks as it should?"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.verify.evidence import boot, evidence, full_verdict
+from vmipatch.emu.report import Ending
+from vmipatch.verify.boots import Phase
+from vmipatch.verify.report_html import POLICY, html_report
+from vmipatch.verify.verdict import Statement, judge
+
+WIDTH, HEIGHT = 1200, 3000
+SECONDS = 120
+PROBE = """
+<script>
+const boxes = [...document.querySelectorAll('h1,h2,p,td,th,b,span,svg,summary')]
+  .filter(e => !e.closest('details') || e.matches('summary'))
+  .map(e => [e, e.getBoundingClientRect()]).filter(([_, r]) => r.width && r.height);
+const crossing = [];
+for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+  const [a, p] = boxes[i], [b, q] = boxes[j];
+  if (a.contains(b) || b.contains(a)) continue;
+  if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+    crossing.push(a.tagName + ':' + a.textContent + ' / ' + b.tagName + ':' + b.textContent);
+}
+const loaded = performance.getEntriesByType('resource').map(r => r.name);
+const wide = document.documentElement.scrollWidth > window.innerWidth;
+const text = document.createElement('pre');
+text.id = 'probe';
+text.textContent = JSON.stringify([boxes.length, crossing, loaded, wide]);
+document.body.append(text);
+</script>
+"""
+
+
+def no_browser() -> NoReturn:
+    message = "chromium is missing: run `make chromium`"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def chromium(page: Path, *arguments: str, home: Path) -> str:
+    """Open a page without a network; returns what Chromium prints."""
+    program = shutil.which("chromium") or no_browser()
+    command = [
+        program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={home}",
+        f"--window-size={WIDTH},{HEIGHT}", *arguments, page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def page() -> str:
+    return html_report(full_verdict())
+
+
+@pytest.fixture
+def failed_page() -> str:
+    verdict = full_verdict(ending=Ending.TRIPLE_FAULT, console="<script>alert(1)</script>\n")
+    return html_report(verdict)
+
+
+def test_page_promises_and_needs_no_network(page: str, failed_page: str) -> None:
+    for text in (page, failed_page):
+        assert f'content="{POLICY}"' in text
+        assert "default-src 'none'" in POLICY and "script-src" not in POLICY
+        assert not re.search(
+            r"https?:|url\(|@import|\bsrc=|\bhref=|<(script|link|img|iframe)", text
+        )
+
+
+def test_page_is_the_same_on_every_host() -> None:
+    pages = {
+        html_report(judge(evidence(boot(Phase.AUDIT, seconds=seconds)))) for seconds in (1.0, 2.0)
+    }
+    assert len(pages) == 1
+
+
+def test_page_says_what_the_verdict_says(page: str, failed_page: str) -> None:
+    assert Statement.PROVEN_AND_BOOTED.value in page
+    assert Statement.FAILS.value in failed_page
+    assert "<h2>Findings</h2>" in failed_page and "<h2>Findings</h2>" not in page
+    assert "machine_restart+0x3 (0xc1000003)" in failed_page
+    assert "&lt;script&gt;alert(1)" in failed_page
+    for phase in Phase:
+        assert phase.value in page
+
+
+def test_every_class_and_kind_of_exit_is_drawn(page: str) -> None:
+    coverage = full_verdict().evidence.coverage
+    assert coverage is not None
+    for share in coverage.classes:
+        assert f"<td><code>{share.name}</code></td>" in page
+    for kind in ("cli", "page fault", "port read"):
+        assert f"<td>{kind}</td>" in page
+    assert page.count("<svg") > len(coverage.classes) + 5
+
+
+def probe(text: str, directory: Path) -> tuple[int, str]:
+    """How many boxes a page has, and crossing ones, loaded resources and excess width as JSON."""
+    policy = POLICY + "; script-src 'unsafe-inline'"
+    file = directory / "probed.html"
+    file.write_text(text.replace(POLICY, policy).replace("</body>", f"{PROBE}</body>"))
+    dom = chromium(file, "--dump-dom", home=directory / "home")
+    found = re.search(r'<pre id="probe">\[(\d+),(.*)\]</pre>', dom)
+    assert found, dom[-2000:]
+    return int(found[1]), found[2]
+
+
+@pytest.mark.parametrize("which", ["page", "failed_page"])
+def test_nothing_overlaps_in_a_browser(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    boxes, faults = probe(request.getfixturevalue(which), tmp_path)
+    assert boxes > 50, "the page is empty"
+    assert faults == "[],[],false"
+
+
+def test_overlap_would_be_seen(page: str, tmp_path: Path) -> None:
+    crooked = page.replace("</style>", "h2 { position: relative; top: 3rem; }</style>")
+    _, faults = probe(crooked, tmp_path)
+    assert "H2:Phases / " in faults
+
+
+def test_screenshot_shows_something(page: str, tmp_path: Path) -> None:
+    file, shot = tmp_path / "page.html", tmp_path / "shot.png"
+    file.write_text(page)
+    chromium(file, f"--screenshot={shot}", home=tmp_path / "home")
+    width, height, pixels = png_rows(shot.read_bytes())
+    assert (width, height) == (WIDTH, HEIGHT)
+    busy = sum(len(set(row)) > 3 for row in pixels)
+    assert busy > 300, "rows of pixels that are not of one colour"
+
+
+def png_rows(data: bytes) -> tuple[int, int, list[bytes]]:
+    """Width, height and the filtered rows of a PNG file."""
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    at, packed, width, height, pixel_len = 8, b"", 0, 0, 0
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        if kind == b"IHDR":
+            width, height, depth, colour = struct.unpack_from(">IIBB", body)
+            assert depth == 8
+            pixel_len = {2: 3, 6: 4}[colour]
+        elif kind == b"IDAT":
+            packed += body
+        at += 12 + length
+    raw = zlib.decompress(packed)
+    row_len = 1 + width * pixel_len
+    return width, height, [raw[i : i + row_len] for i in range(0, len(raw), row_len)]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 
 from vmipatch.isa.forms import FORMS, Form, Operand
 from vmipatch.vmi.calls import VmiCall
@@ -39,6 +40,7 @@ def split_prefixes(code: bytes) -> tuple[bytes, bytes]:
     return code[:at], code[at:]
 
 
+@lru_cache(maxsize=4096)
 def classify(code: bytes) -> Form | None:
     """The sensitive form of the instruction `code` (its exact bytes), or None."""
     prefixes, rest = split_prefixes(code)

@@ -68,12 +68,12 @@ class InstructionStream:
 
     def index_of(self, va: int) -> int:
         """Index of the instruction that starts at `va`, or -1."""
-        at = int(np.searchsorted(self.starts, va))
+        at = int(np.searchsorted(self.starts, np.uint32(va)))  # of one type: no copy of the array
         return at if at < len(self) and int(self.starts[at]) == va else -1
 
     def index_over(self, va: int) -> int:
         """Index of the instruction that contains `va` (which lies in the stream)."""
-        return int(np.searchsorted(self.starts, va, side="right")) - 1
+        return int(np.searchsorted(self.starts, np.uint32(va), side="right")) - 1
 
     @cached_property
     def flows(self) -> np.ndarray:

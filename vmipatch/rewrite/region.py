@@ -58,7 +58,8 @@ class Region:
 def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> list[Padding]:
     """Runs of nop or int3 in front of a function or the end, to which nothing leads."""
     starts = stream.starts.astype(np.int64)
-    filler = (stream.shapes != Shape.CODE) & ~np.isin(starts, code_map.targets)
+    filler = stream.shapes != Shape.CODE
+    filler[filler] = ~np.isin(starts[filler], code_map.targets)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], filler.view(np.int8), [0]))))
     functions = set(code_map.function_starts.tolist())
     result = []

@@ -115,7 +115,8 @@ def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("rewrite",), ("rewrite", "k"), ("scan", "--pad"), ("verify", "--static", "k"), ("none",)]
+    "arguments",
+    [("rewrite",), ("rewrite", "k"), ("scan", "--pad"), ("verify", "--static", "k"), ("none",)],
 )
 def test_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     result = vmipatch(*arguments)

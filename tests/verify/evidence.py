@@ -9,9 +9,10 @@ from typing import Any
 from tests.verify.pair import small_pair
 from vmipatch.emu.report import Ending
 from vmipatch.verify import workload
-from vmipatch.verify.boots import BootResult, Phase
+from vmipatch.verify.boots import MODES, BootResult, Phase
 from vmipatch.verify.coverage import Sites, coverage_of
 from vmipatch.verify.static import check_static
+from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
 CONSOLE = f"[    0.1] Linux version 6.1\nverify: calls ok\n{workload.DONE}\n"
@@ -56,11 +57,12 @@ def evidence(*boots: BootResult, **changes: Any) -> Evidence:
         coverage=coverage_of(sites, executed),
         required_percent=None,
         own_workload=True,
+        translations=Translations(9, 90, ()),
     )
     return replace(good, **changes)
 
 
 def full_verdict(**changes: Any) -> Verdict:
     """The verdict on boots of every kind; `changes` go into the audited one."""
-    boots = [boot(phase) for phase in Phase if phase not in (Phase.STATIC, Phase.AUDIT)]
+    boots = [boot(phase) for phase in MODES if phase is not Phase.AUDIT]
     return judge(evidence(*boots, boot(Phase.AUDIT, **changes)))

@@ -11,6 +11,7 @@ from tests.verify.evidence import CONSOLE, TRACE, boot, evidence, full_verdict
 from vmipatch.emu.audit import Finding as Emulated
 from vmipatch.emu.report import Ending
 from vmipatch.verify.boots import Phase
+from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Aspect, Outcome, Statement, judge
 
 
@@ -79,6 +80,13 @@ def test_sensitive_instruction_that_nobody_knew_is_named() -> None:
     assert verdict.statement is Statement.FAILS
     assert "forgotten+0x7 (0xc1234567)" in str(verdict.findings[0])
     assert "silently wrong" in str(verdict.findings[0])
+
+
+def test_translation_that_differs_is_a_finding() -> None:
+    wrong = Translations(9, 90, ("do_exit+0x8 (0xc1000008): pushf (thunk): eflags",))
+    verdict = judge(evidence(boot(Phase.AUDIT), translations=wrong))
+    assert verdict.statement is Statement.FAILS
+    assert "do_exit+0x8 (0xc1000008)" in str(verdict.findings[0])
 
 
 def test_coverage_below_what_is_required_is_a_statement_of_its_own() -> None:

@@ -20,7 +20,7 @@ from vmipatch.verify.report_html import html_report
 from vmipatch.verify.report_json import SCHEMA, as_json
 from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 
-SHOWN = 30
+SHOWN = 12
 """Findings and classes on the screen; the reports have all."""
 
 _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BELOW}
@@ -130,8 +130,8 @@ def summary(verdict: Verdict) -> str:
         parts.append(_exit_text(deprivileged))
     reasons = evidence.sites.by_reason().most_common()
     if reasons:
-        listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        parts.append(f"left native: {listed}")
+        rows = [(count, reason) for reason, count in reasons]
+        parts.append(table(["sites", "left native because"], rows))
     parts.append(f"{evidence.kernel}: {verdict.statement.value}")
     return "\n\n".join(parts)
 
@@ -142,7 +142,7 @@ def _phase_table(verdict: Verdict) -> str:
     for phase in verdict.phases:
         boot = boots.get(phase.phase)
         virtual = f"{boot.now_ns / NS_PER_S:.3f} s" if boot else "-"
-        seconds = boot.seconds if boot else verdict.evidence.static_seconds
+        seconds = boot.seconds if boot else verdict.evidence.seconds.get(phase.phase)
         real = "-" if seconds is None else f"{seconds:.1f} s"
         rows.append((phase.phase.value, phase.outcome.value, phase.what, virtual, real))
     return table(["phase", "outcome", "", "virtual time", "took"], rows)
@@ -155,6 +155,10 @@ def _coverage_text(coverage: Coverage) -> str:
         f"({coverage.percent:.1f} %), in {touched} of {len(coverage.functions)} functions"
     )
     rows = [(share.name, share.executed, share.sites) for share in coverage.classes[:SHOWN]]
+    rest = coverage.classes[SHOWN:]
+    if rest:
+        executed, sites = sum(s.executed for s in rest), sum(s.sites for s in rest)
+        rows.append((f"{len(rest)} more", executed, sites))
     return f"{table(['class', 'executed', 'sites'], rows)}\n{head}"
 
 

@@ -40,6 +40,7 @@ class Phase(enum.Enum):
     """One step of a verification."""
 
     STATIC = "static check"
+    TRANSLATIONS = "translations, one by one"
     ORIGINAL = "original, native"
     NATIVE = "rewritten, native"
     AUDIT = "rewritten, paravirtual, audited"

@@ -17,6 +17,7 @@ from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, ru
 from vmipatch.verify.coverage import Sites, coverage_of
 from vmipatch.verify.parallel import Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
+from vmipatch.verify.translations import Translations, check_translations
 from vmipatch.verify.user_space import Detail
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
@@ -52,7 +53,15 @@ class StaticResult:
     seconds: float
 
 
-StepResult = BootResult | StaticResult
+@dataclass(frozen=True, slots=True)
+class TranslationResult:
+    """The same for the translations."""
+
+    verdict: Translations
+    seconds: float
+
+
+StepResult = BootResult | StaticResult | TranslationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +95,20 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
     sites = Sites.of(ElfImage.parse(request.kernel.data, request.kernel.name))
     orders = sorted(_orders(request, sites), key=lambda order: order.phase is not Phase.AUDIT)
     steps = [_boot_step(order) for order in orders]  # the longest first
+    if PHASES[request.extent]:
+        steps.insert(1, _translation_step(request.kernel))
     if request.original is not None:
         steps.insert(0, _static_step(request.original, request.kernel))
     static: StaticResult | None = None
+    translations: TranslationResult | None = None
     found: dict[Phase, BootResult] = {}
     for result in run_steps(steps, watcher or Watcher()):
         if isinstance(result, BootResult):
             found[result.phase] = result
-        else:
+        elif isinstance(result, StaticResult):
             static = result
+        else:
+            translations = result
     boots = {phase: found[phase] for phase in PHASES[request.extent] if phase in found}
     audit = boots.get(Phase.AUDIT)
     return judge(
@@ -103,7 +117,12 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
             original=request.original.name if request.original else None,
             sites=sites,
             static=static.verdict if static else None,
-            static_seconds=static.seconds if static else None,
+            translations=translations.verdict if translations else None,
+            seconds={
+                phase: result.seconds
+                for phase, result in ((Phase.STATIC, static), (Phase.TRANSLATIONS, translations))
+                if result is not None
+            },
             boots=boots,
             coverage=coverage_of(sites, audit.executed) if audit else None,
             required_percent=request.required_percent,
@@ -154,14 +173,33 @@ def _died(phase: Phase, code: int) -> BootResult:
 
 
 def _static_step(original: Kernel, output: Kernel) -> Step[StepResult]:
-    return Step(Phase.STATIC.value, partial(_check, original, output), _static_died)
+    work = partial(_check_static, original, output)
+    return Step(Phase.STATIC.value, work, partial(_gave_up, Phase.STATIC))
 
 
-def _static_died(code: int) -> StepResult:
-    raise RuntimeError(f"the static check ended with {code}")
+def _translation_step(output: Kernel) -> Step[StepResult]:
+    work = partial(_check_translations, output)
+    return Step(Phase.TRANSLATIONS.value, work, _translations_died)
 
 
-def _check(original: Kernel, output: Kernel, _tell: Callable[[int, str], None]) -> StepResult:
+def _translations_died(code: int) -> StepResult:
+    """Nothing but a kernel that leads the emulator astray ends this process."""
+    return TranslationResult(Translations(0, 0, (f"its process ended with {code}",)), 0.0)
+
+
+def _gave_up(phase: Phase, code: int) -> StepResult:
+    raise RuntimeError(f"the process of the {phase.value} ended with {code}")
+
+
+def _check_static(
+    original: Kernel, output: Kernel, _tell: Callable[[int, str], None]
+) -> StepResult:
     begun = time.perf_counter()
     images = [ElfImage.parse(kernel.data, kernel.name) for kernel in (original, output)]
     return StaticResult(check_static(*images), time.perf_counter() - begun)
+
+
+def _check_translations(output: Kernel, _tell: Callable[[int, str], None]) -> StepResult:
+    begun = time.perf_counter()
+    image = ElfImage.parse(output.data, output.name)
+    return TranslationResult(check_translations(image), time.perf_counter() - begun)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.emu.audit import Finding as Emulated
@@ -17,6 +17,7 @@ from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.console import complaints, differences, new_warnings
 from vmipatch.verify.coverage import Coverage, Sites
 from vmipatch.verify.static import StaticVerdict
+from vmipatch.verify.translations import Translations
 from vmipatch.vmi.calls import VmiCall
 
 KEPT: Final = 20
@@ -47,6 +48,7 @@ class Aspect(enum.Enum):
     """What a finding is about."""
 
     STATIC = "static"
+    TRANSLATION = "translation"
     ENDING = "end of the run"
     WORKLOAD = "workload"
     CONSOLE = "console"
@@ -94,8 +96,9 @@ class Evidence:
     coverage: Coverage | None
     required_percent: float | None
     own_workload: bool
-    static_seconds: float | None = None
-    """How long the static check took on this host."""
+    translations: Translations | None = None
+    seconds: Mapping[Phase, float] = field(default_factory=dict)
+    """How long what is not a boot took on this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ def judge(evidence: Evidence) -> Verdict:
     """Ask every question that the evidence allows."""
     reference = evidence.boots.get(Phase.ORIGINAL) or evidence.boots.get(Phase.NATIVE)
     phases = [_judge_static(evidence)]
+    if evidence.translations is not None:
+        phases.append(_judge_translations(evidence.translations))
     phases += [_judge_boot(evidence, boot, reference) for boot in evidence.boots.values()]
     return Verdict(_statement(evidence, phases), tuple(phases), evidence)
 
@@ -151,6 +156,17 @@ def _judge_static(evidence: Evidence) -> PhaseVerdict:
     )  # fmt: skip
     what = f"{sum(static.totals.values())} findings (`vmipatch explain VPnnn` tells more)"
     return PhaseVerdict(Phase.STATIC, Outcome.FAILS, what, findings)
+
+
+def _judge_translations(found: Translations) -> PhaseVerdict:
+    if not found.findings:
+        what = f"{found.shapes} shapes, which {found.sites} sites have"
+        return PhaseVerdict(Phase.TRANSLATIONS, Outcome.HOLDS, what)
+    findings = tuple(
+        Finding(Phase.TRANSLATIONS, Aspect.TRANSLATION, "", line) for line in found.findings
+    )
+    what = f"{len(findings)} shapes differ"
+    return PhaseVerdict(Phase.TRANSLATIONS, Outcome.FAILS, what, findings)
 
 
 def _judge_boot(evidence: Evidence, boot: BootResult, reference: BootResult | None) -> PhaseVerdict:

@@ -7,11 +7,23 @@ import random
 
 import pytest
 
-from tests.emu.guest import DATA_PA, KERNEL_CS, KERNEL_DS, STACK_PA, TABLES_PA, TO_USER, Gate, Run
+from tests.emu.guest import (
+    CODE_PA,
+    DATA_PA,
+    KERNEL_CS,
+    KERNEL_DS,
+    PRELUDE,
+    STACK_PA,
+    TABLES_PA,
+    TO_USER,
+    Gate,
+    Run,
+)
 from tests.emu.ring1_guest import INIT, ModeGuest, call_rom, entry_words
 from vmipatch.emu.machine import Machine, MachineOptions
 from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
+from vmipatch.isa.assemble import Assembled, assemble
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall, Shared
 
@@ -96,11 +108,8 @@ def attack(source: str, mode: Mode = Mode.TRAP, options: MachineOptions = SHORT)
 class _Attack(ModeGuest):
     """A guest that can tell its addresses before it runs."""
 
-    def assembled(self):  # type: ignore[no-untyped-def]
+    def assembled(self) -> Assembled:
         """The code as it will be."""
-        from tests.emu.guest import CODE_PA, PRELUDE
-        from vmipatch.isa.assemble import assemble
-
         return assemble(PRELUDE + self.source, CODE_PA)
 
 

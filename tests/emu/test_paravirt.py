@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.emu.guest import (
     USER_CS,
     USER_DS,
     Gate,
+    Run,
 )
 from tests.emu.ring1_guest import (
     INIT,
@@ -27,7 +29,7 @@ from tests.emu.ring1_guest import (
     paravirt_rom,
 )
 from vmipatch.emu.exits import SENSITIVE, ExitKind
-from vmipatch.emu.machine import Silence
+from vmipatch.emu.machine import MachineOptions, Silence
 from vmipatch.emu.memory import PAGE_LEN
 from vmipatch.emu.modes import Mode, build_machine
 from vmipatch.emu.report import Ending
@@ -75,7 +77,13 @@ spin:
 """
 
 
-def run(source, gates=None, mode=Mode.PARAVIRT, calls=(), options=OPTIONS):  # type: ignore[no-untyped-def]
+def run(
+    source: str,
+    gates: dict[int, Gate] | None = None,
+    mode: Mode = Mode.PARAVIRT,
+    calls: Sequence[VmiCall] = (),
+    options: MachineOptions = OPTIONS,
+) -> Run:
     """A guest that makes `calls` of the ROM."""
     whole = f"{source}\n .p2align 2\n {entry_words(*calls)}"
     return ModeGuest(whole, gates or {}, mode=mode).run(options)

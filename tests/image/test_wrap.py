@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -151,7 +152,7 @@ def test_staged_image_is_never_overwritten_before_it_is_read(
     shapes: list[tuple[int, int, int]],
 ) -> None:
     """Any gaps, lengths and zeros: see the docstring of wrap.py."""
-    segments = []
+    segments: list[Segment] = []
     at_pa = 16 * MIB
     for gap, file_len, zeros in shapes:
         at_pa += gap if segments else 0
@@ -172,7 +173,7 @@ def test_staged_image_is_never_overwritten_before_it_is_read(
     assert payload_pa + len(read.vmlinux) >= at_pa
 
 
-def broken(**changes: int) -> ElfImage:
+def broken(**changes: Any) -> ElfImage:
     """The small guest with its first segment changed."""
     image, _ = pair(16 * MIB)
     first, *rest = image.loads

@@ -11,7 +11,7 @@ CODE := $(wildcard vmipatch tests examples tools benchmarks)
 EXAMPLE := build/example/vmlinux
 REWRITTEN := build/example/vmlinux.vmi
 
-.PHONY: help demo test lint format bench kernels campaign qemu chromium clean
+.PHONY: help demo test lint format bench kernels campaign clean programs
 .DELETE_ON_ERROR:
 
 help:
@@ -37,7 +37,7 @@ demo: $(READY)
 	@echo; $(BIN)/vmipatch rewrite $(EXAMPLE) -o $(REWRITTEN)
 	@echo; $(BIN)/vmipatch verify --static $(REWRITTEN) --original $(EXAMPLE)
 
-test: lint kernels qemu chromium
+test: lint kernels programs
 	$(BIN)/pytest -n auto
 
 lint: $(READY)
@@ -55,17 +55,16 @@ format: $(READY)
 kernels: $(READY)
 	$(BIN)/python -m tests.kernels
 
-campaign: kernels qemu
+campaign: kernels programs
 	$(BIN)/pytest -n auto -m slow
 
-bench: kernels qemu
+bench: kernels programs
 	$(BIN)/python -m benchmarks $(BENCH)
 
-qemu:
-	@tools/need-qemu.sh
-
-chromium:
-	@tools/need-chromium.sh
+# What the tests run besides Python.
+programs:
+	@tools/need-programs.sh qemu-system-i386:qemu-system-x86 chromium:chromium \
+		objdump:binutils 'gcc:gcc libc6-dev'
 
 clean:
 	rm -rf build $(VENV)

@@ -8,15 +8,21 @@ set -eu
 scratch=$(realpath "$1")
 
 missing=
-for tool in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils dpkg-deb:dpkg; do
+for tool in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils dpkg-deb:dpkg perl:perl; do
     command -v "${tool%%:*}" > /dev/null || missing="$missing ${tool#*:}"
 done
+# The kernel's own tools are programs of the host, which the compiler alone does not suffice for.
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ]; then
     apt-get update -q
     # shellcheck disable=SC2086  # a list of packages
     apt-get install -q -y --no-install-recommends $missing
 elif [ -n "$missing" ]; then
     echo "prepare.sh: please install:$missing" >&2
+    exit 1
+fi
+if ! echo 'int main(void) { return 0; }' | gcc -include stdio.h -x c -o /dev/null - 2> /dev/null; then
+    echo "prepare.sh: this gcc does not make programs of the host: install libc6-dev" >&2
     exit 1
 fi
 if ! echo 'int x;' | gcc -m32 -x c -c -o /dev/null - 2> /dev/null; then

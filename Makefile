@@ -35,7 +35,11 @@ demo: $(READY)
 	$(BIN)/python -m examples.guest -o $(EXAMPLE)
 	@echo; $(BIN)/vmipatch scan $(EXAMPLE)
 	@echo; $(BIN)/vmipatch rewrite $(EXAMPLE) -o $(REWRITTEN)
-	@echo; $(BIN)/vmipatch verify --static $(REWRITTEN) --original $(EXAMPLE)
+	@echo; $(BIN)/vmipatch verify $(REWRITTEN) --original $(EXAMPLE)
+	@echo; echo 'The same with a kernel of yours, a vmlinux as its build leaves it (CONFIG_RELOCATABLE=y):'
+	@echo '  $(BIN)/vmipatch rewrite vmlinux -o vmlinux.vmi'
+	@echo '  $(BIN)/vmipatch verify vmlinux.vmi --original vmlinux'
+	@echo '  $(BIN)/vmipatch wrap vmlinux.vmi -o bzImage'
 
 test: lint kernels programs
 	$(BIN)/pytest -n auto

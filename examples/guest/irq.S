@@ -40,7 +40,10 @@ FUNC(timer_interrupt)
     inc dword ptr [jiffies]
     test byte ptr [ecx + REG_CS], 2
     jz .Ltick_in_kernel
-    inc dword ptr [user_ticks]
+    mov eax, [user_ticks]
+    test eax, eax
+    jz .Ltick_in_kernel
+    inc dword ptr [eax]
 .Ltick_in_kernel:
     test dword ptr [ecx + REG_FLAGS], FLAG_IF
     jnz .Ltick_allowed
@@ -120,6 +123,7 @@ OBJECT(jiffies, 4)
     .skip 4
 END(jiffies)
 
+# The user's word that counts ticks in ring 3, or 0.
 OBJECT(user_ticks, 4)
     .skip 4
 END(user_ticks)

@@ -175,7 +175,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP042", identity_kept),
     ("VP050", lambda was, now: now.header_word(".data", 32, 8)),
     ("VP051", lambda was, now: now.put(52 + 24, struct.pack("<I", 7))),
-    ("VP052", lambda was, now: now.header_word(".vmi.text", 12, DATA_VA + 0x100)),
+    ("VP052", lambda was, now: now.header_word(".vmi.text", 20, 0x100)),
     ("VP053", lambda was, now: now.swap(b'"version":1', b'"version":9')),
     ("VP060", lambda was, now: now.record(native_va=now.find("runs_on", "31c0"), native_len=5)),
     ("VP061", lambda was, now: now.record(pad_len=3)),
@@ -187,7 +187,9 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP067", led_into_body),
     ("VP068", reason_lost),
     ("VP069", lambda was, now: now.put(now.off(".vmi.thunks") + 4, struct.pack("<I", 9999))),
-    ("VP070", lambda was, now: now.header_word(".vmi.fallback", 20, 8)),
+    ("VP070", lambda was, now: now.header_word(".vmi.fallback", 20, 4)),
+    ("VP071", lambda was, now: now.write(now.at("__vmi_start"), "90")),
+    ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
 ON_THEIR_OWN = {"VP012", "VP013"}
 """Rules that have a test of their own below."""

@@ -8,6 +8,7 @@ which kernel addresses it holds, and whether the tables that the runtime walks n
 from __future__ import annotations
 
 import struct
+from collections import Counter
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from vmipatch.image.types import Section
 from vmipatch.isa.classify import classify
 from vmipatch.isa.second import instruction_len
 from vmipatch.verify.static.bodies import Bodies
+from vmipatch.verify.static.candidates import candidates
 from vmipatch.verify.static.images import Images
 from vmipatch.verify.static.manifest import Manifest
 from vmipatch.verify.static.rules import (
@@ -124,9 +126,21 @@ def _is_merge(code: bytes, number: int) -> bool:
     return is_lea and disp == -0x200 and instruction_len(code) == MERGE_LEN
 
 
-def check_fallback(output: ElfImage, side: Side, bodies: Bodies, report: Report) -> None:
-    """Each entry names an instruction that is silently wrong at CPL 1, and its first byte."""
-    for index, va, native_va, first in pairs(output, FALLBACK):
+def check_fallback(
+    output: ElfImage,
+    side: Side,
+    bodies: Bodies,
+    replacements: list[tuple[int, int]],
+    report: Report,
+) -> None:
+    """Each entry names an instruction that is silently wrong at CPL 1, and its first byte.
+
+    All such instructions without a record have one entry, but those of alternatives in
+    `replacements` (ranges of the output), which run where they are copied to.
+    """
+    entries = pairs(output, FALLBACK)
+    _check_fallback_whole(side, bodies, replacements, Counter(e[2] for e in entries), report)
+    for index, va, native_va, first in entries:
         report.counts["fallback entries"] += 1
         found = int(side.find(np.array([native_va]))[0])
         form = classify(side.code(found)) if found >= 0 else None
@@ -137,6 +151,23 @@ def check_fallback(output: ElfImage, side: Side, bodies: Bodies, report: Report)
         elif side.code(found)[0] != first:
             message = f"{side.code(found)[0]:02x} stands there, the table says {first:02x}"
             report.add(FALLBACK_ENTRY, va, message, where)
+
+
+def _check_fallback_whole(
+    side: Side,
+    bodies: Bodies,
+    replacements: list[tuple[int, int]],
+    listed: Counter[int],
+    report: Report,
+) -> None:
+    for index in candidates(side).tolist():
+        va, form = int(side.starts[index]), classify(side.code(index))
+        copied = any(start <= va < end for start, end in replacements)
+        if form is None or not form.is_unprivileged or bodies.body_of[index] >= 0 or copied:
+            continue
+        if listed[va] != 1:
+            message = f"{form.name} without a record has {listed[va]} entries in the table"
+            report.add(FALLBACK_ENTRY, va, message)
 
 
 def pairs(output: ElfImage, name: str) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.tables.find import find_all
-from vmipatch.tables.table import Tables
+from vmipatch.tables.table import Role, TableName, Tables
 from vmipatch.verify.static import data, headers, relocations, symbols
 from vmipatch.verify.static.added import (
     check_added_words,
@@ -26,6 +26,7 @@ from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
 from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
 from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, SEGMENT_HEADER
+from vmipatch.verify.static.sealed import check_runtime
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
 from vmipatch.verify.static.verdict import Report, StaticVerdict
@@ -103,7 +104,9 @@ class Proof:
         check_record_relocations(self.output, report)
         check_added_words(self.output, report)
         check_thunk_calls(self.output, report)
-        check_fallback(self.output, self.right, self.bodies, report)
+        check_runtime(self.original, self.output, redirect, images, self.bodies, report)
+        symbols.check_new(self.original, self.output, redirect, report)
+        check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
         self._check_inside()
         self._check_entry()
@@ -181,6 +184,16 @@ class Proof:
         args = (words[usable], new[usable], whole, self.report)
         data.check_data(self.original, self.output, *args)
         data.check_unloaded_sizes(self.original, self.output, self.report)
+
+    def _replacements(self) -> list[tuple[int, int]]:
+        """Ranges of the output that hold alternatives: they run where they are copied to."""
+        table = self.tables.get(TableName.ALTERNATIVES)
+        if table is None:
+            return []
+        places = table.places_of(Role.REPLACEMENT)
+        places = places[places["len"] > 0]
+        start = self.images(places["va"].astype(np.int64))
+        return list(zip(start.tolist(), (start + places["len"]).tolist(), strict=True))
 
     def _check_inside(self) -> None:
         """Nothing leads to an address inside of a body."""

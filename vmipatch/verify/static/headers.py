@@ -97,6 +97,9 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
         elif section.is_alloc and not low <= section.va <= section.end_va <= high:
             message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
             report.add(NEW_SECTION, section.va, message, section.name)
+        elif section.is_exec and section.end_va != end_va:
+            message = f"it ends at {section.end_va:#x}, the last page of {TEXT} at {end_va:#x}"
+            report.add(NEW_SECTION, section.va, message, section.name)
 
 
 def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:
@@ -122,16 +125,36 @@ def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report
     if len(output.segments) < len(original.segments):
         report.add(SEGMENT_HEADER, 0, "a segment is missing", "program headers")
     for index, new in enumerate(output.segments[len(original.segments) :], len(original.segments)):
-        inside = [s for s in output.allocated_sections if new.va <= s.va < new.va + new.mem_len]
-        strange = any(not s.name.startswith(NEW_PREFIXES) or s.is_exec for s in inside)
-        if new.kind is not SegmentKind.LOAD or new.flags != READ_ONLY or strange:
-            report.add(
-                SEGMENT_HEADER, new.va, f"{_show(new)} is not for records", f"segment {index}"
-            )
+        fault = _new_segment_fault(output, new)
+        if fault is not None:
+            report.add(SEGMENT_HEADER, new.va, f"{_show(new)} {fault}", f"segment {index}")
     for section in output.allocated_sections:
         if section.size and not any(_holds(segment, section) for segment in output.loads):
             message = "no segment puts it where it is linked"
             report.add(SEGMENT_HEADER, section.va, message, section.name)
+
+
+def _new_segment_fault(output: ElfImage, new: Segment) -> str | None:
+    """What is wrong with a segment of the rewriter, None if nothing is."""
+    inside = [s for s in output.allocated_sections if new.va <= s.va < new.va + new.mem_len]
+    strange = any(not s.name.startswith(NEW_PREFIXES) or s.is_exec for s in inside)
+    if new.kind is not SegmentKind.LOAD or new.flags != READ_ONLY or strange or not inside:
+        return "is not for records"
+    kernel = next(output.loads)
+    if new.va - new.pa != kernel.va - kernel.pa:
+        return f"has another offset between addresses than {_show(kernel)}"
+    if new.file_len != new.mem_len or new.va + new.mem_len != max(s.end_va for s in inside):
+        return f"ends elsewhere than its sections ({new.file_len} bytes are in the file)"
+    if new.align != PAGE or new.va % PAGE or new.off % PAGE:
+        return f"is aligned to {new.align}, not to pages"
+    others = (s for s in output.loads if s is not new and s != new)
+    if any(_share(new.va, s.va, new, s) or _share(new.pa, s.pa, new, s) for s in others):
+        return "shares memory with another"
+    return None
+
+
+def _share(a: int, b: int, first: Segment, second: Segment) -> bool:
+    return a < b + second.mem_len and b < a + first.mem_len
 
 
 def _holds(segment: Segment, section: Section) -> bool:

@@ -124,14 +124,13 @@ def words_in_code(sides: tuple[Side, Side], paired: Match, vas: I64) -> I64:
 
 
 def _end_in(original: ElfImage, output: ElfImage, end_va: int) -> int:
-    """Where the end of an executable section went: where symbols that name it say so.
+    """Where the end of an executable section went.
 
-    The end of .text may stay in place while .text's bytes end earlier; `symbols` judges that.
+    It stays right in front of what follows the section, wherever its bytes end now: page tables
+    are made from the end of .text. Only where the section grew into the gap it is the new end.
     """
-    sections = [s for s in original.executable_sections if s.end_va == end_va]
-    entries = original.symbols.entries
-    at_end = entries["value"] == end_va
-    named = np.flatnonzero(at_end & np.isin(entries["shndx"], [s.index for s in sections]))
-    if len(named):
-        return int(output.symbols.entries["value"][named[0]])
-    return output.sections[sections[0].index].end_va
+    section = next(s for s in original.executable_sections if s.end_va == end_va)
+    behind = [s for s in original.allocated_sections if s.va >= end_va and s.size]
+    follower = min(behind, key=lambda s: s.va, default=section)
+    moved = output.sections[follower.index].va - follower.va
+    return max(output.sections[section.index].end_va, end_va + moved)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
-from vmipatch.isa.classify import call_of, classify, has_memory_operand, split_prefixes
-from vmipatch.isa.forms import FORMS, Form, Treatment
+from vmipatch.isa.classify import call_of, classify, has_memory_operand
+from vmipatch.isa.forms import Form, Treatment
 from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies, Body
+from vmipatch.verify.static.candidates import candidates
 from vmipatch.verify.static.images import NOWHERE
 from vmipatch.verify.static.manifest import Manifest
 from vmipatch.verify.static.matching import REDUNDANT_PREFIX, Match
@@ -20,7 +21,7 @@ from vmipatch.verify.static.rules import (
     RECORD_LENGTH,
     RECORD_SECTION,
 )
-from vmipatch.verify.static.side import I64, Side
+from vmipatch.verify.static.side import Side
 from vmipatch.verify.static.translations import TRANSLATIONS, check_translations
 from vmipatch.verify.static.verdict import Report
 from vmipatch.vmi.calls import VmiCall
@@ -140,7 +141,7 @@ def understand(codes: list[bytes]) -> tuple[Form | None, VmiCall | None]:
 
 def check_native(output: Side, bodies: Bodies, manifest: Manifest, report: Report) -> None:
     """Every instruction that would be silently wrong at CPL 1 has a record or a reason."""
-    for index in _candidates(output).tolist():
+    for index in candidates(output).tolist():
         code = output.code(index)
         form = classify(code)
         if form is None:
@@ -150,23 +151,6 @@ def check_native(output: Side, bodies: Bodies, manifest: Manifest, report: Repor
         if form.is_unprivileged and bodies.body_of[index] < 0 and va not in manifest.native:
             message = f"`{code.hex(' ')}` ({form.name}) has neither record nor reason"
             report.add(NATIVE_UNLISTED, va, message)
-
-
-def _candidates(side: Side) -> I64:
-    """Indices of instructions that may be sensitive, by their first bytes."""
-    offs = side.offs
-    opcode = side.octets[offs]
-    second = side.octets[np.minimum(offs + 1, len(side.octets) - 1)]
-    one = np.zeros(256, np.bool_)
-    two = np.zeros(256, np.bool_)
-    for form in FORMS:
-        if form.opcode[0] == 0x0F:
-            two[form.opcode[1]] = True
-        else:
-            one[form.opcode[0]] = True
-    prefixed = np.zeros(256, np.bool_)
-    prefixed[[code for code in range(256) if not split_prefixes(bytes((code,)))[1]]] = True
-    return np.flatnonzero(one[opcode] | prefixed[opcode] | ((opcode == 0x0F) & two[second]))
 
 
 def check_record_relocations(output: ElfImage, report: Report) -> None:

@@ -82,7 +82,8 @@ REDIRECTED = Rule(
     "VP007",
     "only the way into start_kernel is another",
     "Branches to start_kernel lead to the runtime, as the manifest says, and the runtime jumps on "
-    "to start_kernel. Nothing else is led away from its image.",
+    "to start_kernel. Nothing else is led away from its image. A kernel with a start_kernel has a "
+    "runtime.",
     "memcpy is led elsewhere, only start_kernel may be",
     _REPORT,
 )
@@ -115,7 +116,8 @@ ADDED_WORD = Rule(
     "VP013",
     "added code holds no address of its own making",
     "A thunk addresses memory as its site did: each relocated word of the added code has symbol "
-    "and value of a word of the kernel, which has been proven.",
+    "and value of a word of the kernel, which has been proven. It has one entry, no more, and each "
+    "word of a thunk whose site has a relocation there has one too.",
     "holds 0xc1200000, as no word of the kernel does",
     _REPORT,
 )
@@ -201,17 +203,19 @@ SEGMENT_HEADER = Rule(
     "VP051",
     "the loader puts every section where it is linked",
     "ELF header and segments are those of the original but for the shift, and every section that "
-    "occupies memory lies in a segment whose file bytes are the section's.",
+    "occupies memory lies in a segment whose file bytes are the section's. A new segment has the "
+    "kernel's offset between linked and physical addresses, holds records and nothing else, and "
+    "shares no byte of memory with another.",
     "segment 0 ends before .rodata does",
     _REPORT,
 )
 NEW_SECTION = Rule(
     "VP052",
     "new code lies in the room of .text, records behind the kernel",
-    "New code lies behind .text's end and before the end of its last page (and the shift): what "
-    "lies elsewhere is made non-executable, freed or never reserved. Records are read once, before "
-    "the first allocation: they lie in a read-only segment of their own behind everything that the "
-    "kernel reserves.",
+    "New code lies behind .text's end and reaches to the end of its last page (and the shift): "
+    "what lies elsewhere is made non-executable, freed or never reserved. Records are read once, "
+    "before the first allocation: they lie in a read-only segment of their own behind everything "
+    "that the kernel reserves.",
     ".vmi.text ends at 0xc1201010, behind 0xc1201000",
     _REPORT,
 )
@@ -308,8 +312,26 @@ FALLBACK_ENTRY = Rule(
     "the table of native instructions names them",
     "The runtime puts a hlt over each instruction of the table, and the hypervisor looks up what "
     "stood there: each is an unprivileged sensitive instruction without a record, with its first "
-    "byte.",
+    "byte. All of them are in the table but those of replacements, which run where they are copied "
+    "to.",
     "9d stands there, the table says 9c",
+    _REPORT,
+)
+RUNTIME = Rule(
+    "VP071",
+    "the runtime is the known one",
+    "From the address that start_kernel's callers are led to, up to the end of the added code, "
+    "stand the runtime as this version assembles it for the output's sections, with the sums of "
+    "records and sites, and int3.",
+    "90 instead of 60; 1 bytes differ",
+    "Rewrite with the version that verifies; if it comes back, somebody changed the file.",
+)
+NEW_SYMBOL = Rule(
+    "VP073",
+    "new symbols name the bounds of new sections",
+    "For each section of the rewriter there is a symbol at its start and one at its end, and one "
+    "where the runtime begins. There are no others.",
+    "__vmi_annotation_end is at 0xc1419010, should be at 0xc1419000",
     _REPORT,
 )
 

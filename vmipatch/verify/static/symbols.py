@@ -11,11 +11,54 @@ from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.fillers import KeptFillers
 from vmipatch.verify.static.images import NOWHERE, Images
 from vmipatch.verify.static.matching import Match
-from vmipatch.verify.static.rules import SYMBOL_IDENTITY, SYMBOL_SIZE, SYMBOL_VALUE
+from vmipatch.verify.static.rules import (
+    NEW_SYMBOL,
+    SYMBOL_IDENTITY,
+    SYMBOL_SIZE,
+    SYMBOL_VALUE,
+)
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.verdict import Report
 
-PAGE = 4096
+NEW_BOUNDS = {
+    ".vmi.text": "__vmi_text",
+    ".vmi.annotation": "__vmi_annotation",
+    ".vmi.annotation.init": "__vmi_annotation_init",
+    ".vmi.thunks": "__vmi_thunk_calls",
+    ".vmi.fallback": "__vmi_fallback",
+    ".vmi.translation": "__vmi_translation",
+}
+"""The symbol at the start of each new section; with `_end` behind, the one at its end."""
+NEW_START = "__vmi_start"
+"""Where the callers of start_kernel arrive."""
+GLOBAL_NOTYPE = 0x10
+"""st_info of a global label (System V ABI, chapter 4)."""
+
+
+def check_new(
+    original: ElfImage, output: ElfImage, redirect: dict[int, int], report: Report
+) -> None:
+    """The rewriter's own symbols: the bounds of its sections, and the start of the runtime."""
+    wanted: dict[str, tuple[int, int]] = {}
+    for section_name, name in NEW_BOUNDS.items():
+        section = output.section_by_name.get(section_name)
+        if section is not None:
+            wanted[name] = section.va, section.index
+            wanted[f"{name}_end"] = section.end_va, section.index
+    code = output.section_by_name.get(".vmi.text")
+    if redirect and code is not None:
+        wanted[NEW_START] = next(iter(redirect.values())), code.index
+    for i in range(len(original.symbols), len(output.symbols)):
+        symbol, info = output.symbols[i], int(output.symbols.entries["info"][i])
+        should = wanted.pop(symbol.name, None)
+        if should is None:
+            message = f"{symbol.name} is not a symbol of the rewriter, or a second one"
+            report.add(NEW_SYMBOL, symbol.va, message)
+        elif (symbol.va, symbol.section) != should or symbol.size or info != GLOBAL_NOTYPE:
+            message = f"{symbol.name} is at {symbol.va:#x}, should be a label at {should[0]:#x}"
+            report.add(NEW_SYMBOL, symbol.va, message)
+    for name, (va, _) in wanted.items():
+        report.add(NEW_SYMBOL, va, f"there is no {name}", name)
 
 
 def check_identity(original: ElfImage, output: ElfImage, report: Report) -> bool:
@@ -69,38 +112,12 @@ def check_values(original: ElfImage, output: ElfImage, images: Images, report: R
 
 
 def _may_differ(original: ElfImage, output: ElfImage, value: I64, new: I64, shndx: I64) -> Flags:
-    """Labels at a boundary: the end of a section, or the start of one whose code moved away.
-
-    Such a label marks a place and no code. At the end of .text it may stay behind the
-    bytes that are left, but not change its page: page tables are made from it.
-    """
+    """Labels at the start of a section whose code moved away: they mark a place and no code."""
     result = np.zeros(len(value), np.bool_)
     for section in original.executable_sections:
         now = output.sections[section.index]
-        mine = shndx == section.index
-        result |= mine & (value == section.va) & (new == now.va)
-        next_va = min(
-            (
-                s.va
-                for s in output.allocated_sections
-                if s.va > now.va and s.size and _is_old(s.name)
-            ),
-            default=now.end_va,
-        )
-        at_end = mine & (value == section.end_va)
-        page = -(-section.end_va // PAGE) - section.va // PAGE
-        new_page = -(-new // PAGE) - now.va // PAGE
-        grown = (next_va - now.va - (_next_va(original, section.va) - section.va)) // PAGE
-        result |= at_end & (new >= now.end_va) & (new <= next_va) & (new_page - page == grown)
+        result |= (shndx == section.index) & (value == section.va) & (new == now.va)
     return result
-
-
-def _next_va(original: ElfImage, va: int) -> int:
-    return min((s.va for s in original.allocated_sections if s.va > va and s.size), default=va)
-
-
-def _is_old(name: str) -> bool:
-    return not name.startswith(".vmi.")
 
 
 def check_sizes(

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""Which instructions of the output are worth asking whether they are sensitive?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.isa.classify import split_prefixes
+from vmipatch.isa.forms import FORMS
+from vmipatch.verify.static.side import I64, Side
+
+
+def candidates(side: Side) -> I64:
+    """Indices of instructions that may be sensitive, by their first bytes."""
+    offs = side.offs
+    opcode = side.octets[offs]
+    second = side.octets[np.minimum(offs + 1, len(side.octets) - 1)]
+    one = np.zeros(256, np.bool_)
+    two = np.zeros(256, np.bool_)
+    for form in FORMS:
+        if form.opcode[0] == 0x0F:
+            two[form.opcode[1]] = True
+        else:
+            one[form.opcode[0]] = True
+    prefixed = np.zeros(256, np.bool_)
+    prefixed[[code for code in range(256) if not split_prefixes(bytes((code,)))[1]]] = True
+    return np.flatnonzero(one[opcode] | prefixed[opcode] | ((opcode == 0x0F) & two[second]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import vmipatch
+from tests.cli.commands import Done, invoke, vmipatch
 from vmipatch.errors import ExitCode
 from vmipatch.image.elf import ElfImage
 
 Damage = Callable[[bytes], bytes]
 
 
-def _one_error(result: subprocess.CompletedProcess[str], file: Path) -> str:
+def _one_error(result: Done | subprocess.CompletedProcess[str], file: Path) -> str:
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("vmipatch: ")
@@ -57,23 +58,24 @@ def test_bad_kernel_is_refused_without_a_trace(name: str, guest: Path, tmp_path:
     kernel, output = tmp_path / "vmlinux", tmp_path / "out" / "vmlinux.vmi"
     output.parent.mkdir()
     kernel.write_bytes(damage(guest.read_bytes()))
-    result = vmipatch("rewrite", kernel, "-o", output)
+    result = invoke("rewrite", kernel, "-o", output)
     assert result.returncode == ExitCode.INPUT
     message = _one_error(result, kernel)
-    assert any(part in message.replace("\\", "") for part in expected.replace("\\", "").split("|"))
+    assert re.search(expected, message)
     assert not list(output.parent.iterdir())
 
 
 def test_rewritten_kernel_is_not_rewritten_again(guest: Path, tmp_path: Path) -> None:
     once, twice = tmp_path / "once", tmp_path / "twice"
-    assert vmipatch("rewrite", guest, "-o", once).returncode == ExitCode.SUCCESS
-    result = vmipatch("rewrite", once, "-o", twice)
+    assert invoke("rewrite", guest, "-o", once).returncode == ExitCode.SUCCESS
+    result = invoke("rewrite", once, "-o", twice)
     assert result.returncode == ExitCode.INPUT
     assert "rewritten already" in _one_error(result, once)
     assert not twice.exists()
 
 
 def test_missing_kernel_is_an_environment_problem(tmp_path: Path) -> None:
+    """As a process: its exit code is what counts."""
     result = vmipatch("scan", tmp_path / "nothing")
     assert result.returncode == ExitCode.ENVIRONMENT
     assert "cannot be read" in _one_error(result, tmp_path / "nothing")
@@ -81,12 +83,12 @@ def test_missing_kernel_is_an_environment_problem(tmp_path: Path) -> None:
 
 def test_unwritable_output_leaves_the_old_file(guest: Path, tmp_path: Path) -> None:
     output = tmp_path / "missing" / "vmlinux.vmi"
-    result = vmipatch("rewrite", guest, "-o", output)
+    result = invoke("rewrite", guest, "-o", output)
     assert result.returncode == ExitCode.ENVIRONMENT
     _one_error(result, output)
     directory = tmp_path / "taken"
     directory.mkdir()
-    result = vmipatch("rewrite", guest, "-o", directory)
+    result = invoke("rewrite", guest, "-o", directory)
     assert result.returncode == ExitCode.ENVIRONMENT
     assert sorted(tmp_path.iterdir()) == [directory], "nothing half written beside it"
 
@@ -108,7 +110,7 @@ def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
     with _small_disk(tmp_path / "small") as disk:
         output = disk / "vmlinux.vmi" if disk.is_dir() else disk
         before = sorted(disk.iterdir()) if disk.is_dir() else []
-        result = vmipatch("rewrite", guest, "-o", output)
+        result = invoke("rewrite", guest, "-o", output)
         assert result.returncode == ExitCode.ENVIRONMENT
         assert "cannot be written" in _one_error(result, output)
         assert (sorted(disk.iterdir()) if disk.is_dir() else []) == before
@@ -119,6 +121,6 @@ def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
     [("rewrite",), ("rewrite", "k"), ("scan", "--pad"), ("verify", "--static", "k"), ("none",)],
 )
 def test_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    result = vmipatch(*arguments)
+    result = invoke(*arguments)
     assert result.returncode == ExitCode.USAGE
     assert "Usage: vmipatch" in result.stderr

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
 from vmipatch import __version__
-from vmipatch.cli.files import write_file
+from vmipatch.cli.outputs import STDOUT, Output, write_all
 
-STDOUT = "-"
+P = ParamSpec("P")
+R = TypeVar("R")
+
+QUIET = -1
 
 
 @dataclass(slots=True)
@@ -21,10 +25,11 @@ class Console:
     """What the user asked for with -v and -q, kept for all commands."""
 
     verbosity: int = 0
+    """How many -v, or QUIET, which wins."""
 
     def say(self, text: str) -> None:
         """Tell the user what was done; silent with -q."""
-        if self.verbosity >= 0:
+        if self.verbosity > QUIET:
             click.echo(text, err=True)
 
     def detail(self, text: str) -> None:
@@ -33,25 +38,52 @@ class Console:
             click.echo(text, err=True)
 
     def data(self, text: str) -> None:
-        """Print what the user asked for."""
-        click.echo(text)
+        """Print what the user asked for. Raises EnvironmentProblem."""
+        write_all([Output(STDOUT, f"{text}\n".encode())])
 
 
-pass_console = click.make_pass_decorator(Console, ensure=True)
+def _be_verbose(context: click.Context, _: click.Parameter, count: int) -> None:
+    console = context.ensure_object(Console)
+    if console.verbosity > QUIET:
+        console.verbosity += count
+
+
+def _be_quiet(context: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        context.ensure_object(Console).verbosity = QUIET
+
+
+def pass_console(function: Callable[Concatenate[Console, P], R]) -> Callable[P, R]:
+    """Give a command the console as its first argument, and the options -v and -q.
+
+    The group of commands and each command have them, so both places are good.
+    """
+
+    @functools.wraps(function)
+    def with_console(*args: P.args, **kwargs: P.kwargs) -> R:
+        console = click.get_current_context().ensure_object(Console)
+        return function(console, *args, **kwargs)
+
+    verbose = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=_be_verbose,
+        help="Say more; tracebacks of internal errors.",
+    )  # fmt: skip
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_be_quiet,
+        help="Say nothing but data and errors.",
+    )  # fmt: skip
+    return verbose(quiet(with_console))
+
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the report as JSON to FILE, - for stdout."
 )
 
 
-def write_json(json_file: str, schema: str, report: dict[str, Any]) -> None:
-    """Write a report under the name and version of its schema, for example `vmipatch.scan/1`."""
+def json_output(json_file: str, schema: str, report: dict[str, Any]) -> Output:
+    """A report under the name and version of its schema, for example `vmipatch.scan/1`."""
     document = {"schema": schema, "vmipatch": __version__, **report}
-    text = json.dumps(document, indent=1) + "\n"
-    if json_file == STDOUT:
-        click.echo(text, nl=False)
-    else:
-        write_file(json_file, text.encode())
+    return Output(json_file, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

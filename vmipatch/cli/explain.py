@@ -4,28 +4,42 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import asdict
 
 import click
 
-from vmipatch.cli.console import Console, pass_console
-from vmipatch.verify.static.rules import RULES
+from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
+from vmipatch.verify.static.rules import RULES, Rule
 
+SCHEMA = "vmipatch.explain/1"
 WIDTH = 88
 
 
 @click.command("explain", epilog="Example: vmipatch explain VP001")
 @click.argument("rule", required=False)
+@json_option
 @pass_console
-def explain_command(console: Console, rule: str | None) -> None:
+def explain_command(console: Console, rule: str | None, json_file: str | None) -> None:
     """Explain RULE, for example VP001; without a rule, list them all."""
-    if rule is None:
-        for known in RULES:
-            console.data(f"{known.number}  {known.title}")
-        return
-    found = next((known for known in RULES if known.number == rule.upper()), None)
-    if found is None:
+    check_outputs([], [json_file])
+    wanted = [known for known in RULES if rule is None or known.number == rule.upper()]
+    if not wanted:
         raise click.UsageError(f"there is no rule {rule}: `vmipatch explain` lists them")
-    console.data(f"{found.number}: {found.title}\n")
-    console.data(textwrap.fill(found.demand, WIDTH) + "\n")
-    console.data(textwrap.fill(f"Example: {found.example}", WIDTH) + "\n")
-    console.data(textwrap.fill(f"What to do: {found.remedy}", WIDTH))
+    if json_file is not None:
+        report = {"rules": [asdict(known) for known in wanted]}
+        write_all([json_output(json_file, SCHEMA, report)])
+    if json_file == STDOUT:
+        return
+    if rule is None:
+        for known in wanted:
+            console.data(f"{known.number}  {known.title}")
+    else:
+        _explain(console, wanted[0])
+
+
+def _explain(console: Console, rule: Rule) -> None:
+    console.data(f"{rule.number}: {rule.title}\n")
+    console.data(textwrap.fill(rule.demand, WIDTH) + "\n")
+    console.data(textwrap.fill(f"Example: {rule.example}", WIDTH) + "\n")
+    console.data(textwrap.fill(f"What to do: {rule.remedy}", WIDTH))

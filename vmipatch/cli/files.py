@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Files at the edge: read whole, written whole or not at all."""
+"""How do files come in? Read whole, with the refusals of the system as our own errors."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from vmipatch.errors import EnvironmentProblem
@@ -32,35 +29,3 @@ def read_kernel(path: str) -> ElfImage:
     """
     data = read_file(path)
     return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)
-
-
-def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
-    """Put `data` at `path` in one step: a reader sees the old file or the new one.
-
-    Raises EnvironmentProblem; then nothing is left behind and an old file is untouched.
-    """
-    target = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode & ~_umask())
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise EnvironmentProblem(
-            f"cannot be written: {error.strerror}",
-            file=path,
-            hint="choose a place that exists, is writable and has room",
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
 from vmipatch import __version__
 from vmipatch.cli.completion import completion_command
-from vmipatch.cli.console import Console
+from vmipatch.cli.console import Console, pass_console
 from vmipatch.cli.explain import explain_command
 from vmipatch.cli.rewrite import rewrite_command
 from vmipatch.cli.rom import rom_command
@@ -31,17 +33,18 @@ Exit codes:
   4  a file or program is missing, or the system refused
   5  internal error, a bug of vmipatch
   6  all holds, but fewer sites were executed than required
+130  interrupted by the user
 """
+
+INTERRUPTED = 128 + signal.SIGINT
+"""What a shell calls the end by Ctrl-C."""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vmipatch")
-@click.option("-v", "--verbose", count=True, help="Say more; tracebacks of internal errors.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but data and errors.")
-@click.pass_context
-def cli(context: click.Context, verbose: int, quiet: bool) -> None:
+@pass_console
+def cli(_: Console) -> None:
     """Rewrite i386 Linux kernels into kernels that also run on a VMI hypervisor."""
-    context.obj = Console(-1 if quiet else verbose)
 
 
 for command in (
@@ -52,25 +55,39 @@ for command in (
     cli.add_command(command)
 
 
-def main() -> NoReturn:
-    """Run the command line and end the process with a documented exit code."""
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, by default the one of this process; its documented exit code."""
+    console = Console()
     try:
         # Without standalone mode click returns the code that a command or --help exits with.
-        code = cli.main(prog_name="vmipatch", standalone_mode=False)
-    except click.Abort:
-        sys.exit(128 + 2)
+        code = cli.main(arguments, prog_name="vmipatch", standalone_mode=False, obj=console)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("vmipatch: interrupted", err=True)
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except VmipatchError as error:
         click.echo(f"vmipatch: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.ENVIRONMENT)
+        return ExitCode.ENVIRONMENT
     except Exception as error:  # the funnel: a user never sees a bare traceback
-        if any(flag in sys.argv for flag in ("-v", "--verbose")):
+        if console.verbosity > 0:
             traceback.print_exc()
         click.echo(f"vmipatch: internal error: {error!r} (-v shows where; report it)", err=True)
-        sys.exit(ExitCode.INTERNAL)
-    sys.exit(code if isinstance(code, int) else ExitCode.SUCCESS)
+        return ExitCode.INTERNAL
+    return code if isinstance(code, int) else ExitCode.SUCCESS
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    code = run()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Python flushes once more at its end, and would then complain with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or ExitCode.ENVIRONMENT
+    sys.exit(code)

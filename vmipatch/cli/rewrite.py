@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from vmipatch.cli.console import Console, json_option, pass_console, write_json
-from vmipatch.cli.files import read_kernel, write_file
+from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.files import read_kernel
 from vmipatch.cli.maps import address_map, system_map
+from vmipatch.cli.outputs import Output, check_outputs, write_all
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
 
@@ -43,14 +44,17 @@ def rewrite_command(
 
     Runs as before on bare hardware; what was done and what was left native is in its manifest.
     """
+    check_outputs([kernel], [output, map_file, moves_file, json_file])
     result = rewrite(read_kernel(kernel), RewriteOptions(Padding(pad)))
-    write_file(output, result.data, mode=0o755)
+    outputs = [Output(output, result.data, mode=0o755)]
     if map_file is not None:
-        write_file(map_file, system_map(ElfImage.parse(result.data, output)).encode())
+        names = system_map(ElfImage.parse(result.data, output))
+        outputs.append(Output(map_file, names.encode()))
     if moves_file is not None:
-        write_file(moves_file, address_map(result).encode())
+        outputs.append(Output(moves_file, address_map(result).encode()))
     if json_file is not None:
-        write_json(json_file, SCHEMA, report(result, output))
+        outputs.append(json_output(json_file, SCHEMA, report(result, output)))
+    write_all(outputs)
     console.say(_summary(result, output))
 
 

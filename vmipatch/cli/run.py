@@ -10,8 +10,9 @@ from typing import IO, Any
 
 import click
 
-from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
+from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Tracer
@@ -88,6 +89,7 @@ def run_command(
     """
     if mode is None:
         raise click.UsageError("say how: --native, --trap, --paravirt or --audit")
+    check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
     way = Mode(mode)
     rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
     boot = Boot(read_kernel(kernel), append, read_file(initrd) if initrd else b"")
@@ -104,7 +106,8 @@ def run_command(
         console.say(_finding_table(findings))
     if json_file is not None:
         report = {"kernel": kernel, "mode": mode, **result.as_json(), "findings": findings}
-        write_json(json_file, SCHEMA, {**report, "memory_sha256": machine.memory.digest()})
+        report["memory_sha256"] = machine.memory.digest()
+        write_all([json_output(json_file, SCHEMA, report)])
     silent = way is Mode.AUDIT and any(row["unprivileged"] for row in findings)
     if not result.ending.by_guest or silent:
         raise click.exceptions.Exit(ExitCode.FINDINGS)

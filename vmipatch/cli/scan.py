@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
+from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import read_kernel
+from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
 from vmipatch.isa.decode import text_of
 from vmipatch.scan import Disposition, ScanResult, Site, scan
 
@@ -23,9 +24,10 @@ SCHEMA = "vmipatch.scan/1"
 @pass_console
 def scan_command(console: Console, kernel: str, json_file: str | None) -> None:
     """Count the sensitive instructions of KERNEL, by class and by what becomes of each."""
+    check_outputs([kernel], [json_file])
     result = scan(read_kernel(kernel))
     if json_file is not None:
-        write_json(json_file, SCHEMA, report(result))
+        write_all([json_output(json_file, SCHEMA, report(result))])
     if json_file != STDOUT:
         console.data(_census(result))
         console.data("")

@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from vmipatch.cli.console import STDOUT, Console, json_option, pass_console, table, write_json
-from vmipatch.cli.files import read_file, read_kernel, write_file
+from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
+from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
 from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode
@@ -90,6 +91,7 @@ def verify_command(
         raise click.UsageError("--static compares with the kernel that --original names")
     if wanted is Extent.STATIC and required is not None:
         raise click.UsageError("--static executes no site that --require-coverage could count")
+    check_outputs([kernel, original, initrd], [report_file, json_file])
     request = Request(
         kernel=_kernel(kernel),
         original=None if original is None else _kernel(original),
@@ -101,11 +103,13 @@ def verify_command(
     )
     quiet = console.verbosity < 0
     verdict = verify(request, Watcher() if quiet else progress_on(sys.stderr))
+    outputs = []
     if json_file is not None:
-        write_json(json_file, SCHEMA, as_json(verdict))
+        outputs.append(json_output(json_file, SCHEMA, as_json(verdict)))
     if report_file is not None:
-        write_file(report_file, html_report(verdict).encode())
-    if json_file != STDOUT:
+        outputs.append(Output(report_file, html_report(verdict).encode()))
+    write_all(outputs)
+    if STDOUT not in (json_file, report_file):
         console.data(summary(verdict))
     if code := _EXIT_CODES.get(verdict.statement):
         raise click.exceptions.Exit(code)

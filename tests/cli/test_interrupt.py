@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Does a user who gives up see one line, and find nothing half done?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import COMMAND, ENVIRONMENT, invoke
+from vmipatch.cli import rom
+from vmipatch.cli.main import INTERRUPTED
+
+
+def _temporary_exists(directory: Path) -> bool:
+    return any(path.name.startswith(".vmipatch.") for path in directory.iterdir())
+
+
+def test_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    """The report goes to a pipe that nobody reads, so the ROM waits beside its place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ["rom", "-o", str(tmp_path / "rom"), "--json", str(pipe)]
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        for _ in range(600):
+            if _temporary_exists(tmp_path):
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=30)
+    assert process.returncode == INTERRUPTED
+    assert talk.strip().splitlines() == ["vmipatch: interrupted"]
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_interrupt_while_working_is_no_internal_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rom, "build_rom", interrupted)
+    done = invoke("rom", "-o", tmp_path / "rom")
+    assert (done.returncode, done.stderr.strip()) == (INTERRUPTED, "vmipatch: interrupted")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Do outputs come whole or not at all, and never at the cost of another file?"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import threading
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.cli.commands import COMMAND, ENVIRONMENT, invoke
+from vmipatch.cli.outputs import Output, check_outputs, write_all
+from vmipatch.errors import EnvironmentProblem, ExitCode
+
+
+def test_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    pipe, heard = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()))
+    reader.start()
+    write_all([Output(str(pipe), b"data")])
+    reader.join(timeout=10)
+    assert heard == [b"data"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_device_is_written_through_a_link_and_stays(tmp_path: Path) -> None:
+    link = tmp_path / "null"
+    link.symlink_to(os.devnull)
+    done = invoke("rom", "-o", link, "--json", link)
+    assert done.returncode == ExitCode.SUCCESS, "two outputs may share a device"
+    assert link.is_symlink()
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_device_that_is_full_is_an_environment_problem(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with pytest.raises(EnvironmentProblem, match="No space"):
+        write_all([Output(str(other), b"a"), Output("/dev/full", b"b")])
+    assert not list(tmp_path.iterdir())
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_link_stays_and_what_it_leads_to_is_replaced(exists: bool, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "target", tmp_path / "link"
+    if exists:
+        target.write_bytes(b"old")
+    link.symlink_to(Path("far") / "target")
+    write_all([Output(str(link), b"new")])
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert list((tmp_path / "far").iterdir()) == [target]
+
+
+@pytest.mark.parametrize("last", ["missing/x", "directory"])
+def test_one_bad_place_leaves_all_as_it_was(last: str, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"old")
+    places = [old, new, tmp_path / last]
+    with pytest.raises(EnvironmentProblem, match="cannot be written"):
+        write_all([Output(str(place), b"data") for place in places])
+    assert old.read_bytes() == b"old"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "directory", old]
+
+
+@pytest.mark.parametrize("option", ["--system-map", "--address-map", "--json"])
+def test_rewrite_with_a_bad_place_writes_nothing(option: str, guest: Path, tmp_path: Path) -> None:
+    place = tmp_path / "missing" / "x"
+    done = invoke("rewrite", guest, "-o", tmp_path / "out", option, place)
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert str(place) in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic", "hard", "detour"])
+def test_output_over_the_input_is_refused(kind: str, tmp_path: Path) -> None:
+    kernel, output = tmp_path / "kernel", tmp_path / "output"
+    kernel.write_bytes(b"not even read")
+    if kind == "same":
+        output = kernel
+    elif kind == "symbolic":
+        output.symlink_to(kernel)
+    elif kind == "hard":
+        output.hardlink_to(kernel)
+    else:
+        output.mkdir()
+        output = output / ".." / "kernel"
+    done = invoke("rewrite", kernel, "-o", output)
+    assert done.returncode == ExitCode.USAGE
+    assert "would be written over" in done.stderr
+    assert kernel.read_bytes() == b"not even read"
+
+
+def test_two_outputs_in_one_place_are_refused(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("new")
+    with pytest.raises(click.UsageError, match="would be written over"):
+        check_outputs([], [str(tmp_path / "new"), None, str(link)])
+    with pytest.raises(click.UsageError, match="would be written over"):
+        check_outputs([], ["-", "-"])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_new_file_has_its_mode_under_the_umask(mask: int, tmp_path: Path) -> None:
+    path, before = tmp_path / "file", os.umask(mask)
+    try:
+        write_all([Output(str(path), b"", mode=0o755)])
+        assert os.umask(mask) == mask, "the mask is as it was"
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755 & ~mask
+
+
+@pytest.mark.parametrize("arguments", ["explain", "explain --json -", "rom -o -"])
+def test_standard_output_that_is_full_is_an_environment_problem(arguments: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=ENVIRONMENT,
+        )  # fmt: skip
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("vmipatch: standard output: cannot be written: No space")

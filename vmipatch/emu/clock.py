@@ -47,11 +47,15 @@ class Clock:
     """Virtual time, and who is to be called when.
 
     The clock *is* the cells: memory of CELLS_LEN bytes where the block counter counts LEFT down.
+    A guest that reads the time itself gets a copy of them, which is never read back.
     """
 
-    def __init__(self, cells: memoryview) -> None:
-        self._cells = cells.cast("q")
-        self._words = cells.cast("I")
+    def __init__(self, cells: memoryview, copy: memoryview | None = None) -> None:
+        """`cells`, and `copy` for the guest: at least CELLS_LEN bytes each."""
+        self._octets = cells[:CELLS_LEN]
+        self._cells = self._octets.cast("q")
+        self._words = self._octets.cast("I")
+        self._copy = None if copy is None else copy[:CELLS_LEN]
         self._words[Time.SCALE >> 2] = NS_PER_BYTE
         self._alarms: list[Alarm] = []
         self._numbers = 0
@@ -140,3 +144,5 @@ class Clock:
     def _changed(self) -> None:
         """Tell a guest that is just reading the cells to begin anew."""
         self._words[_SEQUENCE] = (self._words[_SEQUENCE] + 1) & 0xFFFFFFFF
+        if self._copy is not None:
+            self._copy[:] = self._octets

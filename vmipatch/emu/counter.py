@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """How is executed code counted without Python? By a few bytes of machine code that Unicorn calls.
 
-At the beginning of each block the code subtracts the block's length from a cell, the LEFT of the
-time page (vmipatch.vmi.shared.Time), and asks Unicorn to stop once the cell is used up. The cell
-may lie in a page that the guest can read: what only the host may know is in a second structure.
+At the beginning of each block the code subtracts the block's length from a cell of the host's, and
+asks Unicorn to stop once the cell is used up. What is left goes into a second place too, the LEFT
+of the time page (vmipatch.vmi.shared.Time), where the guest can read it. That copy decides nothing:
+Unicorn's page walker sets bits in whatever the guest calls a page table, read-only or not.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ _CODE = bytes.fromhex(
     "488b01"  # mov rax, [rcx]           the cell; rdi = instance, edx = block length
     "4c8b00"  # mov r8, [rax]
     "4d85c0"  # test r8, r8
-    "7e24"  # jle stop                   before subtracting: a block longer than a slice must run
+    "7e2b"  # jle stop                   before subtracting: a block longer than a slice must run
     "4c8b4920"  # mov r9, [rcx+32]
     "41f60103"  # test byte [r9], 3         the CPL, if it is to be guarded
-    "741a"  # jz stop
+    "7421"  # jz stop
     "89d2"  # mov edx, edx
     "81fa00100000"  # cmp edx, 0x1000
     "7605"  # jbe known
     "badc050000"  # mov edx, 1500        Unicorn does not always know the length of a block
     "4929d0"  # known: sub r8, rdx
+    "4c8900"  # mov [rax], r8
+    "488b4128"  # mov rax, [rcx+40]        the guest's copy
     "4c8900"  # mov [rax], r8
     "48ff4118"  # inc qword [rcx+24]     blocks
     "c3"  # ret
@@ -45,14 +48,16 @@ class _Control(ctypes.Structure):
         ("stopped", ctypes.c_uint64),
         ("blocks", ctypes.c_uint64),
         ("privilege_va", ctypes.c_uint64),
+        ("copy_va", ctypes.c_uint64),
     )
 
 
 class BlockCounter:
     """The code and its control structure; `code_va` and `control_va` go into a block hook."""
 
-    def __init__(self, cell_va: int, stop_va: int) -> None:
-        """`cell_va`: host address of an i64; `stop_va`: host address of uc_emu_stop.
+    def __init__(self, cell_va: int, stop_va: int, copy_va: int | None = None) -> None:
+        """`cell_va`: host address of an i64 that no guest can reach; `stop_va`: host address of
+        uc_emu_stop; `copy_va`: host address of another i64, the guest's copy of the first.
 
         Raises EnvironmentProblem on another kind of host, or one that forbids generated code.
         """
@@ -72,7 +77,9 @@ class BlockCounter:
         self._page[: len(_CODE)] = _CODE
         self.code_va = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._any_ring = ctypes.c_uint32(3)
-        self._control = _Control(cell_va, stop_va, 0, 0, ctypes.addressof(self._any_ring))
+        self._control = _Control(
+            cell_va, stop_va, 0, 0, ctypes.addressof(self._any_ring), copy_va or cell_va
+        )
         self.control_va = ctypes.addressof(self._control)
 
     def forbid_ring0(self, hflags_va: int) -> None:

@@ -118,9 +118,16 @@ class Cpu:
     """One CPU over a memory."""
 
     def __init__(
-        self, memory: GuestMemory, cell_va: int, callbacks: Callbacks, *, keep_gil: bool = True
+        self,
+        memory: GuestMemory,
+        cell_va: int,
+        callbacks: Callbacks,
+        *,
+        copy_va: int | None = None,
+        keep_gil: bool = True,
     ) -> None:
-        """`cell_va`: host address of the i64 that the block counter counts down.
+        """`cell_va`: host address of the i64 that the block counter counts down; `copy_va`: of a
+        copy for the guest.
 
         `keep_gil` saves a third of a microsecond per callback; other threads of the process then
         stand still while the guest runs. Raises EnvironmentProblem if this is not the Unicorn, or
@@ -149,7 +156,7 @@ class Cpu:
         self._map_memory()
         stop_va = ctypes.cast(library.uc_emu_stop, _V).value
         assert stop_va is not None, "a function has an address"
-        self.counter = BlockCounter(cell_va, stop_va)
+        self.counter = BlockCounter(cell_va, stop_va, copy_va)
         self._add_hooks()
         self._uc.ctl_exits_enabled(True)
 

@@ -79,10 +79,10 @@ class Machine:
         *,
         privilege: Callable[[Machine], Privilege] = NativePrivilege,
         memory: GuestMemory | None = None,
-        cells: memoryview | None = None,
+        time_page: memoryview | None = None,
         trace: Tracer | None = None,
     ) -> None:
-        """`memory` and `cells` (where the clock is kept) are made unless given.
+        """`memory` is made unless given; `time_page`: where the guest reads a copy of the clock.
 
         Raises EnvironmentProblem if this host cannot emulate.
         """
@@ -92,11 +92,11 @@ class Machine:
         self.trace = trace
         self.statistics = Statistics()
         self.memory = GuestMemory(self.options.ram_len) if memory is None else memory
-        cells = memoryview(bytearray(CELLS_LEN)) if cells is None else cells
-        self.clock = Clock(cells)
+        cells = bytearray(CELLS_LEN)
+        self.clock = Clock(memoryview(cells), time_page)
         self.board = Board(self.clock, terminal.send, self._reset)
-        cell_va = ctypes.addressof(ctypes.c_char.from_buffer(cells))
-        self.cpu = Cpu(self.memory, cell_va, self)
+        copy_va = None if time_page is None else _host_va(time_page)
+        self.cpu = Cpu(self.memory, _host_va(cells), self, copy_va=copy_va)
         self.mmu = Mmu(self.memory, self.cpu.registers)
         self.privilege = privilege(self)
         self._refused: tuple[int, ...] | None = None
@@ -256,3 +256,7 @@ class Machine:
             now_ns=self.clock.now_ns,
             place=f"EIP {registers.eip:#x} at CPL {registers.cpl}",
         )
+
+
+def _host_va(octets: bytearray | memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(octets))

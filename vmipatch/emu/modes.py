@@ -47,12 +47,12 @@ def build_machine(
     guest_rom = GuestRom(rom)
     watch = Watch.AUDIT if mode is Mode.AUDIT else Watch.MEASURED
     memory = GuestMemory(options.ram_len)
-    cells = plug_paravirt(memory, guest_rom)
+    time_page = plug_paravirt(memory, guest_rom)
     return Machine(
         terminal,
         options,
         privilege=lambda machine: ParavirtPrivilege(machine, guest_rom, watch),
         memory=memory,
-        cells=cells,
+        time_page=time_page,
         trace=trace,
     )

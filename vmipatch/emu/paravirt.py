@@ -284,7 +284,7 @@ class ParavirtPrivilege(TrapPrivilege):
 
 
 def plug_paravirt(memory: GuestMemory, rom: GuestRom) -> memoryview:
-    """Give a machine that is being built the ROM and its pages; returns where its clock must be."""
+    """Give a machine that is being built the ROM and its pages; returns the time page."""
     rom.plug(memory)
     memory.plug(SHARED_PA, bytes(PAGE_LEN), Access.READ_WRITE)
     memory.plug(TIME_PA, bytes(PAGE_LEN), Access.READ_ONLY)

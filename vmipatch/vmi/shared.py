@@ -16,7 +16,12 @@ ROM_MAX_LEN = 0x4000
 SHARED_PA = 0xCC000
 """One page per virtual CPU, readable and writable by the guest: untrusted input to the host."""
 TIME_PA = 0xCD000
-"""The page with the clock: the guest can only read it. It holds no host pointer."""
+"""The page with a copy of the clock. It holds no host pointer, and the host never reads it.
+
+No instruction of the guest can write to it or to the ROM, but the page walker can: a guest that
+calls them page tables gets bits 5 and 6 (Accessed, Dirty) set in their words. That changes what its
+own ROM does and what its own RDTSC says, as writes to its own memory would, and nothing else.
+"""
 
 
 class Hypercall(enum.IntEnum):

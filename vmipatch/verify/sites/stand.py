@@ -336,13 +336,13 @@ def _machine(image: ElfImage, rom: bytes | None, watch: Watch) -> _WaitingMachin
     else:
         guest_rom = GuestRom(rom)
         memory = GuestMemory(options.ram_len)
-        cells = plug_paravirt(memory, guest_rom)
+        time_page = plug_paravirt(memory, guest_rom)
         machine = _WaitingMachine(
             Silence(),
             options,
             privilege=lambda machine: ParavirtPrivilege(machine, guest_rom, watch),
             memory=memory,
-            cells=cells,
+            time_page=time_page,
         )
     machine.waits = []
     return machine

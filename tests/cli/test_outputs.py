@@ -129,3 +129,9 @@ def test_standard_output_that_is_full_is_an_environment_problem(arguments: str) 
     assert done.returncode == ExitCode.ENVIRONMENT
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("vmipatch: standard output: cannot be written: No space")
+
+
+def test_trace_that_finds_no_room_is_an_environment_problem(guest: Path) -> None:
+    done = invoke("run", "--native", guest, "--limit", "0.01", "--trace", "/dev/full")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "/dev/full: cannot be written: No space" in done.stderr

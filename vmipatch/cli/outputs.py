@@ -66,7 +66,7 @@ def write_all(outputs: Sequence[Output]) -> None:
             if _is_stream(output.path):
                 _write_stream(output)
         for output, temporary in ready:
-            with _reported(output.path):
+            with reported(output.path):
                 os.replace(temporary, os.path.realpath(output.path))
 
 
@@ -91,7 +91,7 @@ def _is_stream(path: str) -> bool:
 
 
 def _check_place(path: str) -> None:
-    with _reported(path):
+    with reported(path):
         _refuse_directory(path)
         with tempfile.TemporaryFile(dir=_directory(path)):
             pass
@@ -99,7 +99,7 @@ def _check_place(path: str) -> None:
 
 def _temporary(output: Output, cleanup: contextlib.ExitStack) -> str:
     """The name of a complete file beside the place of `output`, which `cleanup` removes."""
-    with _reported(output.path):
+    with reported(output.path):
         _refuse_directory(output.path)
         handle, name = tempfile.mkstemp(prefix=".vmipatch.", dir=_directory(output.path))
         cleanup.callback(_remove, name)
@@ -112,7 +112,7 @@ def _temporary(output: Output, cleanup: contextlib.ExitStack) -> str:
 
 
 def _write_stream(output: Output) -> None:
-    with _reported(output.path):
+    with reported(output.path):
         if output.path == STDOUT:
             click.echo(output.data, nl=False)
             return
@@ -121,7 +121,7 @@ def _write_stream(output: Output) -> None:
 
 
 @contextlib.contextmanager
-def _reported(path: str) -> Iterator[None]:
+def reported(path: str) -> Iterator[None]:
     """A refusal by the system becomes an EnvironmentProblem that names `path`."""
     try:
         yield

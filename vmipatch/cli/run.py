@@ -6,20 +6,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import read_file, read_kernel
-from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
+from vmipatch.cli.outputs import STDOUT, check_outputs, reported, write_all
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Tracer
 from vmipatch.emu.modes import Mode, build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import RunResult
-from vmipatch.errors import EnvironmentProblem, ExitCode
+from vmipatch.errors import ExitCode
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.rom import Flavor, build_rom
 
@@ -164,18 +164,15 @@ def _trace_to(path: str | None) -> Iterator[Tracer | None]:
     if path is None:
         yield None
         return
-    with _opened(path) as file:
+    with reported(path):
+        file = open(path, "w", encoding="ascii", errors="backslashreplace")  # noqa: SIM115
 
-        def write(now_ns: int, what: str) -> None:
+    def write(now_ns: int, what: str) -> None:
+        with reported(path):
             file.write(f"{now_ns // NS_PER_S}.{now_ns % NS_PER_S:09d} {what}\n")
 
-        yield write
-
-
-def _opened(path: str) -> IO[str]:
     try:
-        return open(path, "w", encoding="ascii", errors="backslashreplace")
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot be written: {error.strerror}", file=path, hint="choose another place"
-        ) from error
+        yield write
+    finally:
+        with reported(path):
+            file.close()

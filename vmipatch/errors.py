@@ -27,6 +27,8 @@ class VmipatchError(Exception):
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    usual_hint: ClassVar[str] = ""
+    """The remedy where the raiser knows no better one."""
 
     def __init__(
         self, message: str, *, file: str | None = None, place: str | None = None, hint: str = ""
@@ -35,7 +37,7 @@ class VmipatchError(Exception):
         self.message = message
         self.file = file
         self.place = place
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.file, self.place) if part)
@@ -57,9 +59,13 @@ class InputNotUnderstood(VmipatchError):
 class MalformedImage(InputNotUnderstood):
     """A kernel file that contradicts itself or its format."""
 
+    usual_hint = "the file is damaged: build or copy it again"
+
 
 class MalformedTable(InputNotUnderstood):
     """A kernel table that fails its validation."""
+
+    usual_hint = "the file is damaged, or its kernel stores this table in an unknown way"
 
 
 class UnclassifiedReference(InputNotUnderstood):

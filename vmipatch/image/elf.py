@@ -12,11 +12,14 @@ import lief
 import numpy as np
 
 from vmipatch.errors import MalformedImage
+from vmipatch.image.consistency import DAMAGED, TRUNCATED, require_consistent
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
 
 EM_386 = 3
 ELF_HEADER_LEN = 52
+MACHINE_AT, ENTRY_AT, PHOFF_AT, SHOFF_AT, SIZES_AT = 18, 24, 28, 32, 42
+SEGMENT_HEADER_LEN, SECTION_HEADER_LEN = 32, 40
 
 lief.logging.disable()  # what it complains of, our own errors say
 
@@ -41,31 +44,18 @@ class ElfImage:
     def parse(cls, data: bytes, name: str = "<bytes>") -> ElfImage:
         """Read the headers of `data`.
 
-        Raises MalformedImage if it is not a complete little-endian ELF32 file for i386.
+        Raises MalformedImage if it is not a complete little-endian ELF32 file for i386, or if its
+        headers contradict each other.
         """
         binary = _parse_headers(data, name)
-        sections = tuple(_section(index, s) for index, s in enumerate(binary.sections))
-        segments = tuple(_segment(s) for s in binary.segments)
-        for section in sections:
-            if section.has_bytes and section.off + section.size > len(data):
-                raise MalformedImage(
-                    f"the file ends before section {section.name}",
-                    file=name,
-                    place=f"offset {section.off:#x}",
-                    hint="the file is truncated: copy it again",
-                )
-        for segment in segments:
-            if segment.off + segment.file_len > len(data):
-                raise MalformedImage(
-                    "the file ends before a program segment does",
-                    file=name,
-                    place=f"offset {segment.off:#x}",
-                    hint="the file is truncated: copy it again",
-                )
+        sections, segments = _sections(binary, data), _segments(binary, data)
+        _require_all_headers(data, len(sections), len(segments), name)
+        require_consistent(sections, segments, len(data), name)
         by_name: dict[str, Section] = {}
         for section in sections:
             by_name.setdefault(section.name, section)
-        return cls(name, data, sections, segments, int(binary.entrypoint), by_name)
+        (entry,) = struct.unpack_from("<I", data, ENTRY_AT)
+        return cls(name, data, sections, segments, entry, by_name)
 
     @property
     def executable_sections(self) -> tuple[Section, ...]:
@@ -140,6 +130,14 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
             hint="vmipatch works on i386 kernels only",
         )
     _require_header_tables(data, name)
+    (machine,) = struct.unpack_from("<H", data, MACHINE_AT)
+    if machine != EM_386:
+        raise MalformedImage(
+            f"machine type {machine} is not i386",
+            file=name,
+            place=f"offset {MACHINE_AT:#x}",
+            hint="vmipatch works on i386 kernels only",
+        )
     config = lief.ELF.ParserConfig()
     config.parse_relocations = False
     config.parse_symtab_symbols = False
@@ -150,42 +148,67 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
     binary = lief.ELF.parse(data, config)
     if not isinstance(binary, lief.ELF.Binary):
         raise MalformedImage(
-            "the ELF headers are damaged",
-            file=name,
-            place="offset 0x0",
-            hint="the file is truncated or corrupted: copy it again",
-        )
-    if int(binary.header.machine_type.value) != EM_386:
-        raise MalformedImage(
-            f"machine type {binary.header.machine_type} is not i386",
-            file=name,
-            place="offset 0x12",
-            hint="vmipatch works on i386 kernels only",
+            "the ELF headers are damaged", file=name, place="offset 0x0", hint=DAMAGED
         )
     return binary
 
 
 def _require_header_tables(data: bytes, name: str) -> None:
     """Raise MalformedImage unless both header tables lie inside the file."""
-    if len(data) >= ELF_HEADER_LEN:
-        phoff, shoff = struct.unpack_from("<II", data, 28)
-        ph_len, ph_count, sh_len, sh_count = struct.unpack_from("<4H", data, 42)
-        if max(phoff + ph_len * ph_count, shoff + sh_len * sh_count) <= len(data):
-            return
-    raise MalformedImage(
+    if len(data) < ELF_HEADER_LEN:
+        raise _cut_off(data, name)
+    phoff, shoff = struct.unpack_from("<II", data, PHOFF_AT)
+    ph_len, ph_count, sh_len, sh_count = struct.unpack_from("<4H", data, SIZES_AT)
+    if max(phoff + ph_len * ph_count, shoff + sh_len * sh_count) > len(data):
+        raise _cut_off(data, name)
+    if (ph_count and ph_len != SEGMENT_HEADER_LEN) or (sh_count and sh_len != SECTION_HEADER_LEN):
+        raise MalformedImage(
+            f"headers of {ph_len} and {sh_len} bytes are not those of a 32-bit file",
+            file=name,
+            place=f"offset {SIZES_AT:#x}",
+            hint=DAMAGED,
+        )
+
+
+def _cut_off(data: bytes, name: str) -> MalformedImage:
+    return MalformedImage(
         "the file ends before its section headers",
         file=name,
         place=f"offset {len(data):#x}",
-        hint="the file is truncated: copy it again",
+        hint=TRUNCATED,
     )
 
 
-def _section(index: int, raw: lief.ELF.Section) -> Section:
+def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -> None:
+    """Raise MalformedImage unless lief understood as many headers as the file announces."""
+    _, ph_count, _, sh_count, names = struct.unpack_from("<5H", data, SIZES_AT)
+    if (segments, sections) != (ph_count, sh_count) or (sections and names >= sections):
+        raise MalformedImage(
+            f"{ph_count} segments and {sh_count} sections are announced, "
+            f"{segments} and {sections} understood",
+            file=name,
+            place=f"offset {SIZES_AT:#x}",
+            hint=DAMAGED,
+        )
+
+
+def _sections(binary: lief.ELF.Binary, data: bytes) -> tuple[Section, ...]:
+    """The section headers; type and flags as stored, for lief's enumerations are not complete."""
+    (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
+    return tuple(
+        _section(
+            index, raw, *struct.unpack_from("<II", data, shoff + index * SECTION_HEADER_LEN + 4)
+        )
+        for index, raw in enumerate(binary.sections)
+    )
+
+
+def _section(index: int, raw: lief.ELF.Section, kind: int, flags: int) -> Section:
     return Section(
         index=index,
         name=str(raw.name),
-        kind=SectionKind.of(int(raw.type.value)),
-        flags=SectionFlag(int(raw.flags) & SectionFlag.KNOWN),
+        kind=SectionKind.of(kind),
+        flags=SectionFlag(flags & SectionFlag.KNOWN),
         va=raw.virtual_address,
         off=raw.offset,
         size=raw.size,
@@ -196,14 +219,24 @@ def _section(index: int, raw: lief.ELF.Section) -> Section:
     )
 
 
-def _segment(raw: lief.ELF.Segment) -> Segment:
+def _segments(binary: lief.ELF.Binary, data: bytes) -> tuple[Segment, ...]:
+    """The program headers; their type and flags as stored, too."""
+    (phoff,) = struct.unpack_from("<I", data, PHOFF_AT)
+    heads = range(phoff, phoff + SEGMENT_HEADER_LEN * len(binary.segments), SEGMENT_HEADER_LEN)
+    return tuple(
+        _segment(raw, *struct.unpack_from("<I20xI", data, at))
+        for raw, at in zip(binary.segments, heads, strict=True)
+    )
+
+
+def _segment(raw: lief.ELF.Segment, kind: int, flags: int) -> Segment:
     return Segment(
-        kind=SegmentKind.of(int(raw.type.value)),
+        kind=SegmentKind.of(kind),
         off=raw.file_offset,
         va=raw.virtual_address,
         pa=raw.physical_address,
         file_len=raw.physical_size,
         mem_len=raw.virtual_size,
-        flags=int(raw.flags.value) if hasattr(raw.flags, "value") else int(raw.flags),
+        flags=flags,
         align=raw.alignment,
     )

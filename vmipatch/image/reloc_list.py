@@ -43,7 +43,11 @@ def relocation_list(image: ElfImage, relocations: Relocations) -> tuple[int, ...
     moved = entries[(entries["kind"] == R_386_32) & ~np.isin(entries["section"], notes)]
     symbols = image.symbols
     if len(moved) and int(moved["symbol"].max()) >= len(symbols):
-        raise MalformedImage("a relocation names a symbol that does not exist", file=image.name)
+        raise MalformedImage(
+            "a relocation names a symbol that does not exist",
+            file=image.name,
+            place=".symtab",
+        )
     absolute = symbols.entries["shndx"][moved["symbol"]] == SHN_ABS
     numbers = [
         int(index)

@@ -9,7 +9,7 @@ import numpy as np
 
 from vmipatch.errors import MalformedImage
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.types import SectionKind
+from vmipatch.image.types import Section, SectionKind
 
 R_386_NONE, R_386_32, R_386_PC32, R_386_PLT32 = 0, 1, 2, 4
 
@@ -41,7 +41,8 @@ class Relocations:
     def of(cls, image: ElfImage) -> Relocations:
         """Read every .rel section of an allocated section.
 
-        Raises MalformedImage if an entry points outside of its section.
+        Raises MalformedImage if an entry points outside of the bytes of its section, or names a
+        symbol that does not exist.
         """
         parts: list[np.ndarray] = []
         skipped = 0
@@ -55,10 +56,12 @@ class Relocations:
             skipped += int(len(raw) - wanted.sum())
             raw, kind = raw[wanted], kind[wanted]
             at = raw["offset"].astype(np.int64) - target.va
-            if len(at) and (at.min() < 0 or at.max() + 4 > target.size):
-                raise MalformedImage(
-                    "a relocation lies outside of its section", file=image.name, place=rel.name
-                )
+            size = len(image.section_bytes(target))
+            _require(
+                (at >= 0) & (at + 4 <= size), f"lies outside of {target.name}", raw, rel, image
+            )
+            known = (raw["info"] >> 8) < len(image.symbols)
+            _require(known, "names a symbol that does not exist", raw, rel, image)
             part = np.zeros(len(raw), dtype=REL)
             part["va"], part["kind"] = raw["offset"], kind
             part["symbol"], part["section"] = raw["info"] >> 8, target.index
@@ -66,6 +69,20 @@ class Relocations:
             parts.append(part)
         merged = np.concatenate(parts) if parts else np.zeros(0, dtype=REL)
         return cls(merged[np.argsort(merged["va"], kind="stable")], skipped)
+
+
+def _require(
+    good: np.ndarray, complaint: str, raw: np.ndarray, rel: Section, image: ElfImage
+) -> None:
+    """Raise MalformedImage, naming the first entry of `raw` that is not `good`."""
+    if not good.all():
+        entry = raw[np.flatnonzero(~good)[0]]
+        raise MalformedImage(
+            f"a relocation {complaint}",
+            file=image.name,
+            place=f"{rel.name} for {int(entry['offset']):#x}",
+            hint="the file is damaged, or was edited after the link: give it as the build left it",
+        )
 
 
 def _words_at(data: bytes, at: np.ndarray) -> np.ndarray:

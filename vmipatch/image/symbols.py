@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from vmipatch.errors import MalformedImage
+from vmipatch.image.consistency import DAMAGED
 
 SYMBOL = np.dtype(
     [
@@ -55,10 +56,24 @@ class SymbolTable:
 
     @classmethod
     def parse(cls, data: bytes, strings: bytes, file: str) -> SymbolTable:
-        """Read .symtab and .strtab. Raises MalformedImage on a size that does not divide."""
+        """Read .symtab and .strtab.
+
+        Raises MalformedImage on a size that does not divide, or a name outside of `strings`.
+        """
         if len(data) % SYMBOL.itemsize:
-            raise MalformedImage("the symbol table has a broken size", file=file, place=".symtab")
-        return cls(np.frombuffer(data, dtype=SYMBOL), strings)
+            raise MalformedImage(
+                "the symbol table has a broken size", file=file, place=".symtab", hint=DAMAGED
+            )
+        entries = np.frombuffer(data, dtype=SYMBOL)
+        nameless = np.flatnonzero(entries["name"] >= max(len(strings), 1))
+        if len(nameless):
+            raise MalformedImage(
+                f"the name of symbol {nameless[0]} lies outside of its strings",
+                file=file,
+                place=".symtab",
+                hint=DAMAGED,
+            )
+        return cls(entries, strings)
 
     def __len__(self) -> int:
         return len(self.entries)

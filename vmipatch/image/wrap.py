@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import emit_list
 from vmipatch.image.setup_header import (
@@ -132,15 +133,26 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
     """Check everything the boot code relies on."""
     loads = tuple(sorted((s for s in image.loads if s.mem_len), key=lambda s: s.pa))
     if not loads:
-        raise InputNotUnderstood("the file has no program segment to load", file=image.name)
+        raise InputNotUnderstood(
+            "the file has no program segment to load",
+            file=image.name,
+            place="program headers",
+            hint="give a linked vmlinux, not an object file",
+        )
     if len(loads) > MAX_SEGMENTS:
         raise InputNotUnderstood(
-            f"the file has more than {MAX_SEGMENTS} program segments", file=image.name
+            f"the file has more than {MAX_SEGMENTS} program segments",
+            file=image.name,
+            place="program headers",
+            hint="link the kernel with fewer segments, as its own linker script does",
         )
     for below, above in pairwise(loads):
         if below.pa + below.mem_len > above.pa:
             raise MalformedImage(
-                "two program segments overlap", file=image.name, place=f"physical {above.pa:#x}"
+                "two program segments overlap",
+                file=image.name,
+                place=f"physical {above.pa:#x}",
+                hint=DAMAGED,
             )
     if loads[0].pa < LOAD_PA or loads[-1].pa + loads[-1].mem_len > KERNEL_IMAGE_LEN:
         raise InputNotUnderstood(
@@ -150,10 +162,20 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
             hint="the physical addresses of the program headers decide",
         )
     if any(s.file_len > s.mem_len for s in loads):
-        raise MalformedImage("a segment is longer in the file than in memory", file=image.name)
+        raise MalformedImage(
+            "a segment is longer in the file than in memory",
+            file=image.name,
+            place="program headers",
+            hint=DAMAGED,
+        )
     chosen = align or max(MIN_ALIGN, *(s.align for s in loads))
     if chosen & (chosen - 1) or chosen < PAGE_LEN:
-        raise InputNotUnderstood(f"alignment {chosen:#x} is no power of two", file=image.name)
+        raise InputNotUnderstood(
+            f"{chosen:#x} is no power of two of at least a page",
+            file=image.name,
+            place="alignment",
+            hint="give CONFIG_PHYSICAL_ALIGN of the kernel, or leave it away",
+        )
     if relocs is not None:
         _check_relocs(image, loads, relocs)
     listed = None if relocs is None else tuple(sorted(relocs))
@@ -166,6 +188,7 @@ def _check_relocs(image: ElfImage, loads: Sequence[Segment], relocs: Sequence[in
         raise InputNotUnderstood(
             "the segments differ in their distance from virtual to physical",
             file=image.name,
+            place="program headers",
             hint="wrap it without a relocation list: it then runs where it was linked",
         )
     ranges = iter(sorted((s.va, s.va + s.file_len) for s in loads))
@@ -175,7 +198,10 @@ def _check_relocs(image: ElfImage, loads: Sequence[Segment], relocs: Sequence[in
             start, end = next(ranges, (1 << 32, 1 << 32))
         if va < start or va + 4 > end:
             raise MalformedImage(
-                "a relocation lies outside of the loaded bytes", file=image.name, place=f"{va:#x}"
+                "a relocation lies outside of the loaded bytes",
+                file=image.name,
+                place=f"{va:#x}",
+                hint="the relocations belong to another file, or were damaged",
             )
 
 
@@ -188,7 +214,10 @@ def _entry_pa(image: ElfImage, loads: Sequence[Segment]) -> int:
         if segment.va <= image.entry < segment.va + segment.mem_len:
             return image.entry - segment.va + segment.pa
     raise MalformedImage(
-        "the entry point lies in no segment", file=image.name, place=f"{image.entry:#x}"
+        "the entry point lies in no segment",
+        file=image.name,
+        place=f"{image.entry:#x}",
+        hint=DAMAGED,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vmipatch.errors import MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import RAW_REL
@@ -25,13 +25,27 @@ CODE_ALIGN = 16
 START_SYMBOL = b"__vmi_start"
 """Where the callers of start_kernel arrive now."""
 
+LAST_END = 0xFF000000
+"""Where a kernel must have ended: what is appended needs far less than the 16 MiB above."""
+
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
 
 
 def annotation_start_va(image: ElfImage, shift_len: int) -> int:
-    """The first page behind everything that the kernel reserves or relocates."""
+    """The first page behind everything that the kernel reserves or relocates.
+
+    Raises InputNotUnderstood if addresses of 32 bits end too soon behind it.
+    """
     _, end_va = image_range(image)
+    end_pa = max(load.pa + load.mem_len for load in image.loads)
+    if max(end_va, end_pa) + shift_len > LAST_END:
+        raise InputNotUnderstood(
+            "the kernel ends so high that no room is left behind it",
+            file=image.name,
+            place=f"{max(end_va, end_pa):#x}",
+            hint=f"link it so that it ends below {LAST_END:#x}: Linux needs the rest for fixmaps",
+        )
     return -(-(end_va + shift_len) // PAGE) * PAGE
 
 
@@ -105,7 +119,12 @@ class _Emitter:
                 result[inside] = vas[inside] - section.va + section.off
         if (result < 0).any():
             lost = int(vas[np.flatnonzero(result < 0)[0]])
-            raise MalformedImage("a word to write has no byte in the file", place=f"{lost:#x}")
+            raise MalformedImage(
+                "a word to write has no byte in the file",
+                file=self.image.name,
+                place=f"{lost:#x} (in the output)",
+                hint="a table or relocation names a place that no section of the file holds",
+            )
         return result
 
     def finish(self, added: Added, parts: Sequence[Part], manifest: bytes) -> bytes:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.rewrite.annotate import Annotations, annotate
@@ -21,6 +20,7 @@ from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import InitOverflow, Placement, place
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
 from vmipatch.rewrite.region import Region
+from vmipatch.rewrite.suitable import require_decoded, require_relinkable
 from vmipatch.rewrite.thunks import Thunks, build_thunks, untranslatable
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Reason, Site
@@ -58,12 +58,14 @@ class RewrittenImage:
 def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> RewrittenImage:
     """Widen and annotate every site of `image`, and lead every reference to the new places.
 
-    Raises InputNotUnderstood if the image has no relocations or symbols or is rewritten already,
-    UnclassifiedReference and the errors of scan.
+    Raises InputNotUnderstood if the image has no relocations or symbols, is rewritten already or
+    has bytes in its code that are none, UnclassifiedReference and the errors of scan.
     """
     options = options or RewriteOptions()
-    _require_relinkable(image)
-    scanned, bodies, placement = _plan(scan(image), options.padding)
+    require_relinkable(image)
+    found = scan(image)
+    require_decoded(found.code_map)
+    scanned, bodies, placement = _plan(found, options.padding)
     room = _room_start(placement), placement.room_end_va
     thunks = build_thunks((site for site, _ in bodies), room[0])
     annotations = _annotate(scanned, bodies, placement, thunks)
@@ -103,23 +105,6 @@ def _plan(
         except InitOverflow as overflow:
             init = regions[".init.text"]
             scanned = scanned.leaving(give_up(init.sites, overflow.missing), Reason.NO_ROOM)
-
-
-def _require_relinkable(image: ElfImage) -> None:
-    if ".vmi.annotation" in image.section_by_name:
-        raise InputNotUnderstood(
-            "this kernel is rewritten already",
-            file=image.name,
-            place=".vmi.annotation",
-            hint="rewrite the kernel as the build left it",
-        )
-    missing = [n for n in (".text", ".rel.text", ".symtab") if n not in image.section_by_name]
-    if missing:
-        raise InputNotUnderstood(
-            f"the kernel has no {missing[0]} section, so not every reference is known",
-            file=image.name,
-            hint="give a vmlinux linked with --emit-relocs, as CONFIG_RELOCATABLE=y leaves it",
-        )
 
 
 def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> dict[str, Region]:

@@ -44,7 +44,9 @@ def _locate_base(image: ImageSource) -> Range | None:
 def _base(view: ImageView) -> int:
     base_va = _word(view.image, "kallsyms_relative_base")
     if base_va is None:
-        raise MalformedTable("kallsyms: no kallsyms_relative_base", file=view.image.name)
+        raise MalformedTable(
+            "kallsyms: no kallsyms_relative_base", file=view.image.name, place=".symtab"
+        )
     return base_va
 
 

@@ -106,5 +106,6 @@ def _missing(image: ImageSource, name: str) -> MalformedTable:
     return MalformedTable(
         f"kallsyms cannot be sorted again: {name} is missing or damaged",
         file=image.name,
+        place=".symtab",
         hint="keep functions in their order, or accept wrong names in backtraces",
     )

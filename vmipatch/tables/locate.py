@@ -76,5 +76,8 @@ def first_of(*locators: Locator) -> Locator:
 
 def _contradiction(image: ImageSource, message: str) -> MalformedTable:
     return MalformedTable(
-        message, file=image.name, hint="the symbol table and the sections contradict each other"
+        message,
+        file=image.name,
+        place=".symtab",
+        hint="the symbol table and the sections contradict each other",
     )

@@ -39,14 +39,21 @@ def read_manifest(output: ElfImage, report: Report) -> Manifest:
             raise ValueError(f"version {content['version']} is not known")
         if content["mode"] not in MODES:
             raise ValueError(f"mode {content['mode']} is not known")
-        shift_len = int(content["shift_len"])
-        if (shift_len > 0) != (content["mode"] == "shift") or shift_len < 0 or shift_len % 4096:
+        shift_len = _word(content["shift_len"])
+        if (shift_len > 0) != (content["mode"] == "shift") or shift_len % 4096:
             raise ValueError(f"a shift of {shift_len} bytes does not go with its mode")
-        native = {int(e["va"]): str(e["reason"]) for e in content.get("native", [])}
-        redirect = {int(old): int(new) for old, new in content.get("redirect", [])}
+        native = {_word(e["va"]): str(e["reason"]) for e in content.get("native", [])}
+        redirect = {_word(old): _word(new) for old, new in content.get("redirect", [])}
         if not all(native.values()):
             raise ValueError("an instruction is listed without a reason")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         report.add(MANIFEST, 0, f"it cannot be read: {error}", SECTION)
         return Manifest(0, {}, {})
     return Manifest(shift_len, native, redirect)
+
+
+def _word(value: object) -> int:
+    """`value` if it is a number of 32 bits. Raises ValueError."""
+    if not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise ValueError(f"{value!r:.40} is no number of 32 bits")
+    return value

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Do the headers of an ELF file agree with each other and with what an i386 kernel can be?
+
+Everything behind the reader counts on what is asked here, so that a damaged file is refused once
+and by name, and not where its damage happens to hurt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NoReturn
+
+from vmipatch.errors import MalformedImage
+from vmipatch.image.types import Section, SectionKind, Segment, SegmentKind
+
+ADDRESS_SPACE_LEN = 1 << 32
+MAX_ALIGN = 0x200000
+"""The greatest alignment that Linux asks for on x86: a large page of PAE."""
+ENTRY_LEN = {SectionKind.SYMTAB: 16, SectionKind.REL: 8}
+"""Bytes of one entry of the tables that are read (System V ABI, chapter 4)."""
+
+DAMAGED = "the headers of the file are damaged: build or copy it again"
+TRUNCATED = "the file is truncated: copy it again"
+
+
+def require_consistent(
+    sections: Sequence[Section], segments: Sequence[Segment], data_len: int, file: str
+) -> None:
+    """Raise MalformedImage unless all headers make sense together.
+
+    `data_len` is the length of the file in bytes.
+    """
+    headers = _Headers(sections, segments, data_len, file)
+    for segment in segments:
+        headers.require_segment(segment)
+    headers.require_apart()
+    for section in sections:
+        headers.require_section(section)
+
+
+class _Headers:
+    """All headers of one file, and how to complain of one."""
+
+    def __init__(
+        self, sections: Sequence[Section], segments: Sequence[Segment], data_len: int, file: str
+    ) -> None:
+        self._sections = sections
+        self._loads = [s for s in segments if s.kind is SegmentKind.LOAD]
+        self._data_len, self._file = data_len, file
+
+    def require_segment(self, segment: Segment) -> None:
+        """It lies in the file, and in the address space if it is loaded."""
+        place = f"segment at offset {segment.off:#x}"
+        if segment.off + segment.file_len > self._data_len:
+            self._refuse("the file ends before a program segment does", place, TRUNCATED)
+        if segment.kind is not SegmentKind.LOAD:
+            return
+        if segment.file_len > segment.mem_len:
+            self._refuse("a segment is longer in the file than in memory", place)
+        if max(segment.va, segment.pa) + segment.mem_len > ADDRESS_SPACE_LEN:
+            self._refuse("a program segment ends behind the last address of 32 bits", place)
+        self._require_align(segment.align, place)
+
+    def require_apart(self) -> None:
+        """No two loaded segments share memory."""
+        loads = [s for s in self._loads if s.mem_len]
+        for ranges in (
+            [(s.va, s.va + s.mem_len) for s in loads],
+            [(s.pa, s.pa + s.mem_len) for s in loads],
+        ):
+            for (_, end), (following, _) in pairwise(sorted(ranges)):
+                if end > following:
+                    self._refuse("two program segments overlap", f"address {following:#x}")
+
+    def require_section(self, section: Section) -> None:
+        """Its bytes, its alignment and whatever it refers to exist."""
+        place = f"section {section.index} ({section.name})"
+        if section.has_bytes and section.off + section.size > self._data_len:
+            self._refuse(
+                f"the file ends before section {section.name}",
+                f"offset {section.off:#x}",
+                TRUNCATED,
+            )
+        self._require_align(section.align, place)
+        self._require_entries(section, place)
+        if section.is_alloc and section.end_va > ADDRESS_SPACE_LEN:
+            self._refuse("the section ends behind the last address of 32 bits", place)
+
+    def _require_align(self, align: int, place: str) -> None:
+        if align & (align - 1) or align > MAX_ALIGN:
+            self._refuse(f"{align:#x} is no alignment that a kernel has", place)
+
+    def _require_entries(self, section: Section, place: str) -> None:
+        entry_len = ENTRY_LEN.get(section.kind)
+        if entry_len is None:
+            return
+        if section.size % entry_len:
+            self._refuse(f"{section.size} bytes are no whole entries of {entry_len}", place)
+        linked_kind = SectionKind.STRTAB
+        if section.kind is SectionKind.REL:
+            if section.info >= len(self._sections):
+                self._refuse(f"it applies to section {section.info}, which does not exist", place)
+            if not self._sections[section.info].is_alloc:
+                return
+            linked_kind = SectionKind.SYMTAB
+        linked = self._sections[section.link] if section.link < len(self._sections) else None
+        if linked is None or linked.kind is not linked_kind:
+            self._refuse(f"section {section.link} is no {linked_kind.name} to go with it", place)
+
+    def _refuse(self, message: str, place: str, hint: str = DAMAGED) -> NoReturn:
+        raise MalformedImage(message, file=self._file, place=place, hint=hint)

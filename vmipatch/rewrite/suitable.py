@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Can this kernel be laid out anew without a guess?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.image.consistency import DAMAGED
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import Section, SectionKind, Segment
+from vmipatch.scan.code import CodeMap
+from vmipatch.scan.scan import LAID_OUT
+
+NAMES_AT = 50
+"""Offset of e_shstrndx in the ELF header."""
+
+
+def require_relinkable(image: ElfImage) -> None:
+    """Raise InputNotUnderstood unless everything that refers to code is recorded in the file."""
+    if ".vmi.annotation" in image.section_by_name:
+        raise InputNotUnderstood(
+            "this kernel is rewritten already",
+            file=image.name,
+            place=".vmi.annotation",
+            hint="rewrite the kernel as the build left it",
+        )
+    missing = [n for n in (".text", ".rel.text", ".symtab") if n not in image.section_by_name]
+    if missing:
+        raise InputNotUnderstood(
+            f"the kernel has no {missing[0]} section, so not every reference is known",
+            file=image.name,
+            place="section headers",
+            hint="give a vmlinux linked with --emit-relocs, as CONFIG_RELOCATABLE=y leaves it",
+        )
+    _require_kinds(image)
+    for section in image.allocated_sections:
+        if section.size and not any(_holds(load, section) for load in image.loads):
+            raise MalformedImage(
+                "no program segment loads this section where it is linked",
+                file=image.name,
+                place=f"section {section.index} ({section.name})",
+                hint=DAMAGED,
+            )
+    for section in image.executable_sections:
+        _require_symbols_inside(image, section)
+
+
+def require_decoded(code_map: CodeMap) -> None:
+    """Raise InputNotUnderstood if code that is to move has bytes that are no instruction."""
+    for section, stream in code_map:
+        if section.name in LAID_OUT and len(stream.undecodable):
+            va = int(stream.starts[stream.undecodable[0]])
+            raise InputNotUnderstood(
+                "there are bytes in the code that are no instruction",
+                file=code_map.image.name,
+                place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
+                hint="the file is damaged, or holds data in its code: report such a kernel",
+            )
+
+
+def _require_kinds(image: ElfImage) -> None:
+    """The sections that are rewritten are what their names say, and have tables of their own."""
+    text, symbols = image.section_by_name[".text"], image.section_by_name[".symtab"]
+    names = int.from_bytes(image.data[NAMES_AT : NAMES_AT + 2], "little")
+    complaint = None
+    if not any(text is section for section in image.executable_sections):
+        complaint = ".text", "it is no loaded code"
+    elif not list(image.loads):
+        complaint = "program headers", "no segment loads the kernel"
+    elif symbols.kind is not SectionKind.SYMTAB:
+        complaint = ".symtab", "it is no symbol table"
+    elif symbols.link == names:
+        complaint = ".symtab", "symbols and sections have their names in one table"
+    if complaint is not None:
+        place, message = complaint
+        raise MalformedImage(message, file=image.name, place=place)
+
+
+def _holds(load: Segment, section: Section) -> bool:
+    """Whether the segment loads the section, its bytes at its addresses."""
+    distance = section.va - load.va
+    if not 0 <= distance <= load.mem_len - section.size:
+        return False
+    in_file = distance + section.size <= load.file_len
+    return not section.has_bytes or (in_file and section.off - load.off == distance)
+
+
+def _require_symbols_inside(image: ElfImage, section: Section) -> None:
+    """A label may also stand in the gap behind its section, where a linker script aligns."""
+    entries = image.symbols.entries
+    behind = (s.va for s in image.allocated_sections if s.va >= section.end_va)
+    mine = entries["shndx"] == section.index
+    value = entries["value"].astype(np.int64)
+    stray = mine & ((value < section.va) | (value > next(behind, section.end_va)))
+    for index in np.flatnonzero(stray)[:1].tolist():
+        symbol = image.symbols[index]
+        raise MalformedImage(
+            f"symbol {symbol.name or index} lies outside of its section {section.name}",
+            file=image.name,
+            place=f"{symbol.va:#x}",
+            hint=DAMAGED,
+        )

@@ -68,6 +68,9 @@ class _Recorder:
     def on_rdtsc(self) -> None:
         pass
 
+    def on_fast_call(self) -> None:
+        pass
+
     def on_hole_read(self, pa: int, size: int) -> int:
         return 0
 

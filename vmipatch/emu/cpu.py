@@ -34,7 +34,7 @@ from vmipatch.emu.state import INTERRUPT_REQUEST, Field, StateView, locate
 from vmipatch.errors import EnvironmentProblem, VmipatchError
 
 UNICORN_VERSION: Final = (2, 1, 4)
-PHYSICAL_END: Final = 1 << 36
+PHYSICAL_END: Final = 1 << 40
 """Where the addresses end that page tables of the guest can name."""
 CONTROL_PA: Final = 1 << 44
 """A page of the host's own, far behind what the guest can reach: the VMCB of interrupts."""
@@ -43,6 +43,10 @@ VMEXIT: Final = 0x100
 
 _BINDING: Final[Any] = unicorn
 """The binding has no types."""
+_MODEL: Final = x86_const.UC_CPU_X86_QEMU32
+"""Without RDTSCP, RDRAND and RDSEED, which would tell the guest the host's time and dice."""
+_FAST_CALLS: Final = (x86_const.UC_X86_INS_SYSENTER, x86_const.UC_X86_INS_SYSCALL)
+"""Instructions that no model is without, and that do nothing unless somebody hooks them."""
 _FIRST_INTERCEPT = 0x60
 _VIRTUAL_INTERRUPT = 0x100
 _VMCB_VECTOR_OFF = 0x64
@@ -64,6 +68,7 @@ class Exit(enum.Enum):
     STOP = "a callback asked for it"
     WRITE_PROTECTED = "the guest wrote to a read-only page; EIP is at the instruction"
     NO_CODE = "the guest jumped to where no memory is"
+    NO_MEMORY = "the guest used an address that is not even a hole"
 
 
 class CpuFailed(VmipatchError):
@@ -107,6 +112,9 @@ class Callbacks(Protocol):
     def on_rdtsc(self) -> None:
         """`rdtsc`: fill the registers."""
 
+    def on_fast_call(self) -> None:
+        """`sysenter` or `syscall`, which the CPU that is presented does not have."""
+
     def on_hole_read(self, pa: int, size: int) -> int:
         """A read where no memory is."""
 
@@ -140,6 +148,7 @@ class Cpu:
         self._stop_asked = False
         self._kept: list[Any] = []
         self._uc: Any = _BINDING.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
+        self._uc.ctl_set_cpu_model(_MODEL)
         self._handle: Any = self._uc._uch
         library = ctypes.CDLL(uclib._name)
         self._add_hook = library.uc_hook_add
@@ -324,6 +333,9 @@ class Cpu:
         self._hook(kinds.UC_HOOK_INSN, cpuid, x86_const.UC_X86_INS_CPUID)
         rdtsc = _INSTRUCTION(self._guard(calls.on_rdtsc, 1))
         self._hook(kinds.UC_HOOK_INSN, rdtsc, x86_const.UC_X86_INS_RDTSC)
+        fast_call = _INSTRUCTION(self._guard(calls.on_fast_call, 1))
+        for number in _FAST_CALLS:
+            self._hook(kinds.UC_HOOK_INSN, fast_call, number)
         self._hook(kinds.UC_HOOK_BLOCK, self.counter.code_va, user_data_va=self.counter.control_va)
 
     def _hook(
@@ -385,6 +397,8 @@ class Cpu:
             return Exit.WRITE_PROTECTED
         if code in (uc_const.UC_ERR_FETCH_PROT, uc_const.UC_ERR_FETCH_UNMAPPED):
             return Exit.NO_CODE
+        if code in (uc_const.UC_ERR_READ_UNMAPPED, uc_const.UC_ERR_WRITE_UNMAPPED):
+            return Exit.NO_MEMORY
         raise CpuFailed(
             f"the emulated CPU gave up: {_BINDING.UcError(code)}",
             place=f"EIP {self.registers.eip:#x}",

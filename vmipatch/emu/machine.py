@@ -100,6 +100,7 @@ class Machine:
         self.mmu = Mmu(self.memory, self.cpu.registers)
         self.privilege = privilege(self)
         self._refused: tuple[int, ...] | None = None
+        self._refused_with = Vector.PROTECTION
 
     def run(self, boot: Boot) -> RunResult:
         """Load a kernel and run it until the machine ends.
@@ -141,8 +142,10 @@ class Machine:
         elif exit_ is Exit.NO_CODE:
             # Where no memory is, the bus reads ones, and ff ff is no instruction.
             self.privilege.deliver(Event.exception(Vector.UNDEFINED))
+        elif exit_ is Exit.NO_MEMORY:
+            raise GuestEnded(Ending.UNSUPPORTED, "an address beyond the bus")
         if self._refused is not None:
-            self._refuse_port()
+            self._refuse()
 
     def idle(self) -> None:
         """The guest waits for an interrupt: skip the time until something happens."""
@@ -213,6 +216,11 @@ class Machine:
         registers = self.cpu.registers
         registers.eax, registers.edx = now, now >> 32
 
+    def on_fast_call(self) -> None:
+        """`sysenter` or `syscall`: the CPU that is presented has neither."""
+        self.statistics.calls[Call.INVALID] += 1
+        self._remember_refusal(Vector.UNDEFINED)
+
     def on_hole_read(self, pa: int, size: int) -> int:
         """A bus without a device reads as ones."""
         self.statistics.calls[Call.HOLE_READ] += 1
@@ -225,20 +233,21 @@ class Machine:
     def _reset(self) -> None:
         raise GuestEnded(Ending.RESET)
 
-    def _remember_refusal(self) -> None:
+    def _remember_refusal(self, vector: Vector = Vector.PROTECTION) -> None:
         """Unicorn will complete the instruction all the same: keep what it changes."""
         registers = self.cpu.registers
         self._refused = (registers.eip, *(registers.gpr(i) for i in range(8)))
+        self._refused_with = vector
         self.cpu.stop()
 
-    def _refuse_port(self) -> None:
+    def _refuse(self) -> None:
         assert self._refused is not None, "asked before"
         registers = self.cpu.registers
         registers.eip, *general = self._refused
         self._refused = None
         for number, value in enumerate(general):
             registers.set_gpr(number, value)
-        self.privilege.deliver(Event.exception(Vector.PROTECTION))
+        self.privilege.deliver(Event.exception(self._refused_with))
 
     def _note(self, what: str) -> None:
         if self.trace is not None:

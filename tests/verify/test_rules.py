@@ -189,6 +189,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP069", lambda was, now: now.put(now.off(".vmi.thunks") + 4, struct.pack("<I", 9999))),
     ("VP070", lambda was, now: now.header_word(".vmi.fallback", 20, 4)),
     ("VP071", lambda was, now: now.write(now.at("__vmi_start"), "90")),
+    ("VP072", lambda was, now: now.write(now.at("__vmi_text"), "52")),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
 ON_THEIR_OWN = {"VP012", "VP013"}

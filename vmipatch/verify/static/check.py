@@ -29,6 +29,7 @@ from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, SEGMENT_
 from vmipatch.verify.static.sealed import check_runtime
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
+from vmipatch.verify.static.thunks import check_thunks
 from vmipatch.verify.static.verdict import Report, StaticVerdict
 
 
@@ -104,7 +105,10 @@ class Proof:
         check_record_relocations(self.output, report)
         check_added_words(self.output, report)
         check_thunk_calls(self.output, report)
-        check_runtime(self.original, self.output, redirect, images, self.bodies, report)
+        runtime_va = check_runtime(
+            self.original, self.output, redirect, images, self.bodies, report
+        )
+        check_thunks(self.output, self.right, self.bodies, runtime_va, report)
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)

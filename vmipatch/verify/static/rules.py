@@ -326,6 +326,15 @@ RUNTIME = Rule(
     "90 instead of 60; 1 bytes differ",
     "Rewrite with the version that verifies; if it comes back, somebody changed the file.",
 )
+THUNK = Rule(
+    "VP072",
+    "a translation does what its instruction does",
+    "What a site's call of the ROM or thunk leaves in registers, flags, stack and memory, and with "
+    "which arguments it calls the ROM, is computed symbolically and compared with what the "
+    "instruction and its operands ask for. Every byte of every thunk belongs to such a way.",
+    "the thunk at 0xc11aa010 is not for `0f 20 c2`: edx differs behind it",
+    _REPORT,
+)
 NEW_SYMBOL = Rule(
     "VP073",
     "new symbols name the bounds of new sections",

@@ -121,7 +121,9 @@ class _Planner:
             raise InitOverflow(error.missing) from error
         pieces, drift = _pieces(stream.va, self._shift, changes)
         tail = -(-max(drift, 0) // align) * align
-        pieces += [(section.end_va, self._shift + tail), (end_va, self._shift)]
+        # What ends with the code ends where it ends now; the next section is where it was.
+        pieces += [(section.end_va, self._shift + (tail if behind else drift))]
+        pieces += [(fixed_va, self._shift)]
         trailing = {s.index: tail for s in behind}
         return {section.index: tuple(changes)}, trailing, pieces
 

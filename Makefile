@@ -19,7 +19,7 @@ help:
 	@echo 'make test      lint, then every test, boots in QEMU too'
 	@echo 'make lint      format, style, types, direction of imports, licences'
 	@echo 'make format    let ruff rewrite what it can'
-	@echo 'make bench     what a rewritten kernel costs, and rewriting (docs/bench.md)'
+	@echo 'make bench     what rewritten kernels, rewriting and the emulator cost (docs/bench.md)'
 	@echo 'make kernels   fetch or build the test kernels'
 	@echo 'make campaign  the slow tests: mutation, fuzzing, differential'
 	@echo 'make clean     remove build/ and .venv/'

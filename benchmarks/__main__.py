@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What does `make bench` measure? Speed first, then native cost, of all kernels or those named."""
+"""What does `make bench` measure? Speed, the emulator, native cost; of all kernels or some."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
+from benchmarks import emulator_speed
 from benchmarks.counting import SHIFT, Machine, build_plugin
+from benchmarks.emulator_speed import BootCost
 from benchmarks.native_runs import KernelCost
 from benchmarks.native_runs import measure as measure_native
-from benchmarks.report import Speed, native_lines, speed_lines, to_json
+from benchmarks.report import Speed, emulator_lines, native_lines, speed_lines, to_json
 from benchmarks.rewrite_speed import measure as measure_speed
 from tests.support import initramfs, kernels
 from vmipatch.errors import VmipatchError
@@ -28,7 +30,8 @@ WORKLOAD = "workload.sh"
 @click.option(
     "--initrd",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Initial file system to run instead of the tests' {WORKLOAD}.",
+    help=f"Initial file system to run instead of the tests' {WORKLOAD} for native cost, "
+    f"and {emulator_speed.WORKLOAD} in the emulator.",
 )
 @click.option(
     "--shift",
@@ -38,6 +41,7 @@ WORKLOAD = "workload.sh"
     help="An instruction takes 2**SHIFT ns of the guest's time.",
 )
 @click.option("--no-speed", is_flag=True, help="Leave out time and memory.")
+@click.option("--no-emulator", is_flag=True, help="Leave out the emulator, which boots tiny.")
 @click.option("--no-native", is_flag=True, help="Leave out the native cost.")
 def main(
     names: tuple[str, ...],
@@ -46,16 +50,21 @@ def main(
     initrd: Path | None,
     shift: int,
     no_speed: bool,
+    no_emulator: bool,
     no_native: bool,
 ) -> None:
     """Measure the test kernels named (default: all)."""
     speeds: list[Speed] = []
+    boots: list[BootCost] = []
     costs: list[KernelCost] = []
     chosen = names or tuple(kernels.RECIPES)
     try:
         if not no_speed:
             speeds = [Speed(name, tuple(measure_speed(_vmlinux(name), runs))) for name in chosen]
             _say(speed_lines(speeds))
+        if not no_emulator and emulator_speed.KERNEL in chosen:
+            boots = _boots(runs, initrd)
+            _say(emulator_lines(boots))
         if not no_native:
             costs = _native_costs(chosen, runs, initrd, shift)
             _say(native_lines(costs))
@@ -63,7 +72,15 @@ def main(
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     if json_file is not None:
-        json_file.write_text(to_json(speeds, costs, runs), encoding="utf-8")
+        json_file.write_text(to_json(speeds, costs, boots, runs), encoding="utf-8")
+
+
+def _boots(runs: int, initrd: Path | None) -> list[BootCost]:
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        archive = initrd or _archive(emulator_speed.WORKLOAD, scratch)
+        vmlinux = _vmlinux(emulator_speed.KERNEL).read_bytes()
+        return emulator_speed.measure(vmlinux, archive, runs, scratch)
 
 
 def _native_costs(
@@ -71,7 +88,7 @@ def _native_costs(
 ) -> list[KernelCost]:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        machine = Machine(build_plugin(scratch), initrd or _workload(scratch), shift)
+        machine = Machine(build_plugin(scratch), initrd or _archive(WORKLOAD, scratch), shift)
         return [measure_native(name, _vmlinux(name).read_bytes(), machine, runs) for name in names]
 
 
@@ -82,13 +99,13 @@ def _vmlinux(name: str) -> Path:
     return built.vmlinux
 
 
-def _workload(scratch: Path) -> Path:
-    """The initial file system with the tests' workload."""
+def _archive(script: str, scratch: Path) -> Path:
+    """The initial file system that runs one of the tests' scripts."""
     busybox = kernels.find_busybox()
     if busybox is None:
         raise click.UsageError("busybox is missing: run `make kernels`")
     archive = scratch / "initramfs.cpio"
-    archive.write_bytes(initramfs.build(busybox, WORKLOAD))
+    archive.write_bytes(initramfs.build(busybox, script))
     return archive
 
 

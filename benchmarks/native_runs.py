@@ -64,7 +64,7 @@ def measure(name: str, vmlinux: bytes, machine: Machine, runs: int) -> KernelCos
     image = ElfImage.parse(vmlinux, name)
     begin_pa, span = entry_pa(image), span_of(image)
     with tempfile.TemporaryDirectory() as scratch:
-        original = _bzimage(vmlinux, Path(scratch) / f"{name}.original")
+        original = bzimage_of(vmlinux, Path(scratch) / f"{name}.original")
         variants = [_variant(image, padding, Path(scratch)) for padding in Padding]
         places = {growth.va for variant in variants for growth in variant.growths}
         watched = tuple(with_gaps((Range(va, va + 1) for va in places), span))
@@ -80,7 +80,7 @@ def measure(name: str, vmlinux: bytes, machine: Machine, runs: int) -> KernelCos
 
 def _variant(image: ElfImage, padding: Padding, scratch: Path) -> _Variant:
     result = rewrite(image, RewriteOptions(padding))
-    bzimage = _bzimage(result.data, scratch / f"{image.name}.{padding.value}")
+    bzimage = bzimage_of(result.data, scratch / f"{image.name}.{padding.value}")
     added = added_ranges(result)
     span = span_of(ElfImage.parse(result.data, image.name))
     return _Variant(
@@ -99,7 +99,8 @@ def added_ranges(result: RewrittenImage) -> list[Range]:
     return [*added, space] if space.start_va < space.end_va else added
 
 
-def _bzimage(vmlinux: bytes, path: Path) -> Path:
+def bzimage_of(vmlinux: bytes, path: Path) -> Path:
+    """A bzImage with boot code of our own, written to `path`; returns it."""
     image = ElfImage.parse(vmlinux, path.name)
     path.write_bytes(wrap(image, relocation_list(image, Relocations.of(image))))
     return path

@@ -74,12 +74,15 @@ def _steps(kernel: str, output: str) -> list[tuple[str, list[str]]]:
 
 
 def run(command: list[str]) -> Run:
-    """Run a command, its output thrown away, and account for it.
+    """Run a command without input, its output thrown away, and account for it.
 
     The system reports at least the memory of this process as the peak of its child: measure before
     anything large is done here. Raises EnvironmentProblem if the command fails.
     """
-    silence = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    silence = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+    ]
     start = time.monotonic()
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=silence)
     _, status, usage = os.wait4(pid, 0)

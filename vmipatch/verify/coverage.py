@@ -31,6 +31,8 @@ class AnnotatedSite:
     """The class of its instruction, as `vmipatch scan` names it."""
     function: str
     call: VmiCall
+    code_len: int
+    """Of its padded body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
         for record in unpack_records(output.section_bytes(output.section_by_name[name])):
             code = output.read(record.native_va, record.native_len)
             function = function_of(output, record.native_va)
-            sites.append(AnnotatedSite(record.native_va, kind_of(code), function, record.call))
+            kind = kind_of(code)
+            sites.append(AnnotatedSite(record.native_va, kind, function, record.call, len(code)))
     return tuple(sorted(sites, key=lambda site: site.va))
 
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""How fast is the emulator, beside QEMU's TCG with the same kernel, and where does its time go?
+
+A round boots the kernel once in each way, one behind the other, each in a process of its own. QEMU
+waits while the guest idles and the emulator does not, so the ratio to believe is that of CPU times.
+Where the time goes is asked of perf, in one more run of each mode.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.counting import FINISHED
+from benchmarks.native_runs import bzimage_of
+from benchmarks.rewrite_speed import run
+from benchmarks.sample import Sample
+from tests.support import qemu
+from vmipatch.emu.modes import Mode
+from vmipatch.errors import EnvironmentProblem
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import RewriteOptions, rewrite
+
+KERNEL = "tiny"
+WORKLOAD = "baseline.sh"
+COMMAND_LINE = (
+    "console=ttyS0 earlyprintk=serial,ttyS0 reboot=t panic=-1 "
+    "tsc=reliable tsc_early_khz=1000000 lpj=5000000"
+)
+YARDSTICK = "QEMU TCG"
+AIM_TIMES_QEMU = 3.0
+"""Of the native run, CPU time."""
+MODES = (Mode.NATIVE, Mode.TRAP, Mode.PARAVIRT)
+
+_PERF = ("perf", "record", "--quiet", "--event", "cpu-clock", "--freq", "499", "--output")
+_PERF_REPORT = ("perf", "report", "--stdio", "--sort", "dso", "--field-separator", ",", "--input")
+_PERF_ROW = re.compile(r"\s*([\d.]+)%\s*,(.+?)\s*")
+_JIT = re.compile(r"//anon|\[anon.*|anon_inode.*|\[unknown\]|\[JIT\].*|.*/dev/zero.*")
+_PYTHON = re.compile(r"(lib)?python.*|_ctypes.*|libffi.*|.*\.cpython-.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So much of the CPU time was spent in one kind of code."""
+
+    where: str
+    per_cent: float
+
+
+@dataclass(frozen=True, slots=True)
+class BootCost:
+    """One way to boot, over all rounds."""
+
+    way: str
+    wall_s: Sample
+    cpu_s: Sample
+    times_qemu: Sample
+    """CPU time over that of QEMU in the same round."""
+    times_qemu_wall: Sample
+    times_native: Sample
+    """CPU time over that of the emulator's native mode in the same round."""
+    times_native_wall: Sample
+    parts: tuple[Part, ...]
+    """Where the time went, the greatest first; empty for QEMU, and without perf."""
+
+
+def measure(vmlinux: bytes, initrd: Path, rounds: int, scratch: Path) -> list[BootCost]:
+    """Boot a kernel `rounds` times in each way. Raises EnvironmentProblem if one does not end."""
+    commands = _commands(vmlinux, initrd, scratch)
+    table = [[run(command) for command in commands.values()] for _ in range(rounds)]
+    columns = dict(zip(commands, zip(*table, strict=True), strict=True))
+    wall_s = {way: Sample.of(done.wall_s for done in runs) for way, runs in columns.items()}
+    cpu_s = {way: Sample.of(done.cpu_s for done in runs) for way, runs in columns.items()}
+    native = Mode.NATIVE.value
+    return [
+        BootCost(
+            way,
+            wall_s[way],
+            cpu_s[way],
+            cpu_s[way].ratio_to(cpu_s[YARDSTICK]),
+            wall_s[way].ratio_to(wall_s[YARDSTICK]),
+            cpu_s[way].ratio_to(cpu_s[native]),
+            wall_s[way].ratio_to(wall_s[native]),
+            () if way == YARDSTICK else _parts(command, scratch),
+        )
+        for way, command in commands.items()
+    ]
+
+
+def _commands(vmlinux: bytes, initrd: Path, scratch: Path) -> dict[str, list[str]]:
+    """What a round runs, by the name of the way. Raises EnvironmentProblem without QEMU."""
+    if shutil.which(qemu.EMULATOR) is None:
+        raise EnvironmentProblem(
+            f"{qemu.EMULATOR} is missing", hint="Debian: apt-get install qemu-system-x86"
+        )
+    original, rewritten = scratch / "vmlinux", scratch / "vmlinux.vmi"
+    original.write_bytes(vmlinux)
+    rewritten.write_bytes(rewrite(ElfImage.parse(vmlinux, KERNEL), RewriteOptions()).data)
+    bzimage = bzimage_of(vmlinux, scratch / "bzImage")
+    yardstick = [qemu.EMULATOR, "-accel", "tcg", "-nographic", "-no-reboot", "-nic", "none"]
+    yardstick += ["-m", "256", "-kernel", str(bzimage), "-initrd", str(initrd)]
+    yardstick += ["-append", COMMAND_LINE]
+    _check(yardstick)
+    commands = {YARDSTICK: yardstick}
+    for mode in MODES:
+        kernel = rewritten if mode.has_rom else original
+        boot = [sys.executable, "-m", "benchmarks.emulated_boot", mode.value, str(kernel)]
+        commands[mode.value] = [*boot, str(initrd), COMMAND_LINE]
+    return commands
+
+
+def _check(yardstick: list[str]) -> None:
+    """QEMU's exit code does not say whether the workload came to its end: look at the console."""
+    done = subprocess.run(yardstick, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if FINISHED.encode() not in done.stdout:
+        complaint = (done.stderr or done.stdout[-2000:]).decode(errors="replace")
+        raise EnvironmentProblem("the workload did not finish in QEMU", hint=complaint)
+
+
+def _parts(command: list[str], scratch: Path) -> tuple[Part, ...]:
+    """Ask perf; where it is missing or forbidden there is no answer."""
+    if shutil.which(_PERF[0]) is None:
+        return ()
+    data = str(scratch / "perf.data")
+    recorded = subprocess.run([*_PERF, data, "--", *command], capture_output=True, check=False)
+    if recorded.returncode:
+        return ()
+    report = subprocess.run([*_PERF_REPORT, data], capture_output=True, text=True, check=False)
+    return parts_of(report.stdout.splitlines())
+
+
+def parts_of(rows: Iterable[str]) -> tuple[Part, ...]:
+    """From perf's rows `per cent,object` to the kinds of code, the greatest first."""
+    parts: dict[str, float] = {}
+    for row in rows:
+        if found := _PERF_ROW.fullmatch(row):
+            where = _kind_of(found[2])
+            parts[where] = parts.get(where, 0.0) + float(found[1])
+    ordered = sorted(parts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Part(where, per_cent) for where, per_cent in ordered)
+
+
+def _kind_of(name: str) -> str:
+    """The kind of code in an object, by perf's name of it."""
+    if _JIT.fullmatch(name) or name.startswith("perf-"):
+        return "translated code"
+    if "unicorn" in name:
+        return "libunicorn"
+    if _PYTHON.fullmatch(name):
+        return "Python and ctypes"
+    return "host kernel" if name.startswith("[kernel") else "other libraries"

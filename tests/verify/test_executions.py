@@ -52,7 +52,7 @@ def count_executions(vmlinux: Path, initrd: Path) -> tuple[Executions, tuple[Fin
 def test_a_thousandth_of_all_site_executions_is_native(
     rewritten: KernelFinder, initramfs: InitramfsBuilder, script: str, at_least: int
 ) -> None:
-    """Measured with short.sh: 13 of 164,213, nine rdmsr and four wrmsr."""
+    """Measured: 13 of 164,213 and of 612,285; nine rdmsr and four wrmsr."""
     vmlinux = rewritten("tiny")
     executions, findings = count_executions(vmlinux, initramfs(script, ()))
     reasons = executions.by_reason()

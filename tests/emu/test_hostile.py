@@ -9,12 +9,27 @@ import pytest
 
 from tests.emu.guest import TO_USER, Gate
 from tests.emu.hostile import run_in_time
-from tests.emu.ring1_guest import INIT, ModeGuest
-from tests.emu.test_attacks import END, D, attack
+from tests.emu.ring1_guest import INIT, ModeGuest, paravirt_of
+from tests.emu.test_attacks import (
+    ATTACK,
+    DATA_EVERYTHING,
+    END,
+    EVERYTHING,
+    FRESH_CS,
+    FRESH_SS,
+    TASK_PA,
+    D,
+    attack,
+    descriptor_words,
+    task_descriptor,
+    task_state,
+)
+from vmipatch.emu import audit
 from vmipatch.emu.machine import MachineOptions
 from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
-from vmipatch.vmi.shared import ROM_PA, TIME_PA
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import ROM_PA, TIME_PA, Hypercall
 
 MS: Final = 1_000_000
 LOOP = "stay: jmp stay"
@@ -152,3 +167,94 @@ def test_physical_address_that_no_pc_has_is_the_guests_own_trouble(bit: int, use
     assert run.result.ending is Ending.HALTED
     is_fault = bit >= 40 or use.startswith("jmp")
     assert run.word(0) == is_fault, "a hole reads as ones, has no code, and ends at bit 40"
+
+
+def test_table_of_fallbacks_costs_time_and_patience() -> None:
+    """Three hundred calls: at the limit after a few of them, whatever the guest has executed."""
+    source = f"""
+        {INIT}
+        mov ecx, 300
+    more:
+        mov eax, 0x200000
+        mov edx, 4096
+        mov ebx, {int(VmiCall.SET_FALLBACK)}
+        int {int(Hypercall.CALL)}
+        inc dword ptr [{D + 4}]
+        dec ecx
+        jnz more
+        {END}
+    """
+    done = run_in_time(source, 10 * MS)
+    assert done.ending is Ending.LIMIT
+    assert 0 < done.words[1] < 30
+
+
+@pytest.mark.parametrize(
+    ("table", "count"), [(0x200000, 4097), (0xE0000000, 1), (0x7FFFF8, 2), (0xFFFFFFF8, 2)]
+)
+def test_table_of_fallbacks_outside_of_memory_is_refused(table: int, count: int) -> None:
+    source = f"""
+        {INIT}
+        mov eax, {table}
+        mov edx, {count}
+        mov ebx, {int(VmiCall.SET_FALLBACK)}
+        int {int(Hypercall.CALL)}
+        {END}
+    """
+    run = attack(source, Mode.PARAVIRT)
+    assert (run.result.ending, run.word(0)) == (Ending.HALTED, 1)
+
+
+def test_log_of_emulated_instructions_does_not_grow_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "MOST_FINDINGS", 3)
+    run = attack(f"{INIT}\n cli\n cli\n cli\n cli\n {END}", Mode.PARAVIRT)
+    log = paravirt_of(run.machine).audit
+    assert len(log.findings()) == 3
+    assert log.lost == 3, "two of cli, one of hlt"
+
+
+@pytest.mark.parametrize("ring", [1, 3])
+def test_return_to_virtual_8086_mode_ends_before_its_first_instruction(ring: int) -> None:
+    """Unicorn does not ask for CPL 0, as a CPU does."""
+    source = f"""
+        {INIT}
+        mov word ptr [0x1000], 0x06fe
+        mov word ptr [0x1002], 0x2000
+        mov byte ptr [0x2000], 0
+        {f"{TO_USER}" if ring == 3 else "jmp user"}
+    user:
+        push 0
+        push 0
+        push 0
+        push 0
+        push 0
+        push 0x2000
+        push 0x20202
+        push 0x100
+        push 0
+        iretd
+    """
+    run = attack(source, Mode.PARAVIRT)
+    assert (run.result.ending, run.result.details) == (
+        Ending.UNSUPPORTED,
+        "a return to virtual 8086 mode",
+    )
+    assert run.machine.memory.read_u8(0x2000) == 0
+
+
+def test_nested_task_of_a_process_is_not_looked_up_in_page_0() -> None:
+    source = f"""
+        {INIT}
+        {descriptor_words(EVERYTHING, task_descriptor(TASK_PA, 0xB), DATA_EVERYTHING)}
+        {task_state(0, FRESH_CS, FRESH_SS)}
+        mov dword ptr [0], {ATTACK}
+        {TO_USER}
+    user:
+        push 0x4202
+        popfd
+        iretd
+    """
+    run = attack(source, Mode.PARAVIRT)
+    assert (run.result.ending, run.word(0)) == (Ending.HALTED, 1)

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from vmipatch.isa.trapped import TrappedInstruction
+
+MOST_FINDINGS: Final = 1 << 16
+"""Ten times the sensitive instructions of the largest kernel: behind it a guest plays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,17 @@ class AuditLog:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[int, TrappedInstruction], int] = {}
+        self.lost = 0
+        """How often an instruction was emulated at a place for which there was no room any more."""
 
     def note(self, va: int, instruction: TrappedInstruction) -> None:
         """The instruction at `va` was emulated once more."""
         key = (va, instruction)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        count = self._counts.get(key, 0)
+        if count or len(self._counts) < MOST_FINDINGS:
+            self._counts[key] = count + 1
+        else:
+            self.lost += 1
 
     def findings(self) -> tuple[Finding, ...]:
         """In the order of the addresses."""

@@ -13,17 +13,21 @@ import ctypes
 import mmap
 import platform
 import sys
+from typing import Final
 
+from vmipatch.emu.state import Field
 from vmipatch.errors import EnvironmentProblem
 
 _CODE = bytes.fromhex(
     "488b01"  # mov rax, [rcx]           the cell; rdi = instance, edx = block length
     "4c8b00"  # mov r8, [rax]
     "4d85c0"  # test r8, r8
-    "7e2b"  # jle stop                   before subtracting: a block longer than a slice must run
+    "7e35"  # jle stop                   before subtracting: a block longer than a slice must run
     "4c8b4920"  # mov r9, [rcx+32]
     "41f60103"  # test byte [r9], 3         the CPL, if it is to be guarded
-    "7421"  # jz stop
+    "742b"  # jz stop
+    "41f741d800000200"  # test dword [r9-40], 0x20000  EFLAGS.VM, likewise
+    "7521"  # jnz stop
     "89d2"  # mov edx, edx
     "81fa00100000"  # cmp edx, 0x1000
     "7605"  # jbe known
@@ -37,6 +41,11 @@ _CODE = bytes.fromhex(
     "48c7411001000000"  # stop: mov qword [rcx+16], 1
     "ff6108"  # jmp [rcx+8]              uc_emu_stop(rdi)
 )
+
+_EFLAGS_BEFORE_LEN: Final = Field.HFLAGS - Field.EFLAGS
+assert _EFLAGS_BEFORE_LEN == 40, "as in the code"
+_UNGUARDED_LEN: Final = _EFLAGS_BEFORE_LEN // 4 + 1
+"""Words of what the code looks at while nothing is forbidden: CPL 3, and no flag."""
 
 
 class _Control(ctypes.Structure):
@@ -76,14 +85,16 @@ class BlockCounter:
             ) from error
         self._page[: len(_CODE)] = _CODE
         self.code_va = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
-        self._any_ring = ctypes.c_uint32(3)
-        self._control = _Control(
-            cell_va, stop_va, 0, 0, ctypes.addressof(self._any_ring), copy_va or cell_va
-        )
+        self._no_state = (ctypes.c_uint32 * _UNGUARDED_LEN)(*[3] * _UNGUARDED_LEN)
+        unguarded_va = ctypes.addressof(self._no_state) + _EFLAGS_BEFORE_LEN
+        self._control = _Control(cell_va, stop_va, 0, 0, unguarded_va, copy_va or cell_va)
         self.control_va = ctypes.addressof(self._control)
 
     def forbid_ring0(self, hflags_va: int) -> None:
-        """Let no block begin at CPL 0; `hflags_va`: host address of the CPU's hflags."""
+        """Let no block begin at CPL 0 or in virtual 8086 mode.
+
+        `hflags_va`: host address of the CPU's hflags, in the CPU's state.
+        """
         self._control.privilege_va = hflags_va
 
     def arm(self) -> None:

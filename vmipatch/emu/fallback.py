@@ -9,21 +9,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmipatch.emu.paging import Mmu
+from vmipatch.emu.memory import PAGE_LEN
+from vmipatch.emu.tlb import CachingMmu
 
 HLT: Final = b"\xf4"
 ENTRY_LEN: Final = 8
 """u32 address, u8 first byte of the instruction, three bytes 0."""
-MAX_ENTRIES: Final = 1 << 16
+MAX_ENTRIES: Final = 1 << 12
 
 
-def read_fallbacks(mmu: Mmu, table_va: int, count: int) -> dict[int, bytes]:
+def read_fallbacks(mmu: CachingMmu, table_va: int, count: int) -> dict[int, bytes]:
     """The first byte behind each address, from the guest's table. Raises PageFault.
 
-    ValueError for a table that no kernel needs.
+    ValueError for a table that no kernel needs, or that is not all in memory.
     """
     if count > MAX_ENTRIES:
         raise ValueError(f"{count} entries are no table of fallbacks")
+    end_va = table_va + count * ENTRY_LEN
+    for va in (table_va, *range((table_va | PAGE_LEN - 1) + 1, end_va, PAGE_LEN)):
+        if count and not mmu.memory.can_read(mmu.translate(va)):
+            raise ValueError(f"there is no memory at {va:#x}")
     table = mmu.read(table_va, count * ENTRY_LEN)
     return {
         int.from_bytes(table[at : at + 4], "little"): table[at + 4 : at + 5]

@@ -30,7 +30,7 @@ from vmipatch.emu.memory import PAGE_LEN
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.port_rights import may_use_port
 from vmipatch.emu.privilege import Privilege
-from vmipatch.emu.registers import Segment, SegReg
+from vmipatch.emu.registers import Flag, Segment, SegReg
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.emu.ring1 import Ring1Delivery
 from vmipatch.emu.tlb import CachingMmu
@@ -49,6 +49,7 @@ UNPRIVILEGED: Final = frozenset(
 """What CPL 1 would let pass, and wrongly."""
 
 _CLI, _STI = b"\xfa", b"\xfb"
+_VM: Final = int(Flag.VM)
 _USER_IOPL: Final = 3
 _DPL_1: Final = 1 << 13
 _PATIENCE: Final = 10_000
@@ -100,9 +101,7 @@ class TrapPrivilege(Privilege):
         software = self._cpu.take_exception()
         if not self._vcpu.holds:
             raise GuestEnded(Ending.ESCAPED)
-        self._patience -= 1
-        if not self._patience:
-            self._cpu.stop()
+        self._spend(1)
         if software:
             self._on_software(number)
         elif number >= VMEXIT:
@@ -152,6 +151,8 @@ class TrapPrivilege(Privilege):
         """The CPU is about to run again: wait if the guest does, then deliver what waits."""
         if not self._vcpu.holds:
             raise GuestEnded(Ending.ESCAPED)
+        if self._registers.raw_eflags & _VM:
+            raise GuestEnded(Ending.UNSUPPORTED, "a return to virtual 8086 mode")
         self._let_time_pass()
         if self._context.halted:
             self._wait()
@@ -163,6 +164,12 @@ class TrapPrivilege(Privilege):
             clock.at(clock.now_ns, lambda: None)  # one block, then here again
         else:
             self._deliver_pending()
+
+    def _spend(self, exits: int) -> None:
+        """Take the host's time of so many exits from what the guest has before its next break."""
+        self._patience -= exits
+        if self._patience <= 0:
+            self._cpu.stop()
 
     def _let_time_pass(self) -> None:
         """A guest that faults for ever executes nothing: its time has to go on all the same."""

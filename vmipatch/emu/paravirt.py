@@ -17,7 +17,7 @@ from vmipatch.emu import returns
 from vmipatch.emu.audit import AuditLog
 from vmipatch.emu.events import Cause, Event, Fault, Vector
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.fallback import HLT, read_fallbacks
+from vmipatch.emu.fallback import HLT, MAX_ENTRIES, read_fallbacks
 from vmipatch.emu.hypercalls import CALLS
 from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
@@ -42,6 +42,9 @@ _EXIT_OF: Final = {
     Hypercall.HALT: ExitKind.HYPERCALL_HALT,
 }
 _REFUSED: Final = 0xFFFFFFFF
+_NS_PER_ENTRY: Final = 500
+_ENTRIES_PER_EXIT: Final = 8
+"""What it costs to read one entry of a table of fallbacks, in the guest's time and the host's."""
 _NEAR_CALL_LEN: Final = 5
 _SYSENTER_CS: Final = 0x174
 _USER_CS_OFF, _USER_SS_OFF = 16, 24
@@ -261,6 +264,9 @@ class ParavirtPrivilege(TrapPrivilege):
 
     def _set_fallback(self) -> None:
         registers = self._registers
+        entries = min(registers.edx, MAX_ENTRIES)
+        self._spend(entries // _ENTRIES_PER_EXIT)
+        self.machine.clock.pass_ns(entries * _NS_PER_ENTRY)
         try:
             self._fallbacks = read_fallbacks(self._mmu, registers.eax, registers.edx)
         except ValueError:

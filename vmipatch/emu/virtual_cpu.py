@@ -18,6 +18,9 @@ KERNEL_RING: Final = 1
 USER_RING: Final = 3
 _IDLE_TSS = 0x8900
 """Present and, for Unicorn's sake, not busy: it aborts the process over any other type."""
+_IDLE_TSS_VA = 0xFFFFF000
+"""IRET with NT set reads a selector here, whatever the limit is: a place that processes, unlike
+page 0, never have for their own."""
 # Plain numbers: & with an IntFlag takes a microsecond.
 _IF, _IOPL, _GUEST = int(Flag.IF), int(Flag.IOPL), int(HFlag.GUEST)
 _VIRTUAL = _IF | _IOPL
@@ -77,7 +80,7 @@ class VirtualCpu:
     def load_task(self, segment: Segment) -> None:
         """Load the task register: the guest's, and ours that Unicorn sees."""
         self.task = segment
-        self.registers.tr = Segment(segment.selector, 0, 0, _IDLE_TSS)
+        self.registers.tr = Segment(segment.selector, _IDLE_TSS_VA, 0, _IDLE_TSS)
 
     def show(self) -> None:
         """Bring the shared page up to date with the control registers and tables."""

@@ -258,3 +258,18 @@ def test_nested_task_of_a_process_is_not_looked_up_in_page_0() -> None:
     """
     run = attack(source, Mode.PARAVIRT)
     assert (run.result.ending, run.word(0)) == (Ending.HALTED, 1)
+
+
+@pytest.mark.parametrize(("end", "is_taken"), [(0x110000, True), (0x110001, False)])
+def test_guest_cannot_hide_its_whole_kernel_from_the_audit(end: int, is_taken: bool) -> None:
+    source = f"""
+        {INIT}
+        mov eax, 0x100000
+        mov edx, {end}
+        mov ebx, {int(VmiCall.SET_RUNTIME)}
+        int {int(Hypercall.CALL)}
+        {END}
+    """
+    run = attack(source, Mode.AUDIT)
+    assert run.result.ending is Ending.HALTED
+    assert run.word(0) == (0 if is_taken else 1)

@@ -20,6 +20,7 @@ from vmipatch.emu.exits import ExitKind
 from vmipatch.emu.fallback import HLT, MAX_ENTRIES, read_fallbacks
 from vmipatch.emu.hypercalls import CALLS
 from vmipatch.emu.hypervisor import TrapPrivilege
+from vmipatch.emu.loader import Boot
 from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.registers import MASK32, Flag
@@ -42,6 +43,8 @@ _EXIT_OF: Final = {
     Hypercall.HALT: ExitKind.HYPERCALL_HALT,
 }
 _REFUSED: Final = 0xFFFFFFFF
+_ADDED_SECTION: Final = ".vmi.text"
+_MOST_RUNTIME_LEN: Final = 1 << 16
 _NS_PER_ENTRY: Final = 500
 _ENTRIES_PER_EXIT: Final = 8
 """What it costs to read one entry of a table of fallbacks, in the guest's time and the host's."""
@@ -68,9 +71,17 @@ class ParavirtPrivilege(TrapPrivilege):
         self._fallbacks: dict[int, bytes] = {}
         self._runtime = range(0)
         """Thunks and runtime in the guest, which mean what the hardware does, as the ROM does."""
+        self._added_code: range | None = None
+        """The section that holds them, if the kernel has section headers."""
         self._is_new = False
         self.is_paravirtual = False
         self.audit = AuditLog()
+
+    def start(self, boot: Boot) -> None:
+        """Enter the kernel as a boot loader does, but for its ring."""
+        section = boot.kernel.section_by_name.get(_ADDED_SECTION)
+        self._added_code = None if section is None else range(section.va, section.end_va)
+        super().start(boot)
 
     def deliver(self, event: Event) -> None:
         """Let the guest's handler run next; what fails in the ROM's IRET fails at its site."""
@@ -254,7 +265,7 @@ class ParavirtPrivilege(TrapPrivilege):
         if call is VmiCall.SET_FALLBACK:
             self._set_fallback()
         elif call is VmiCall.SET_RUNTIME:
-            self._runtime = range(self._registers.eax, self._registers.edx)
+            self._set_runtime()
         elif call is VmiCall.SYSEXIT:
             self._sysexit()
         elif (body := CALLS.get(call)) is not None:
@@ -271,6 +282,18 @@ class ParavirtPrivilege(TrapPrivilege):
             self._fallbacks = read_fallbacks(self._mmu, registers.eax, registers.edx)
         except ValueError:
             raise Fault(Vector.PROTECTION, 0) from None
+
+    def _set_runtime(self) -> None:
+        """What is exempt from the audit: the code that the rewriter added, and never the kernel."""
+        wanted = range(self._registers.eax, self._registers.edx)
+        allowed = self._added_code
+        if allowed is None:
+            fits = len(wanted) <= _MOST_RUNTIME_LEN
+        else:
+            fits = allowed.start <= wanted.start and wanted.stop <= allowed.stop
+        if not fits:
+            raise Fault(Vector.PROTECTION, 0)
+        self._runtime = wanted
 
     def _sysexit(self) -> None:
         """To the user: EIP from EDX, ESP from ECX, EBX from the stack, virtual IF on."""

@@ -148,7 +148,7 @@ def set_clock(pc: Machine, left: int, base: int, scale: int, skew: int) -> None:
 
 def test_rdtsc_reads_again_when_the_clock_was_set_meanwhile() -> None:
     """The hypervisor may stop the guest at any instruction and move LEFT and BASE together."""
-    for stop in range(1, 25):
+    for stop in range(1, 40):
         pc, _ = prepared(Flavor.PARAVIRT, {})
         set_clock(pc, 500, 1000, 3, 0)
         pc.uc.mem_write(cell_va(Shared.TSC_STEPS), bytes(8))
@@ -163,6 +163,34 @@ def test_rdtsc_reads_again_when_the_clock_was_set_meanwhile() -> None:
         assert pc["edx"] << 32 | pc["eax"] == 500 * 3 + TSC_STEP
     else:
         raise AssertionError("the entry is longer than was thought")
+
+
+def test_rdtsc_changes_both_halves_of_its_steps_at_once() -> None:
+    """A handler that reads the clock at any instruction must not see the time go back."""
+    start = 2**32 - TSC_STEP // 2
+    for stop in range(1, 40):
+        pc, _ = prepared(Flavor.PARAVIRT, {})
+        set_clock(pc, 0, 0, 1, 0)
+        pc.uc.mem_write(cell_va(Shared.TSC_STEPS), struct.pack("<Q", start))
+        pc.site(pc.rom.entries[C.RDTSC])
+        for _ in range(stop):
+            pc.run(SITE_VA + 5, steps=1)
+        if pc["eip"] == SITE_VA + 5:
+            break
+        seen = steps_of(pc)
+        assert seen in (start, start + TSC_STEP)
+        pc.uc.mem_write(cell_va(Shared.TSC_STEPS), struct.pack("<Q", seen + TSC_STEP))
+        pc.run(SITE_VA + 5)
+        assert steps_of(pc) == start + 2 * TSC_STEP, "the handler's step, and its own"
+        assert start < pc["edx"] << 32 | pc["eax"] <= start + 2 * TSC_STEP
+    else:
+        raise AssertionError("the entry is longer than was thought")
+
+
+def steps_of(pc: Machine) -> int:
+    """What the guest has added to the clock."""
+    low_va = cell_va(Shared.TSC_STEPS)
+    return pc.word(low_va) | pc.word(low_va + 4) << 32
 
 
 def test_data_segments_do_not_matter_to_hot_entries() -> None:

@@ -8,14 +8,25 @@ BODY(RDTSC, native)
     ret
 
 # (BASE - LEFT) * SCALE + SKEW + TSC_STEPS, from the time page and the shared page. Every read steps
-# the clock, so that loops that wait for it end soon.
+# the clock, so that loops that wait for it end soon. Both halves of the steps change at once, and
+# this reading keeps what it has written: a handler that interrupts it here reads the clock as well.
 BODY(RDTSC, paravirt)
     pushfd
+    push ebx
     push ecx
-    add dword ptr ss:[SHARED_TSC_STEPS], TSC_STEP
-    adc dword ptr ss:[SHARED_TSC_STEPS + 4], 0
+    mov eax, dword ptr ss:[SHARED_TSC_STEPS]
+    mov edx, dword ptr ss:[SHARED_TSC_STEPS + 4]
+.Lstep_clock:
+    mov ebx, eax
+    mov ecx, edx
+    add ebx, TSC_STEP
+    adc ecx, 0
+    cmpxchg8b qword ptr ss:[SHARED_TSC_STEPS]
+    jne .Lstep_clock                    # a handler has stepped it meanwhile
+    push ecx
+    push ebx
 .Lread_clock:
-    push dword ptr ss:[TIME_SEQUENCE]
+    mov ebx, dword ptr ss:[TIME_SEQUENCE]
     mov eax, dword ptr ss:[TIME_BASE]
     mov edx, dword ptr ss:[TIME_BASE + 4]
     sub eax, dword ptr ss:[TIME_LEFT]
@@ -26,11 +37,13 @@ BODY(RDTSC, paravirt)
     add edx, ecx
     add eax, dword ptr ss:[TIME_SKEW]
     adc edx, dword ptr ss:[TIME_SKEW + 4]
-    add eax, dword ptr ss:[SHARED_TSC_STEPS]
-    adc edx, dword ptr ss:[SHARED_TSC_STEPS + 4]
-    pop ecx
-    cmp ecx, dword ptr ss:[TIME_SEQUENCE]
+    cmp ebx, dword ptr ss:[TIME_SEQUENCE]
     jne .Lread_clock                    # the hypervisor set the clock meanwhile
+    pop ebx
     pop ecx
+    add eax, ebx
+    adc edx, ecx
+    pop ecx
+    pop ebx
     popfd
     ret

@@ -20,8 +20,6 @@ from vmipatch.emu.events import (
     Cause,
     Event,
     Fault,
-    TripleFault,
-    UnsupportedGate,
     Vector,
 )
 from vmipatch.emu.exits import ExitKind
@@ -34,6 +32,7 @@ from vmipatch.emu.registers import Flag, Segment, SegReg
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.emu.ring1 import Ring1Delivery
 from vmipatch.emu.tlb import CachingMmu
+from vmipatch.emu.undeliverable import deliver_or_end
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING, VirtualCpu
 from vmipatch.isa.trapped import MAX_LEN, TrappedInstruction, take_apart
 
@@ -117,15 +116,7 @@ class TrapPrivilege(Privilege):
     def deliver(self, event: Event) -> None:
         """Let the guest's handler run next, at CPL 1."""
         self.machine.statistics.vectors[event.vector] += 1
-        try:
-            self._delivery.deliver(event)
-        except TripleFault as fault:
-            # `reboot=t` and kexec load an IDT of no length and raise a fault, which resets a PC.
-            meant = fault.idt_limit == 0
-            ending = Ending.RESET_BY_FAULT if meant else Ending.TRIPLE_FAULT
-            raise GuestEnded(ending, str(fault)) from fault
-        except UnsupportedGate as gate:
-            raise GuestEnded(Ending.UNSUPPORTED, str(gate)) from gate
+        deliver_or_end(self._delivery, event)
 
     def may_use_port(self, port: int, size: int) -> bool:
         """The kernel may; a process by virtual IOPL and the bitmap of the guest's TSS."""

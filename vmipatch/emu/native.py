@@ -17,14 +17,13 @@ from vmipatch.emu.events import (
     Cause,
     Delivery,
     Event,
-    TripleFault,
-    UnsupportedGate,
 )
 from vmipatch.emu.loader import Boot, enter
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.privilege import Privilege
 from vmipatch.emu.registers import Flag
 from vmipatch.emu.report import Ending, GuestEnded
+from vmipatch.emu.undeliverable import deliver_or_end
 
 if TYPE_CHECKING:
     from vmipatch.emu.machine import Machine
@@ -65,15 +64,7 @@ class NativePrivilege(Privilege):
     def deliver(self, event: Event) -> None:
         """Change registers and stack so that the handler runs next."""
         self.machine.statistics.vectors[event.vector] += 1
-        try:
-            self._delivery.deliver(event)
-        except TripleFault as fault:
-            # `reboot=t` and kexec load an IDT of no length and raise a fault, which resets a PC.
-            meant = fault.idt_limit == 0
-            ending = Ending.RESET_BY_FAULT if meant else Ending.TRIPLE_FAULT
-            raise GuestEnded(ending, str(fault)) from fault
-        except UnsupportedGate as gate:
-            raise GuestEnded(Ending.UNSUPPORTED, str(gate)) from gate
+        deliver_or_end(self._delivery, event)
 
     def may_use_port(self, port: int, size: int) -> bool:
         """IOPL and the bitmap of the TSS, which Unicorn does not check."""

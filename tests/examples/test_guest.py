@@ -193,7 +193,7 @@ def boot(tmp_path: Path, *arguments: str) -> str:
     """What the guest prints in QEMU (TCG), from its banner on."""
     emulator = shutil.which("qemu-system-i386")
     if emulator is None:
-        message = "qemu-system-i386 is missing: apt-get install qemu-system-x86, or `make qemu`"
+        message = "qemu-system-i386 is missing: apt-get install qemu-system-x86, or `make programs`"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

@@ -45,7 +45,7 @@ document.body.append(text);
 
 
 def no_browser() -> NoReturn:
-    message = "chromium is missing: run `make chromium`"
+    message = "chromium is missing: run `make programs`"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

@@ -57,7 +57,7 @@ def printed(image: ElfImage, mode: Mode) -> str:
 
 def printed_in_qemu(image: ElfImage, folder: Path) -> str:
     if shutil.which(EMULATOR) is None:
-        message = f"{EMULATOR} is missing: `make qemu`"
+        message = f"{EMULATOR} is missing: `make programs`"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

@@ -22,9 +22,9 @@ InitramfsBuilder = Callable[[str, tuple[tuple[str, bytes], ...]], Path]
 initial file system that runs the script."""
 
 
-def missing(what: str) -> NoReturn:
+def missing(what: str, remedy: str = "make kernels") -> NoReturn:
     """End the test for want of a kernel: a failure in CI, where everything has to run."""
-    message = f"{what} is missing: run `make kernels`, or set {kernels.CACHE_VARIABLE} to a cache"
+    message = f"{what} is missing: run `{remedy}`, or set {kernels.CACHE_VARIABLE} to a cache"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

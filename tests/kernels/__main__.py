@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which test kernels are missing? `python -m tests.kernels [NAME...]` builds just those."""
+"""Which test kernels are missing? `python -m tests.kernels [NAME...]` gets just those.
+
+Without names: those that are built for the tests. Debian's own are fetched when they are named.
+"""
 
 from __future__ import annotations
 
@@ -16,44 +19,67 @@ SCRIPTS = Path(__file__).parent
 
 
 def main() -> None:
-    """Build what no cache has, into the default cache."""
+    """Build or fetch what no cache has, into the default cache."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
-    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(kernels.RECIPES))
+    known = [*kernels.RECIPES, *kernels.DISTRO_FLAVOURS]
+    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(known))
     names = parser.parse_args().names or list(kernels.RECIPES)
-    if unknown := set(names) - set(kernels.RECIPES):
+    if unknown := set(names) - set(known):
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}")
 
-    missing = []
+    recipes, packages = [], []
     for name in names:
-        if built := kernels.find(name):
-            print(f"{name}: {built.directory}")
+        distro = name in kernels.DISTRO_FLAVOURS
+        if found := kernels.find_distro(name) if distro else kernels.find(name):
+            print(f"{name}: {found.directory}")
+        elif distro:
+            packages.append(name)
         else:
-            missing.append(kernels.RECIPES[name])
-    if missing or kernels.find_busybox() is None:
-        _build(missing, kernels.default_cache())
+            recipes.append(kernels.RECIPES[name])
+    cache = kernels.default_cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    if recipes or kernels.find_busybox() is None:
+        _build(recipes, cache)
+    if packages:
+        _fetch(packages, cache)
 
 
 def _build(recipes: list[kernels.Recipe], cache: Path) -> None:
     """Build kernels and the initial file system, each appearing in the cache when complete."""
-    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as directory:
         scratch = Path(directory)
         subprocess.run([SCRIPTS / "prepare.sh", scratch], check=True)
         _install_initramfs((scratch / "busybox").read_bytes(), scratch, cache)
         for recipe in recipes:
             print(f"{recipe.name}: building", flush=True)
-            _install_kernel(recipe, scratch, cache)
+            _build_kernel(recipe, scratch, cache)
             print(f"{recipe.name}: {cache / recipe.name}", flush=True)
 
 
-def _install_kernel(recipe: kernels.Recipe, scratch: Path, cache: Path) -> None:
+def _fetch(names: list[str], cache: Path) -> None:
+    """Get Debian's own kernels, each appearing in the cache when complete."""
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as directory:
+        scratch = Path(directory)
+        for name in names:
+            flavour = kernels.DISTRO_FLAVOURS[name]
+            print(f"{name}: fetching, 810 MB", flush=True)
+            subprocess.run([SCRIPTS / "debian.sh", scratch, flavour], check=True)
+            _install(scratch / f"debian-{flavour}", cache / name)
+            print(f"{name}: {cache / name}", flush=True)
+
+
+def _build_kernel(recipe: kernels.Recipe, scratch: Path, cache: Path) -> None:
     fragment = scratch / f"{recipe.name}.fragment"
     fragment.write_text(recipe.fragment())
     out = scratch / recipe.name
     out.mkdir()
     subprocess.run([SCRIPTS / "build.sh", scratch / "linux", fragment, out], check=True)
-    shutil.rmtree(cache / recipe.name, ignore_errors=True)
-    out.rename(cache / recipe.name)
+    _install(out, cache / recipe.name)
+
+
+def _install(complete: Path, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    complete.rename(place)
 
 
 def _install_initramfs(busybox: bytes, scratch: Path, cache: Path) -> None:

@@ -30,17 +30,10 @@ if ! echo 'int x;' | gcc -m32 -x c -c -o /dev/null - 2> /dev/null; then
     exit 1
 fi
 
-# Package lists of our own, for i386 too: the system's stay as they are, and nothing is installed.
-mkdir -p "$scratch/apt/lists/partial" "$scratch/apt/archives/partial"
-fetch() {
-    apt-get -q -o APT::Architectures::="$(dpkg --print-architecture)" -o APT::Architectures::=i386 \
-        -o Dir::State::Lists="$scratch/apt/lists" -o Dir::State::Status=/dev/null \
-        -o Dir::Cache="$scratch/apt" -o APT::Sandbox::User="$(id -un)" "$@"
-}
+# shellcheck source=tests/kernels/packages.sh
+. "$(dirname "$0")/packages.sh"
 cd "$scratch/apt"
-# A mirror in the middle of an update may lack one list; the download below needs only its own.
-fetch update || echo 'prepare.sh: going on with the package lists that came' >&2
-fetch download linux-source-6.1 busybox-static:i386
+own apt-get download linux-source-6.1 busybox-static:i386
 for package in ./*.deb; do
     dpkg-deb -x "$package" unpacked
 done

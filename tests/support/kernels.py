@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Which kernels do the tests run, and where are they? Recipes and the cache.
 
-A cache holds NAME/{config,vmlinux,bzImage,System.map} and initramfs.cpio.gz. The variable
-VMIPATCH_KERNELS names one that is looked at first and never written to: new kernels go to the
-default cache.
+A cache holds NAME/{config,vmlinux,bzImage,System.map} of kernels built for the tests,
+NAME/{config,vmlinux,vmlinuz,System.map,modules} of Debian's own, and initramfs.cpio.gz. The
+variable VMIPATCH_KERNELS names one that is looked at first and never written to: new kernels go to
+the default cache.
 """
 
 from __future__ import annotations
@@ -52,6 +53,47 @@ RECIPES = {
 
 
 @dataclass(frozen=True, slots=True)
+class DistroKernel:
+    """One of Debian 12's own kernels for i386, as its packages have it."""
+
+    directory: Path
+
+    @property
+    def vmlinuz(self) -> Path:
+        """The bzImage of the image package."""
+        return self.directory / "vmlinuz"
+
+    @property
+    def vmlinux(self) -> Path:
+        """The ELF file of the debug package: the payload's bytes, symbols and relocations."""
+        return self.directory / "vmlinux"
+
+    @property
+    def system_map(self) -> Path:
+        """The debug package's list of symbols; the image package's is a stub."""
+        return self.directory / "System.map"
+
+    @property
+    def modules(self) -> Path:
+        """What the package has below /lib/modules/RELEASE."""
+        return self.directory / "modules"
+
+    @property
+    def config(self) -> Path:
+        """The configuration it was built from."""
+        return self.directory / "config"
+
+    def complete(self) -> bool:
+        """Whether all of it is there."""
+        files = (self.vmlinuz, self.vmlinux, self.system_map, self.config)
+        return all(file.is_file() for file in files) and self.modules.is_dir()
+
+
+DISTRO_FLAVOURS = {"debian-686": "686", "debian-686-pae": "686-pae"}
+"""From the name of a distribution's kernel to the end of its package's name, linux-image-..."""
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltKernel:
     """One kernel of a cache."""
 
@@ -92,6 +134,14 @@ def find(name: str) -> BuiltKernel | None:
     """The kernel `name` of the first cache that has it as its recipe says, or None."""
     candidates = (BuiltKernel(cache / name) for cache in caches())
     return next((built for built in candidates if built.follows(RECIPES[name])), None)
+
+
+def find_distro(name: str) -> DistroKernel | None:
+    """Debian's kernel `name` of the first cache that has all of it, or None."""
+    if name not in DISTRO_FLAVOURS:
+        raise KeyError(name)
+    candidates = (DistroKernel(cache / name) for cache in caches())
+    return next((kernel for kernel in candidates if kernel.complete()), None)
 
 
 def find_busybox() -> bytes | None:

@@ -61,3 +61,27 @@ def test_default_cache_stands_in_for_what_the_named_one_lacks(cache: Path) -> No
 def test_recipes_differ() -> None:
     options = [recipe.options() for recipe in kernels.RECIPES.values()]
     assert all(not a <= b for a in options for b in options if a is not b)
+
+
+DISTRO_PARTS = ("config", "vmlinux", "vmlinuz", "System.map", "modules")
+
+
+def fill_distro(directory: Path) -> None:
+    (directory / "modules").mkdir(parents=True)
+    for name in DISTRO_PARTS[:-1]:
+        (directory / name).touch()
+
+
+def test_kernel_of_the_distribution_is_used(cache: Path) -> None:
+    fill_distro(cache / "debian-686-pae")
+    found = kernels.find_distro("debian-686-pae")
+    assert found is not None
+    assert found.directory == cache / "debian-686-pae"
+
+
+@pytest.mark.parametrize("part", DISTRO_PARTS)
+def test_incomplete_kernel_of_the_distribution_is_not_used(cache: Path, part: str) -> None:
+    fill_distro(cache / "debian-686")
+    path = cache / "debian-686" / part
+    path.rename(path.with_name("elsewhere"))
+    assert kernels.find_distro("debian-686") is None

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Where do tests get Debian's own kernels and their rewritten twins from?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KernelFinder, missing
+from tests.support import kernels
+
+DistroFinder = Callable[[str], kernels.DistroKernel]
+"""From debian-686 or debian-686-pae to that kernel."""
+
+
+@pytest.fixture(params=kernels.DISTRO_FLAVOURS)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each of Debian's kernels in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def distro() -> DistroFinder:
+    """A kernel of Debian's by name; skips, or fails in CI, where it has not been fetched."""
+
+    def find(name: str) -> kernels.DistroKernel:
+        return kernels.find_distro(name) or missing(f"Debian's kernel {name}", "make test-distro")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def distro_rewritten(
+    distro: DistroFinder, tmp_path_factory: pytest.TempPathFactory
+) -> KernelFinder:
+    """The rewritten vmlinux of a kernel of Debian's by name, made once in a session."""
+    directory = tmp_path_factory.mktemp("distro")
+
+    @cache
+    def rewrite_once(name: str) -> Path:
+        from vmipatch.image.elf import ElfImage
+        from vmipatch.rewrite import RewriteOptions, rewrite
+
+        original = ElfImage.parse(distro(name).vmlinux.read_bytes(), name)
+        output = directory / f"{name}.vmlinux"
+        output.write_bytes(rewrite(original, RewriteOptions()).data)
+        return output
+
+    return rewrite_once

@@ -54,7 +54,8 @@ class Boot:
     """What stood before the kernel's first line: firmware, the runtime of a rewritten kernel."""
 
     def __str__(self) -> str:
-        return "\n".join(part for part in (self.console, self.ending.value, self.details) if part)
+        """The verdict first: reports cut long texts off at their end."""
+        return "\n".join(part for part in (self.ending.value, self.details, self.console) if part)
 
 
 def boot(

@@ -66,7 +66,7 @@ def boot(
     smp: int = 1,
     memory_mib: int = 256,
     extra: Sequence[str] = (),
-    timeout_s: float = 120,
+    timeout_s: float = 300,
 ) -> Boot:
     """Run a bzImage with an initial file system until it resets the machine.
 

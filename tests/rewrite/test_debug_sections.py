@@ -12,6 +12,8 @@ from vmipatch.rewrite import rewrite
 from vmipatch.verify.static import check_static
 
 TEXT_VA, DATA_VA = 0xC1000000, 0xC1010000
+DEBUG_VA = 0xF0000000
+"""Not loaded: an address for its relocation to name it by."""
 
 
 def test_debug_sections_are_emptied_and_named() -> None:
@@ -22,12 +24,13 @@ def test_debug_sections_are_emptied_and_named() -> None:
     builder.symbol("g", TEXT_VA + 6, size=1, kind=STT_FUNC)
     builder.relocation(TEXT_VA + 2, R_386_PC32, "g")
     builder.relocation(DATA_VA, R_386_32, "f")
-    builder.section(".debug_info", 0, b"stale", SectionFlag.NONE)
+    builder.section(".debug_info", DEBUG_VA, b"stale", SectionFlag.NONE)
+    builder.relocation(DEBUG_VA, R_386_32, "f")
     builder.section(".comment", 0, b"kept", SectionFlag.NONE)
     original = builder.image()
     done = rewrite(original)
     output = ElfImage.parse(done.data)
     assert output.section_by_name[".debug_info"].size == 0
     assert output.section_bytes(output.section_by_name[".comment"]) == b"kept"
-    assert done.manifest.dropped == (".debug_info",)
+    assert done.manifest.dropped == (".debug_info", ".rel.debug_info")
     assert check_static(original, output).holds

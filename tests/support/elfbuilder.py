@@ -246,7 +246,7 @@ def _plain(name: str, data: bytes, kind: SectionKind) -> BuiltSection:
 
 
 def _holds(section: BuiltSection, va: int) -> bool:
-    return bool(section.flags & SectionFlag.ALLOC) and section.va <= va < section.end_va
+    return section.va <= va < section.end_va
 
 
 def _section_index(sections: list[BuiltSection], va: int) -> int:

@@ -116,7 +116,7 @@ def verify_command(
 
 
 def _kernel(path: str) -> Kernel:
-    return Kernel(path, read_kernel(path).data)
+    return Kernel.of(read_kernel(path))
 
 
 def summary(verdict: Verdict) -> str:

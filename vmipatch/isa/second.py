@@ -173,8 +173,8 @@ def _by_hand(code: bytes) -> tuple[int, int]:
 
 
 _LEGACY = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-_LEGACY_OCTETS = np.array(sorted(_LEGACY), np.uint8)
-_SEGMENT_OCTETS = np.frombuffer(b"\x26\x2e\x36\x3e", np.uint8)
+_IS_LEGACY = np.isin(np.arange(256), sorted(_LEGACY))
+_IS_SEGMENT = np.isin(np.arange(256), [0x26, 0x2E, 0x36, 0x3E])
 _OPERAND_SIZE = 0x66
 
 
@@ -192,7 +192,7 @@ def _described(
     halved = np.zeros(len(branches), np.bool_)
     for _ in range(4):
         halved |= octets[opcode_at] == _OPERAND_SIZE
-        opcode_at += np.isin(octets[opcode_at], _LEGACY_OCTETS)
+        opcode_at += _IS_LEGACY[octets[opcode_at]]
     opcode, second = octets[opcode_at], octets[opcode_at + 1]
     short = (opcode & 0xF0 == 0x70) | (opcode == 0xEB) | (opcode & 0xFC == 0xE0)
     near = (opcode & 0xFE == 0xE8) | ((opcode == 0x0F) & (second & 0xF0 == 0x80))
@@ -205,6 +205,11 @@ def _described(
 
 
 def _leaves(ids: npt.NDArray[np.int64]) -> Octets:
+    return _leaves_by_id()[np.maximum(ids, 0)]
+
+
+@cache
+def _leaves_by_id() -> Octets:
     table = np.zeros(int(x86.X86_INS_ENDING) + 1, np.uint8)
     for name, value in vars(x86).items():
         if name.startswith("X86_INS_J") and isinstance(value, int):
@@ -215,7 +220,7 @@ def _leaves(ids: npt.NDArray[np.int64]) -> Octets:
     table[[getattr(x86, f"X86_INS_{name}") for name in loops]] = Leaves.LOOP
     stops = ("RET", "RETF", "IRET", "IRETD", "SYSEXIT", "SYSRET", "RSM")
     table[[getattr(x86, f"X86_INS_{name}") for name in stops]] = Leaves.STOP
-    return table[np.maximum(ids, 0)]
+    return table
 
 
 def _fillers(
@@ -252,7 +257,7 @@ def _loads_its_base(
     which = np.flatnonzero(ids == x86.X86_INS_LEA)
     at = offs[which].copy()
     for _ in range(4):
-        at += np.isin(octets[at], _SEGMENT_OCTETS)
+        at += _IS_SEGMENT[octets[at]]
     modrm, sib = octets[at + 1], octets[at + 2]
     reg, has_sib = (modrm >> 3) & 7, modrm & 7 == 4
     base = np.where(has_sib, sib & 7, modrm & 7)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.trim import without_debug
 from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, run_boot
 from vmipatch.verify.coverage import Sites, coverage_of
@@ -70,6 +72,14 @@ class Kernel:
 
     name: str
     data: bytes
+    sha256: str = ""
+    """Of the whole file; `data` may lack its debug information."""
+
+    @classmethod
+    def of(cls, image: ElfImage) -> Kernel:
+        """What is needed of `image`: each process of a verification holds a copy."""
+        digest = hashlib.sha256(image.data).hexdigest()
+        return cls(image.name, without_debug(image).data, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +184,7 @@ def _died(phase: Phase, code: int) -> BootResult:
 
 def _static_step(original: Kernel, output: Kernel) -> Step[StepResult]:
     work = partial(_check_static, original, output)
-    return Step(Phase.STATIC.value, work, partial(_gave_up, Phase.STATIC))
+    return Step(Phase.STATIC.value, work, partial(_gave_up, Phase.STATIC), is_harmless=True)
 
 
 def _translation_step(output: Kernel) -> Step[StepResult]:

@@ -160,10 +160,15 @@ def _check_fallback_whole(
     listed: Counter[int],
     report: Report,
 ) -> None:
-    for index in candidates(side).tolist():
+    which = candidates(side)
+    which = which[bodies.body_of[which] < 0]
+    copied = np.array(sorted(replacements), np.int64).reshape(-1, 2)
+    at = np.searchsorted(copied[:, 0], side.starts[which], side="right") - 1
+    if len(copied):
+        which = which[(at < 0) | (side.starts[which] >= copied[np.maximum(at, 0), 1])]
+    for index in which.tolist():
         va, form = int(side.starts[index]), classify(side.code(index))
-        copied = any(start <= va < end for start, end in replacements)
-        if form is None or not form.is_unprivileged or bodies.body_of[index] >= 0 or copied:
+        if form is None or not form.is_unprivileged:
             continue
         if listed[va] != 1:
             message = f"{form.name} without a record has {listed[va]} entries in the table"

@@ -170,6 +170,7 @@ class Proof:
         expected = {
             s.index: self._entry_places(s.info, relocations.raw_entries(self.original, s))
             for s in relocations.rel_sections(self.original)
+            if not relocations.is_dropped(s, self.output)
         }
         free = [np.arange(s, e, dtype=np.int64) for s, e in sorted_ranges(self.tables)]
         free_va = self.images(np.concatenate([np.zeros(0, np.int64), *free]))

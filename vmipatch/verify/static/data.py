@@ -16,7 +16,7 @@ from vmipatch.verify.static.rules import (
     STALE_IDENTITY,
     UNLOADED_CHANGED,
 )
-from vmipatch.verify.static.side import I64, U8, WORD, file_offsets
+from vmipatch.verify.static.side import I64, U8, WORD, file_offsets, loaded_part
 from vmipatch.verify.static.verdict import Report
 
 LINKAGE = (SectionKind.REL, SectionKind.SYMTAB, SectionKind.STRTAB, SectionKind.NULL)
@@ -83,7 +83,7 @@ def build_id(image: ElfImage) -> tuple[int, int] | None:
 
 
 def _masked(image: ElfImage, word_va: I64) -> U8:
-    octets = np.frombuffer(image.data, np.uint8).copy()
+    octets = loaded_part(image).copy()
     off = file_offsets(image, word_va)
     octets[(off[off >= 0, None] + WORD).ravel()] = 0
     return octets

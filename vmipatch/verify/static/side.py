@@ -28,9 +28,9 @@ class Side:
     image: ElfImage
     sections: tuple[Section, ...]
     octets: U8
-    """The file."""
+    """The file, as far as it holds what is loaded."""
     masked: U8
-    """The file with zeros for every relocated word."""
+    """The same with zeros for every relocated word."""
     offs: I64
     """File offset of each instruction."""
     starts: I64
@@ -45,7 +45,7 @@ class Side:
         cls, image: ElfImage, sections: Sequence[Section], splits: I64, relocated_va: I64
     ) -> Side:
         """Decode `sections` of `image`, beginning anew at each of `splits`."""
-        octets = np.frombuffer(image.data, np.uint8)
+        octets = loaded_part(image)
         ordered = tuple(sorted(sections, key=lambda s: s.va))
         streams = [
             decode_second(image.section_bytes(s), s.va, splits[_within(splits, s)].tolist())
@@ -114,6 +114,12 @@ def words_at(octets: U8, offs: I64) -> npt.NDArray[np.uint32]:
     gathered = octets[offs[:, None] + WORD]
     words: npt.NDArray[np.uint32] = gathered.reshape(-1).view("<u4").astype(np.uint32)
     return words
+
+
+def loaded_part(image: ElfImage) -> U8:
+    """The file up to the last byte that is loaded: what follows may be much more."""
+    end = max((s.off + s.size for s in image.allocated_sections if s.has_bytes), default=0)
+    return np.frombuffer(image.data, np.uint8, end)
 
 
 def file_offsets(image: ElfImage, vas: I64) -> I64:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import FINAL_TRANSLATION, NEAR_CALL, NEAR_CALL_LEN, AnnotationRecord
 
 TRANSLATIONS = ".vmi.translation"
+NEAR_OPCODES = b"\xe8\xe9"
+"""Near call and jump."""
 ANSWERED_BY_THUNKS = frozenset({VmiCall.READ_SEGMENT})
 """Calls that a thunk may answer alone: it clears the RPL of the selector that it reads."""
 
@@ -52,13 +55,20 @@ def _translation(output: ElfImage, record: AnnotationRecord) -> bytes | str:
 def _fault(code: bytes, record: AnnotationRecord, thunks: _Thunks) -> str | None:
     if record.call_off == FINAL_TRANSLATION:
         return thunks.fault(code, record)
-    decoded = decode_second(code, 0)
+    starts, is_whole = _boundaries(code)
     call = code[record.call_off : record.call_off + NEAR_CALL_LEN]
-    if not decoded.known.all():
+    if not is_whole:
         return f"`{code.hex(' ')}` is not whole code"
-    if record.call_off not in decoded.starts.tolist() or call != NEAR_CALL:
+    if record.call_off not in starts or call != NEAR_CALL:
         return f"there is no near call to aim at offset {record.call_off}"
     return None
+
+
+@lru_cache(maxsize=4096)
+def _boundaries(code: bytes) -> tuple[frozenset[int], bool]:
+    """Where instructions begin in `code`, and whether it is nothing but instructions."""
+    decoded = decode_second(code, 0)
+    return frozenset(decoded.starts.tolist()), bool(decoded.known.all())
 
 
 class _Thunks:
@@ -102,13 +112,15 @@ def _entries(output: ElfImage, code: Section) -> set[int]:
 
 def _target(code: bytes, record: AnnotationRecord) -> int | None:
     """Where a final translation leads; None if it is not a branch and nops."""
-    decoded = decode_second(code, record.native_va)
-    branch_len = int(decoded.lens[0])
-    if decoded.leaves[0] not in (Leaves.CALL, Leaves.JUMP) or branch_len != NEAR_CALL_LEN:
+    if code[0] not in NEAR_OPCODES or len(code) < NEAR_CALL_LEN or not _pads(code[NEAR_CALL_LEN:]):
         return None
-    offs = (decoded.starts - record.native_va).tolist()
-    rest = [code[at : at + size] for at, size in zip(offs, decoded.lens.tolist(), strict=True)][1:]
-    if any(piece not in PADS for piece in rest):
-        return None
-    disp = int.from_bytes(code[branch_len - 4 : branch_len], "little", signed=True)
-    return (record.native_va + branch_len + disp) & 0xFFFFFFFF
+    disp = int.from_bytes(code[1:NEAR_CALL_LEN], "little", signed=True)
+    return (record.native_va + NEAR_CALL_LEN + disp) & 0xFFFFFFFF
+
+
+@lru_cache(maxsize=4096)
+def _pads(code: bytes) -> bool:
+    """Whether `code` is nothing but nops of padding."""
+    decoded = decode_second(code, 0)
+    pieces = zip(decoded.starts.tolist(), decoded.lens.tolist(), strict=True)
+    return all(code[at : at + size] in PADS for at, size in pieces)

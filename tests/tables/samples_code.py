@@ -61,7 +61,7 @@ def mcount() -> Sample:
         [
             Damage("entry 0 has its call", TABLE_VA, word(OUTSIDE)),
             Damage("entry 1 is neither", TABLE_VA + 4, word(TEXT_VA + 0x41)),
-            Damage("entry 2 does not point behind", TABLE_VA + 8, word(calls[1])),
+            Damage("entry 2 names a call that an entry before", TABLE_VA + 8, word(calls[1])),
             Damage("entry 0 is neither", calls[0], b"\x55"),
         ],
     )
@@ -195,7 +195,7 @@ def jump_table() -> Sample:
         [
             Damage("entry 0 has its code", TABLE_VA, relative(TABLE_VA, OUTSIDE)),
             Damage("entry 1 is neither", rows[1][0], b"\x55"),
-            Damage("entry 0 jumps to another", TEXT_VA + 0x11, word(0)),
+            Damage("entry 0 jumps to another", TEXT_VA + 0x11, word(4)),
             Damage("entry 2 jumps to another", TEXT_VA + 0x31, b"\x02"),
             Damage("entry 3 has its key", TABLE_VA + 44, relative(TABLE_VA + 44, OUTSIDE)),
             Damage("entry 3 has its target", TABLE_VA + 40, relative(TABLE_VA + 40, DATA_VA)),

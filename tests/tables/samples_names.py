@@ -182,7 +182,7 @@ def _stubs(name: TableName, stride: int, first_vector: int) -> Callable[[], Samp
             [(TABLE_VA + stride * i, stride) for i in range(3)],
             [
                 Damage("entry 1 is not a push", TABLE_VA + stride, b"\x68"),
-                Damage("entry 1 is not a push", TABLE_VA + 2 * stride - 1, b"\x90"),
+                Damage("entry 1 is not a push", TABLE_VA + 2 * stride - 1, b"\x55"),
                 Damage("entry 1 pushes a vector", TABLE_VA + stride + 1, b"\x77"),
                 Damage("entry 1 jumps out", jump_va + 1, word(0x01000000)),
             ],

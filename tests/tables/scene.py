@@ -44,6 +44,8 @@ class Sample:
     places: list[tuple[int, int]] = field(default_factory=list)
     """Address and length of each place in the code."""
     damages: list[Damage] = field(default_factory=list)
+    values: bool = False
+    """The words are no addresses: they stay as they are."""
 
     def __str__(self) -> str:
         return self.name.value

@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: MIT
 """.altinstructions: which instructions does the kernel replace when it knows the processor.
 
-arch/x86/include/asm/alternative.h, `struct alt_instr`. Several entries may name one original:
-the last whose feature is there wins, so that the order of the entries must be kept. Places
-come in pairs: entry i has original `places[2*i]` and replacement `places[2*i+1]`.
+`struct alt_instr`, 12 bytes with absolute words and a byte of `cpuid`
+(include/asm-i386/alternative.h of 2.6.18: the last byte is filling and may be missing at the end;
+later builds keep a proof there that the replacement is short enough), with two bytes of `cpuid`
+from 2.6.36 or so (arch/x86/include/asm/alternative.h of 2.6.39), with relative words from 3.1
+(3.6); from 4.1 to 5.13 13 bytes, with the length of the nops at the original's end (4.4); then 12
+again (6.1).
+
+2.6.17 and 2.6.18 have a second table with the code of one processor alone.
+
+Several entries may name one original: the last whose feature is there wins, so that the order of
+the entries must be kept. Places come in pairs: entry i has original `places[2*i]` and
+replacement `places[2*i+1]`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,31 +26,54 @@ from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import PLACE, U32, Form, Mask, Role, TableName
 
 REPLACEMENT_SECTION = ".altinstr_replacement"
+SMP_REPLACEMENT_SECTION = ".smp_altinstr_replacement"
 INVERTED = 0x8000
 """Bit of `cpuid`: replace when the feature is missing."""
 FEATURE_LIMIT = 32 * 32
 """No kernel has had more feature and bug words than 32."""
+ABSOLUTE_FEATURE_LIMIT = 16 * 32
+"""Those with absolute words have 10 at most: another layout's bytes give more."""
+PROOF = 0xFF
+"""Added to what the replacement is longer, in the last byte: a byte holds no positive sum."""
 
 
-def _check(draft: Draft) -> None:
-    instr, replacement = draft.target("instr"), draft.target("repl")
-    length = draft.entries["len"].astype(np.int64)
-    repl_len = draft.entries["repl_len"].astype(np.int64)
-    there = draft.view.code.hold(instr, length)
-    draft.require(there & (length > 0), "has its original outside of the code", instr)
-    draft.require(
-        _in_replacements(draft, replacement, repl_len),
-        f"has its replacement outside of {REPLACEMENT_SECTION}",
-        replacement,
-    )
-    draft.require(repl_len <= length, "has a replacement longer than the original")
-    feature = draft.entries["cpuid"] & ~np.uint16(INVERTED)
-    draft.require(feature < FEATURE_LIMIT, "names no processor feature", feature)
+def _check(replacements: str) -> Callable[[Draft], None]:
+    def check(draft: Draft) -> None:
+        instr, replacement = draft.target("instr"), draft.target("repl")
+        length = draft.entries["len"].astype(np.int64)
+        repl_len = draft.entries["repl_len"].astype(np.int64)
+        there = draft.view.code.hold(instr, length)
+        draft.require(there & (length > 0), "has its original outside of the code", instr)
+        draft.require(
+            _inside(draft, replacements, replacement, repl_len),
+            f"has its replacement outside of {replacements}",
+            replacement,
+        )
+        draft.require(repl_len <= length, "has a replacement longer than the original")
+        _check_rest(draft, length, repl_len)
+
+    return check
 
 
-def _in_replacements(draft: Draft, va: U32, length: np.ndarray) -> Mask:
+def _check_rest(draft: Draft, length: np.ndarray, repl_len: np.ndarray) -> None:
+    """Processor feature and last byte."""
+    assert draft.entries.dtype.names is not None
+    wide = draft.entries["cpuid"].astype(np.int64)
+    absolute = (draft.words["instr"]["form"] == Form.ABSOLUTE).all()
+    limit = ABSOLUTE_FEATURE_LIMIT if absolute else FEATURE_LIMIT
+    feature = wide if absolute else wide & ~INVERTED
+    draft.require(feature < limit, "names no processor feature", feature.astype(np.uint32))
+    if "proof" in draft.entries.dtype.names:
+        proof = draft.entries["proof"].astype(np.int64)
+        proven = (proof == 0) | (proof == (PROOF + repl_len - length) & 0xFF)
+        draft.require(proven, "has no filling in its last byte")
+    if "nops" in draft.entries.dtype.names:
+        draft.require(draft.entries["nops"] <= length, "has more nops than its original is long")
+
+
+def _inside(draft: Draft, name: str, va: U32, length: np.ndarray) -> Mask:
     """Whether [va, va+length) is inside of the section, its end included for length 0."""
-    found = draft.view.image.section_by_name.get(REPLACEMENT_SECTION)
+    found = draft.view.image.section_by_name.get(name)
     if found is None:
         return np.zeros(len(va), dtype=np.bool_)
     end_va = va.astype(np.int64) + length
@@ -54,27 +88,50 @@ def _places(draft: Draft) -> np.ndarray:
     return pairs.reshape(-1)
 
 
+def _layouts(replacements: str) -> tuple[Layout, ...]:
+    words = [("instr", "<u4"), ("repl", "<u4")]
+    lengths = [("len", "u1"), ("repl_len", "u1")]
+
+    def layout(name: str, form: Form, rest: list[tuple[str, str]], lacks_len: int = 0) -> Layout:
+        fields = (Field("instr", form, Role.INSTRUCTION), Field("repl", form, Role.REPLACEMENT))
+        entry = np.dtype([*words, *rest])
+        return Layout(name, entry, fields, _check(replacements), _places, lacks_len=lacks_len)
+
+    return (
+        layout(
+            "12 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len",
+            Form.RELATIVE,
+            [("cpuid", "<u2"), *lengths],
+        ),
+        layout(
+            "13 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len, u8 nops",
+            Form.RELATIVE,
+            [("cpuid", "<u2"), *lengths, ("nops", "u1")],
+        ),
+        layout(
+            "12 bytes: u32 instr, u32 repl, u16 cpuid, u8 len, u8 repl_len",
+            Form.ABSOLUTE,
+            [("cpuid", "<u2"), *lengths],
+        ),
+        layout(
+            "12 bytes: u32 instr, u32 repl, u8 cpuid, u8 len, u8 repl_len, filling",
+            Form.ABSOLUTE,
+            [("cpuid", "u1"), *lengths, ("proof", "u1")],
+            lacks_len=1,
+        ),
+    )
+
+
 ALTERNATIVES = TableKind(
     TableName.ALTERNATIVES,
     first_of(between("__alt_instructions", "__alt_instructions_end"), section(".altinstructions")),
-    (
-        Layout(
-            "12 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len",
-            np.dtype(
-                [
-                    ("instr", "<u4"),
-                    ("repl", "<u4"),
-                    ("cpuid", "<u2"),
-                    ("len", "u1"),
-                    ("repl_len", "u1"),
-                ]
-            ),
-            (
-                Field("instr", Form.RELATIVE, Role.INSTRUCTION),
-                Field("repl", Form.RELATIVE, Role.REPLACEMENT),
-            ),
-            _check,
-            _places,
-        ),
+    _layouts(REPLACEMENT_SECTION),
+)
+SMP_ALTERNATIVES = TableKind(
+    TableName.SMP_ALTERNATIVES,
+    first_of(
+        between("__smp_alt_instructions", "__smp_alt_instructions_end"),
+        section(".smp_altinstructions"),
     ),
+    _layouts(SMP_REPLACEMENT_SECTION),
 )

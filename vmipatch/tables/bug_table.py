@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """__bug_table: which ud2 stands for which BUG() or WARN().
 
-arch/x86/include/asm/bug.h and include/asm-generic/bug.h, `struct bug_entry`. Searched from the
-first entry to the last, in any order.
+`struct bug_entry` of include/asm-generic/bug.h as arch/x86/include/asm/bug.h fills it, since 2.6.20
+(include/asm-i386/bug.h): absolute words on 32-bit processors up to 6.1 and beyond, relative ones
+where GENERIC_BUG_RELATIVE_POINTERS is set. Some kernels around 4.13 have a ud0 for WARN(), and
+4.14's sources a ud1 (bug.h of 4.19 names all three). Searched from the first entry to the last, in
+any order.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from vmipatch.tables.nops import any_of
 from vmipatch.tables.table import Form, Role, TableName
 
 UD2 = bytes.fromhex("0f0b")
+UNDEFINED = (UD2, bytes.fromhex("0fff"), bytes.fromhex("0fb9"))
 
 
 def _check(draft: Draft) -> None:
     draft.require_code("bug", len(UD2))
     bug = draft.target("bug")
-    is_ud2 = any_of(draft.view.bytes_at(bug, len(UD2)), (UD2,))
-    draft.require(is_ud2, "does not point at a ud2", bug)
+    is_undefined = any_of(draft.view.bytes_at(bug, len(UD2)), UNDEFINED)
+    draft.require(is_undefined, "does not point at a ud2", bug)
     if "file" in draft.words:
         draft.require_data("file")
 
@@ -30,26 +34,28 @@ def _places(draft: Draft) -> np.ndarray:
     return places(draft.target("bug"), len(UD2))
 
 
-_BUG = Field("bug", Form.ABSOLUTE, Role.INSTRUCTION)
-_FILE = Field("file", Form.ABSOLUTE, Role.DATA)
+def _layouts(form: Form, kind: str) -> tuple[Layout, ...]:
+    bug, file = Field("bug", form, Role.INSTRUCTION), Field("file", form, Role.DATA)
+    return (
+        Layout(
+            f"12 bytes: {kind} bug, {kind} file, u16 line, u16 flags",
+            np.dtype([("bug", "<u4"), ("file", "<u4"), ("line", "<u2"), ("flags", "<u2")]),
+            (bug, file),
+            _check,
+            _places,
+        ),
+        Layout(
+            f"8 bytes: {kind} bug, u16 flags, padding",
+            np.dtype([("bug", "<u4"), ("flags", "<u2"), ("pad", "<u2")]),
+            (bug,),
+            _check,
+            _places,
+        ),
+    )
+
 
 BUG_TABLE = TableKind(
     TableName.BUG_TABLE,
     first_of(between("__start___bug_table", "__stop___bug_table"), section("__bug_table")),
-    (
-        Layout(
-            "12 bytes: u32 bug, u32 file, u16 line, u16 flags",
-            np.dtype([("bug", "<u4"), ("file", "<u4"), ("line", "<u2"), ("flags", "<u2")]),
-            (_BUG, _FILE),
-            _check,
-            _places,
-        ),
-        Layout(
-            "8 bytes: u32 bug, u16 flags, padding",
-            np.dtype([("bug", "<u4"), ("flags", "<u2"), ("pad", "<u2")]),
-            (_BUG,),
-            _check,
-            _places,
-        ),
-    ),
+    (*_layouts(Form.ABSOLUTE, "u32"), *_layouts(Form.RELATIVE, "s32")),
 )

@@ -35,13 +35,14 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
     """The address words of `table` after a move.
 
     `move` maps what the words point at, code and data, ends of sections included; `move_place`
-    maps the table's own words (pass the same map where later sections shift). Low flag bits are
-    kept. A sorted table is sorted again if the new addresses ask for it: then its other words
-    are emitted too.
+    maps the table's own words (pass the same map where later sections shift). What is added to an
+    address, and words that are none, are kept. A sorted table is sorted again if the new addresses
+    ask for it: then its other words are emitted too.
     """
     words = table.words.copy()
     words["va"] = move_place(np.ascontiguousarray(table.words["va"]))
-    words["target_va"] = move(np.ascontiguousarray(table.words["target_va"]))
+    target_va = np.ascontiguousarray(table.words["target_va"])
+    words["target_va"] = np.where(words["form"] == Form.VALUE, target_va, move(target_va))
     base_va = table.base_va
     if (words["form"] == Form.BASE_RELATIVE).any():
         base_va = int(move(np.array([base_va], np.uint32))[0])
@@ -56,14 +57,22 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
 
 
 def _values(words: np.ndarray, base_va: int) -> U32:
-    """What to store: address minus origin, flags in the low bits."""
-    value: U32 = (words["target_va"] - origin(words, base_va)) | words["flags"]
+    """What to store: address minus origin, plus bias."""
+    value: U32 = words["target_va"] - origin(words, base_va) + words["bias"]
     return value.astype(np.uint32)
 
 
 def _keys(table: Table, words: np.ndarray) -> U32:
     """What a sorted table is sorted by: the first address of each entry."""
-    return np.ascontiguousarray(words["target_va"].reshape(len(table.entries), -1)[:, 0])
+    entry = _entry_of(table)
+    first = np.concatenate([[True], entry[1:] != entry[:-1]])
+    return np.ascontiguousarray(words["target_va"][first])
+
+
+def _entry_of(table: Table) -> npt.NDArray[np.int64]:
+    """The index of the entry that each word belongs to."""
+    inside = table.words["va"].astype(np.int64) - table.start_va
+    return inside // table.entries.dtype.itemsize
 
 
 def _ascends(keys: U32) -> bool:
@@ -73,19 +82,22 @@ def _ascends(keys: U32) -> bool:
 def _sorted_again(table: Table, words: np.ndarray, base_va: int) -> Emission:
     """All words of all entries, entries in the order of their new keys.
 
-    The words at the old places of the table tell where each column moves to: a table moves as
-    a whole, and entries of sorted tables consist of words only.
+    A table moves as a whole, so the first word tells by how much; entries of sorted tables
+    consist of words only, some of which may hold no address.
     """
-    rank = np.argsort(_keys(table, words), kind="stable")
-    entry_words = table.entries.dtype.itemsize // 4
-    columns = np.frombuffer(table.entries.tobytes(), "<u4").reshape(-1, entry_words)[rank]
-    fields = len(words) // len(rank)
-    permuted = words.reshape(-1, fields)[rank].reshape(-1)
-    permuted["va"] = words["va"]
-    shift = int(words["va"][0]) - int(table.words["va"][0])
-    va = (table.start_va + shift + 4 * np.arange(columns.size)).astype(np.uint32)
+    entry_len = table.entries.dtype.itemsize
+    order = np.argsort(_keys(table, words), kind="stable")
+    columns = np.frombuffer(table.entries.tobytes(), "<u4").reshape(-1, entry_len // 4)[order]
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    entry = _entry_of(table)
+    moved = words.copy()
+    start_va = int(words["va"][0]) - int(table.words["va"][0]) + table.start_va
+    inside = table.words["va"].astype(np.int64) - table.start_va - entry * entry_len
+    moved["va"] = start_va + rank[entry] * entry_len + inside
+    va = (start_va + 4 * np.arange(columns.size)).astype(np.uint32)
     value = columns.reshape(-1).astype(np.uint32)
-    value[(permuted["va"] - va[0]) // 4] = _values(permuted, base_va)
+    value[(moved["va"].astype(np.int64) - start_va) // 4] = _values(moved, base_va)
     return Emission(va, value, reordered=True)
 
 

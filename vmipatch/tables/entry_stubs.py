@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: MIT
 """irq_entries_start and kin: which code is indexed by vector, and so keeps its stride.
 
-arch/x86/include/asm/idtentry.h and arch/x86/kernel/head_32.S: each stub pushes its vector (an
-early one may push a zero error code first), jumps on, and is filled with int3. The kernel computes
-the address of a stub from its number. Stubs are code: their branches are fixed as code is.
+Each stub pushes its vector, or a number that counts down with it, and jumps on; an early one may
+push a zero error code first, or hold a nop of the same length. The rest is filling. The kernel
+computes the address of a stub from its number:
+
+- 8 bytes each, arch/x86/entry/entry_32.S of 4.4 and 4.19, arch/x86/include/asm/idtentry.h of 6.1;
+- early ones 9 bytes each, arch/x86/kernel/head_32.S of 3.6 (early_idt_handlers) to 6.1;
+- from 2.6.28 to 3.19 or so seven in 32 bytes with one common jump behind them
+  (arch/x86/kernel/entry_32.S of 2.6.32), found through the array `interrupt`;
+- before, of any length (arch/i386/kernel/entry.S of 2.6.20): no table, the array names them all.
+
+Stubs are code: their branches are fixed as code is.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Layout, TableKind, places
-from vmipatch.tables.locate import symbol
-from vmipatch.tables.nops import INT3, JMP, JMP_SHORT
-from vmipatch.tables.table import U32, TableName
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.locate import array, first_of, symbol
+from vmipatch.tables.nops import INT3, JMP, JMP_SHORT, NOP2
+from vmipatch.tables.table import U32, Form, Role, TableName
 
 PUSH_BYTE = 0x6A
 VECTORS = 256
-VECTOR_STRIDE = 8
-EARLY_STRIDE = 9
+VECTOR_STRIDE, EARLY_STRIDE = 8, 9
+PACK_STRIDE, PACK = 32, 7
+JUMP_LEN = {JMP: 5, JMP_SHORT: 2}
+NOPS = (bytes.fromhex("8d742600"), bytes.fromhex("8d7600"), *NOP2)
+"""What the assembler aligns with where a byte 90 is not enough."""
 
 
 def _check(draft: Draft) -> None:
@@ -27,24 +40,97 @@ def _check(draft: Draft) -> None:
         for va, stub in zip(_start_va(draft), draft.entries["code"], strict=True)
     ]
     understood = np.array([stub is not None for stub in stubs])
-    draft.require(understood, "is not a push of a vector, a jump and int3")
+    draft.require(understood, "is not a push of a vector, a jump and filling")
     vector, target = np.array([stub for stub in stubs if stub is not None], np.uint32).T
-    counted = (vector[0] + np.arange(len(stubs))) % VECTORS
-    draft.require(vector == counted, "pushes a vector out of sequence", vector)
+    _check_sequence(draft, vector)
     draft.require(draft.view.code.hold(target), "jumps out of the code", target)
+
+
+def _check_sequence(draft: Draft, vector: U32) -> None:
+    """Vectors count up, as they are, or down, as their complements."""
+    step = np.arange(len(vector)).astype(np.uint32)
+    up, down = (vector == (vector[0] + s) % VECTORS for s in (step, -step))
+    counted = up if up.sum() >= down.sum() else down
+    draft.require(counted, "pushes a vector out of sequence", vector)
 
 
 def _decode(va: int, code: bytes) -> tuple[int, int] | None:
     """The vector a stub pushes and the address it jumps to; None if it is no stub."""
-    pushes = 2 if code[:3] == bytes((PUSH_BYTE, 0, PUSH_BYTE)) else 1
-    at = 2 * pushes
+    prefixed = code[:2] in (bytes((PUSH_BYTE, 0)), *NOP2) and code[2] == PUSH_BYTE
+    at = 4 if prefixed else 2
     if code[at - 2] != PUSH_BYTE:
         return None
-    jump_len = {JMP: 5, JMP_SHORT: 2}.get(code[at])
-    if jump_len is None or code[at + jump_len :].strip(bytes((INT3,))):
+    jump_len = JUMP_LEN.get(code[at])
+    if jump_len is None or not _is_filling(code[at + jump_len :]):
         return None
     displacement = int.from_bytes(code[at + 1 : at + jump_len], "little", signed=True)
     return code[at - 1], (va + at + jump_len + displacement) & 0xFFFFFFFF
+
+
+def _is_filling(code: bytes) -> bool:
+    """Whether nothing but int3, or nothing but the assembler's nops, is left."""
+    if not code.strip(bytes((INT3,))):
+        return True
+    return not code.strip(b"\x90") or code in NOPS
+
+
+@dataclass(frozen=True, slots=True)
+class _Pack:
+    """Stubs that share a jump: what each pushes, how long they are, where they go on."""
+
+    numbers: list[int]
+    length: int
+    target_va: int
+
+
+def _read_packs(draft: Draft) -> list[_Pack | None]:
+    codes = draft.entries["code"]
+    return [
+        _decode_pack(int(va), pack.tobytes())
+        for va, pack in zip(_start_va(draft), codes, strict=True)
+    ]
+
+
+def _decode_pack(va: int, code: bytes) -> _Pack | None:
+    """A push for each stub, short jumps but behind the last of a full pack, and the jump."""
+    numbers: list[int] = []
+    led_to = set()
+    at = 0
+    while len(numbers) < PACK and code[at] == PUSH_BYTE:
+        numbers.append(code[at + 1])
+        at += 2
+        if len(numbers) < PACK:
+            led_to.add(at + 2 + int.from_bytes(code[at + 1 : at + 2], "little", signed=True))
+            if code[at] != JMP_SHORT:
+                return None
+            at += 2
+    jump_len = JUMP_LEN.get(code[at])
+    if not numbers or jump_len is None or led_to - {at}:
+        return None
+    displacement = int.from_bytes(code[at + 1 : at + jump_len], "little", signed=True)
+    length = at + jump_len
+    return _Pack(numbers, length, (va + length + displacement) & 0xFFFFFFFF)
+
+
+def _check_packs(draft: Draft) -> None:
+    read = _read_packs(draft)
+    draft.require(np.array([p is not None for p in read]), "is no row of pushes that share a jump")
+    packs = [pack for pack in read if pack is not None]
+    full = [len(pack.numbers) == PACK for pack in packs[:-1]]
+    draft.require(np.array([*full, True]), "has fewer stubs than the others")
+    first = packs[0].numbers[0]
+    counted = [
+        pack.numbers == [(first - PACK * i - k) % VECTORS for k in range(len(pack.numbers))]
+        for i, pack in enumerate(packs)
+    ]
+    draft.require(np.array(counted), "pushes a vector out of sequence")
+    target = np.array([pack.target_va for pack in packs], np.uint32)
+    draft.require(draft.view.code.hold(target), "jumps out of the code", target)
+
+
+def _pack_places(draft: Draft) -> np.ndarray:
+    lengths = [0 if pack is None else pack.length for pack in _read_packs(draft)]
+    return places(_start_va(draft), np.array(lengths))
 
 
 def _start_va(draft: Draft) -> U32:
@@ -56,15 +142,45 @@ def _places(draft: Draft) -> np.ndarray:
     return places(_start_va(draft), draft.entries.dtype.itemsize)
 
 
+def _check_pointers(draft: Draft) -> None:
+    draft.require_code("stub")
+    stub = draft.target("stub")
+    rising = np.ones(len(stub), dtype=np.bool_)
+    rising[1:] = stub[1:] > stub[:-1]
+    draft.require(rising, "does not lead behind the stub before it", stub)
+
+
 def _layout(stride: int) -> Layout:
     entry = np.dtype([("code", "u1", (stride,))])
-    return Layout(f"{stride} bytes: push, jmp, int3", entry, (), _check, _places)
+    return Layout(f"{stride} bytes: push, jmp, filling", entry, (), _check, _places)
 
 
-IRQ_STUBS = TableKind(TableName.IRQ_STUBS, symbol("irq_entries_start"), (_layout(VECTOR_STRIDE),))
-SPURIOUS_STUBS = TableKind(
-    TableName.SPURIOUS_STUBS, symbol("spurious_entries_start"), (_layout(VECTOR_STRIDE),)
+_VECTORS = _layout(VECTOR_STRIDE)
+_PACKS = Layout(
+    f"{PACK_STRIDE} bytes: {PACK} stubs that share a jump",
+    np.dtype([("code", "u1", (PACK_STRIDE,))]),
+    (),
+    _check_packs,
+    _pack_places,
+    lacks_len=PACK_STRIDE - 1,
 )
+
+IRQ_STUBS = TableKind(TableName.IRQ_STUBS, symbol("irq_entries_start"), (_VECTORS, _PACKS))
+SPURIOUS_STUBS = TableKind(TableName.SPURIOUS_STUBS, symbol("spurious_entries_start"), (_VECTORS,))
 EARLY_STUBS = TableKind(
-    TableName.EARLY_STUBS, symbol("early_idt_handler_array"), (_layout(EARLY_STRIDE),)
+    TableName.EARLY_STUBS,
+    first_of(symbol("early_idt_handler_array"), symbol("early_idt_handlers")),
+    (_layout(EARLY_STRIDE),),
+)
+INTERRUPTS = TableKind(
+    TableName.INTERRUPTS,
+    array("interrupt"),
+    (
+        Layout(
+            "4 bytes: u32 stub",
+            np.dtype([("stub", "<u4")]),
+            (Field("stub", Form.ABSOLUTE, Role.FUNCTION),),
+            _check_pointers,
+        ),
+    ),
 )

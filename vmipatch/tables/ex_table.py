@@ -1,32 +1,61 @@
 # SPDX-License-Identifier: MIT
 """__ex_table: where does the kernel go on after a fault at this instruction.
 
-arch/x86/include/asm/extable.h: `struct exception_table_entry { int insn, fixup, data; }`. The
-page-fault handler searches it by instruction address. The build sorts it and then clears both
-`main_extable_sort_needed` and the relocations; a kernel where that flag is still set sorts at
-boot and may store any order.
+Two absolute words up to 3.4 (include/asm-i386/uaccess.h of 2.6.18, arch/x86/include/asm/uaccess.h
+of 2.6.39), two relative ones from 3.5 (uaccess.h of 3.6), then a third word: a handler's address
+from 4.6 (arch/x86/include/asm/extable.h of 4.19), a type from 5.16 (the same file of 6.1).
+
+Two kinds of fixup mean more than an address (fixup_exception() in arch/x86/mm/extable.c):
+
+- an absolute one below 16 (2.6.32) is a distance from the instruction, and no address;
+- a relative one that lies 0x7ffffff0 too far (3.6 to 4.4, _ASM_EXTABLE_EX) marks a user access.
+
+The page-fault handler searches the table by instruction. Kernels with relative words have it
+sorted by the build, which clears `main_extable_sort_needed` and the relocations; those with
+absolute words sort it at boot and may store any order.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Column, Draft, Field, Layout, TableKind, sorted_by
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import Form, Order, Role, TableName
+from vmipatch.tables.table import U32, Form, Mask, Role, TableName
 
 SORT_FLAG = "main_extable_sort_needed"
+FIRST_ADDRESS = 16
+"""An absolute fixup below this is a distance."""
+USER_ACCESS = 0x7FFFFFF0
+"""What _ASM_EXTABLE_EX adds to a fixup."""
+USER_ACCESS_FROM = USER_ACCESS - 4
+"""The least signed difference of the words of such an entry."""
+LAST_TYPE = 31
+"""No kernel has had more fixup types than 32; their numbers are in the low byte."""
 
 
 def _check(draft: Draft) -> None:
     draft.require_code("insn")
     draft.require_code("fixup")
-    if _sorts_at_boot(draft):
-        return
-    insn = draft.target("insn")
-    ascending = np.ones(len(insn), dtype=np.bool_)
-    ascending[1:] = insn[1:] >= insn[:-1]
-    draft.require(ascending, "points below the one before it, and the kernel searches it", insn)
+
+
+def _check_sorted(draft: Draft) -> None:
+    _check(draft)
+    if not _sorts_at_boot(draft):
+        insn = draft.target("insn")
+        why = "points below the one before it, and the kernel searches it"
+        draft.require(draft.ascends("insn"), why, insn)
+
+
+def _check_handlers(draft: Draft) -> None:
+    draft.require_code("handler")
+    _check_sorted(draft)
+
+
+def _check_types(draft: Draft) -> None:
+    _check_sorted(draft)
+    kind = draft.entries["type"]
+    draft.require((kind & 0xFF) <= LAST_TYPE, "has a type that no kernel knows", kind)
 
 
 def _sorts_at_boot(draft: Draft) -> bool:
@@ -34,29 +63,57 @@ def _sorts_at_boot(draft: Draft) -> bool:
     return flag_va is not None and draft.view.image.read(flag_va, 4) != bytes(4)
 
 
-def _layout(name: str, entry: np.dtype, form: Form) -> Layout:
-    fields = (Field("insn", form, Role.INSTRUCTION), Field("fixup", form, Role.FIXUP))
-    return Layout(name, entry, fields, _check, order=Order.SORTED)
+def _is_address(column: Column) -> Mask:
+    return np.asarray(column.raw >= FIRST_ADDRESS)
 
+
+def _mark(column: Column) -> U32:
+    """What the build added to each relative fixup."""
+    apart = (column.raw - column.entries["insn"]).astype(np.uint32).view(np.int32)
+    return np.where(apart >= USER_ACCESS_FROM, USER_ACCESS, 0).astype(np.uint32)
+
+
+_INSN, _FIXUP, _HANDLER = (
+    Field("insn", Form.RELATIVE, Role.INSTRUCTION),
+    Field("fixup", Form.RELATIVE, Role.FIXUP),
+    Field("handler", Form.RELATIVE, Role.FUNCTION),
+)
+_PAIR = [("insn", "<u4"), ("fixup", "<u4")]
 
 EX_TABLE = TableKind(
     TableName.EX_TABLE,
     first_of(between("__start___ex_table", "__stop___ex_table"), section("__ex_table")),
     (
-        _layout(
+        Layout(
             "12 bytes: s32 insn, s32 fixup, u32 type",
-            np.dtype([("insn", "<u4"), ("fixup", "<u4"), ("type", "<u4")]),
-            Form.RELATIVE,
+            np.dtype([*_PAIR, ("type", "<u4")]),
+            (_INSN, _FIXUP),
+            _check_types,
+            order=sorted_by("insn"),
         ),
-        _layout(
+        Layout(
+            "12 bytes: s32 insn, s32 fixup, s32 handler",
+            np.dtype([*_PAIR, ("handler", "<u4")]),
+            (_INSN, _FIXUP, _HANDLER),
+            _check_handlers,
+            order=sorted_by("insn"),
+        ),
+        Layout(
             "8 bytes: s32 insn, s32 fixup",
-            np.dtype([("insn", "<u4"), ("fixup", "<u4")]),
-            Form.RELATIVE,
+            np.dtype(_PAIR),
+            (_INSN, Field("fixup", Form.RELATIVE, Role.FIXUP, bias=_mark)),
+            _check_sorted,
+            order=sorted_by("insn"),
         ),
-        _layout(
+        Layout(
             "8 bytes: u32 insn, u32 fixup",
-            np.dtype([("insn", "<u4"), ("fixup", "<u4")]),
-            Form.ABSOLUTE,
+            np.dtype(_PAIR),
+            (
+                Field("insn", Form.ABSOLUTE, Role.INSTRUCTION),
+                Field("fixup", Form.ABSOLUTE, Role.FIXUP, present=_is_address),
+            ),
+            _check,
+            order=sorted_by("insn"),
         ),
     ),
 )

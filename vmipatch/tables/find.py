@@ -5,26 +5,35 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vmipatch.tables.alternatives import ALTERNATIVES
+from vmipatch.tables.alternatives import ALTERNATIVES, SMP_ALTERNATIVES
 from vmipatch.tables.altinstr_replacement import ALTINSTR_REPLACEMENT
 from vmipatch.tables.bug_table import BUG_TABLE
-from vmipatch.tables.entry_stubs import EARLY_STUBS, IRQ_STUBS, SPURIOUS_STUBS
+from vmipatch.tables.entry_stubs import EARLY_STUBS, INTERRUPTS, IRQ_STUBS, SPURIOUS_STUBS
 from vmipatch.tables.ex_table import EX_TABLE
-from vmipatch.tables.initcalls import CON_INITCALLS, INITCALLS
+from vmipatch.tables.initcalls import CON_INITCALLS, INITCALLS, SECURITY_INITCALLS
 from vmipatch.tables.jump_table import JUMP_TABLE
 from vmipatch.tables.kallsyms import KALLSYMS, KALLSYMS_BASE
+from vmipatch.tables.kcrctab import ALL_KCRCTABS
 from vmipatch.tables.kprobe_blacklist import KPROBE_BLACKLIST
-from vmipatch.tables.ksymtab import KSYMTAB, KSYMTAB_GPL
+from vmipatch.tables.ksymtab import ALL_KSYMTABS
 from vmipatch.tables.mcount import MCOUNT
 from vmipatch.tables.parainstructions import PARAINSTRUCTIONS
+from vmipatch.tables.params import MODULE_PARAMS, SETUP_PARAMS
 from vmipatch.tables.pci_fixups import PCI_FIXUPS
+from vmipatch.tables.processors import CPU_DEVICES, IOMMU
 from vmipatch.tables.pvh_note import PVH_NOTE
 from vmipatch.tables.smp_locks import SMP_LOCKS
 from vmipatch.tables.source import ImageSource
 from vmipatch.tables.static_calls import STATIC_CALLS
 from vmipatch.tables.syscalls import SYSCALLS
 from vmipatch.tables.table import Table, TableName, Tables
-from vmipatch.tables.tracing import FTRACE_EVAL_MAPS, FTRACE_EVENTS, TRACEPOINTS
+from vmipatch.tables.tracing import (
+    FTRACE_EVAL_MAPS,
+    FTRACE_EVENTS,
+    MARKERS,
+    TRACEPOINT_ARRAY,
+    TRACEPOINTS,
+)
 from vmipatch.tables.view import ImageView
 
 
@@ -46,6 +55,7 @@ KINDS: tuple[Kind, ...] = (
     MCOUNT,
     ALTERNATIVES,
     ALTINSTR_REPLACEMENT,
+    SMP_ALTERNATIVES,
     PARAINSTRUCTIONS,
     SMP_LOCKS,
     BUG_TABLE,
@@ -53,14 +63,22 @@ KINDS: tuple[Kind, ...] = (
     STATIC_CALLS,
     INITCALLS,
     CON_INITCALLS,
+    SECURITY_INITCALLS,
+    SETUP_PARAMS,
+    MODULE_PARAMS,
+    IOMMU,
+    CPU_DEVICES,
     KPROBE_BLACKLIST,
     FTRACE_EVENTS,
     FTRACE_EVAL_MAPS,
     TRACEPOINTS,
-    KSYMTAB,
-    KSYMTAB_GPL,
+    TRACEPOINT_ARRAY,
+    MARKERS,
+    *ALL_KSYMTABS,
+    *ALL_KCRCTABS,
     PCI_FIXUPS,
     SYSCALLS,
+    INTERRUPTS,
     PVH_NOTE,
     IRQ_STUBS,
     SPURIOUS_STUBS,

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """__jump_table: which nops and jumps does a static key switch.
 
-include/linux/jump_label.h, `struct jump_entry`. The low two bits of the key hold the branch's
-default and, at run time, whether the code is init code. The kernel decodes the length of a
-place, 2 or 5 bytes, when it patches (arch/x86/kernel/jump_label.c). It sorts the table at boot.
+`struct jump_entry`: absolute words from 2.6.37 (arch/x86/include/asm/jump_label.h of 2.6.39, 4.19),
+relative ones from 4.20 or so (include/linux/jump_label.h of 6.1). Up to 3.6 at least a place is
+stored as a jump to the next instruction, which the kernel turns into a nop. The low two bits of
+the key hold the branch's default and, at run time, whether the code is init code. The kernel
+decodes the length of a place, 2 or 5 bytes, when it patches (arch/x86/kernel/jump_label.c). It
+sorts the table at boot.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind, flags_in, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import JMP, JMP_SHORT, NOP2, NOP5, any_of
 from vmipatch.tables.table import U32, Form, Role, TableName
 
 KEY_FLAGS = 3
+INITIAL_NOP = bytes((JMP, 0, 0, 0, 0))
+"""How the build of older kernels leaves a place."""
 LONG, SHORT = 5, 2
 
 
@@ -27,7 +32,9 @@ def _check(draft: Draft) -> None:
     code = draft.target("code")
     octets = draft.view.bytes_at(code, LONG)
     is_long, is_short = octets[:, 0] == JMP, octets[:, 0] == JMP_SHORT
-    known = is_long | is_short | any_of(octets, NOP5) | any_of(octets, NOP2)
+    is_long &= ~any_of(octets, (INITIAL_NOP,))
+    is_nop = any_of(octets, (*NOP5, *NOP2, INITIAL_NOP))
+    known = is_long | is_short | is_nop
     draft.require(known, "is neither a jump nor a nop of 2 or 5 bytes", code)
     inside = draft.view.code.hold(code, _length(octets))
     draft.require(inside, "runs out of its section", code)
@@ -61,7 +68,7 @@ def _layout(name: str, form: Form) -> Layout:
         (
             Field("code", form, Role.INSTRUCTION),
             Field("target", form, Role.TARGET),
-            Field("key", form, Role.DATA, flag_bits=KEY_FLAGS),
+            Field("key", form, Role.DATA, bias=flags_in(KEY_FLAGS)),
         ),
         _check,
         _places,

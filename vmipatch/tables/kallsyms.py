@@ -4,6 +4,10 @@
 scripts/kallsyms.c writes one word for each symbol, sorted by address, and in the same order the
 compressed names; `kallsyms_seqs_of_names` holds ranks into both. So entries cannot change
 places alone: `emit` reports those that come out of order, `kallsyms_order` sorts all parts.
+
+Up to 4.5 the words are addresses (kallsyms_addresses), and those of absolute symbols may lie
+outside of the image: they stay. Since 4.6 they count from kallsyms_relative_base. Words of a third
+kind, for absolute per-CPU symbols (KALLSYMS_ABSOLUTE_PERCPU in init/Kconfig), are 64-bit only.
 """
 
 from __future__ import annotations
@@ -11,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind, in_image, named
 from vmipatch.tables.locate import Range
 from vmipatch.tables.source import ImageSource
-from vmipatch.tables.table import Form, Order, Role, TableName
+from vmipatch.tables.table import Form, Role, TableName
 from vmipatch.tables.view import ImageView
 
 MARKER_STEP = 256
@@ -50,13 +54,17 @@ def _base(view: ImageView) -> int:
     return base_va
 
 
-def _check(draft: Draft) -> None:
+def _check_addresses(draft: Draft) -> None:
     symbol = draft.target("symbol")
-    draft.require_symbol("symbol")
-    ascending = np.ones(len(symbol), dtype=np.bool_)
-    ascending[1:] = symbol[1:] >= symbol[:-1]
-    draft.require(ascending, "lies below the one before it", symbol)
+    draft.require(draft.ascends("symbol"), "lies below the one before it", symbol)
     _check_names(draft)
+    if not draft.present["symbol"].any():
+        raise draft.refusal("has no symbol inside of the image")
+
+
+def _check_offsets(draft: Draft) -> None:
+    draft.require_symbol("symbol")
+    _check_addresses(draft)
 
 
 def _check_names(draft: Draft) -> None:
@@ -113,16 +121,16 @@ KALLSYMS = TableKind(
             "4 bytes: u32 offset from kallsyms_relative_base",
             WORD_ENTRY,
             (Field("symbol", Form.BASE_RELATIVE, Role.SYMBOL),),
-            _check,
-            order=Order.NAMED,
+            _check_offsets,
+            order=named,
             base=_base,
         ),
         Layout(
             "4 bytes: u32 address",
             WORD_ENTRY,
-            (Field("symbol", Form.ABSOLUTE, Role.SYMBOL),),
-            _check,
-            order=Order.NAMED,
+            (Field("symbol", Form.ABSOLUTE, Role.SYMBOL, present=in_image),),
+            _check_addresses,
+            order=named,
         ),
     ),
 )

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""__ksymtab: which addresses do modules find by name.
+"""__ksymtab and kin: which addresses do modules find by name.
 
-include/linux/export.h, `struct kernel_symbol`. Searched by name: the order does not follow the
-addresses. Assembly exports store a zero where others point at an empty namespace.
+`struct kernel_symbol`: two absolute words (include/linux/module.h of 2.6.18, export.h of 4.4), two
+relative ones from 4.19, a third for the namespace from 5.4 (export.h of 6.1). Searched by name, so
+that the order does not follow the addresses: since 3.0 or so the linker sorts it, before it is that
+of the objects. Assembly exports store a zero where others point at an empty namespace. Up to 5.11
+there are up to five tables, by licence and by what is to become of the exports.
 """
 
 from __future__ import annotations
@@ -15,19 +18,30 @@ from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import Form, Role, TableName
 
+PRINTABLE = range(0x21, 0x7F)
+
 
 def _check(draft: Draft) -> None:
     draft.require_symbol("value")
     draft.require_data("name")
     if "namespace" in draft.words:
-        draft.require_data("namespace", draft.entries["namespace"] != 0)
+        draft.require_data("namespace")
     stored = draft.view.stored.hold(draft.target("name"))
     draft.require(stored, "has its name outside of the file", draft.target("name"))
-    names = [draft.view.string_at(va) for va in draft.target("name").tolist()]
-    named = np.array([bool(name) for name in names])
-    draft.require(named, "has an empty name")
-    ascending = [True, *(low <= high for low, high in itertools.pairwise(names))]
+    names = _names(draft)
+    draft.require(np.array([bool(name) for name in names]), "has an empty name")
+    legible = [all(octet in PRINTABLE for octet in name) for name in names]
+    draft.require(np.array(legible), "has a name that is no text")
+
+
+def _check_sorted(draft: Draft) -> None:
+    _check(draft)
+    ascending = [True, *(low <= high for low, high in itertools.pairwise(_names(draft)))]
     draft.require(np.array(ascending), "has a name below the one before it")
+
+
+def _names(draft: Draft) -> list[bytes]:
+    return [draft.view.string_at(va) for va in draft.target("name").tolist()]
 
 
 def _layout(name: str, columns: tuple[str, ...], form: Form) -> Layout:
@@ -37,7 +51,8 @@ def _layout(name: str, columns: tuple[str, ...], form: Form) -> Layout:
         "namespace": Field("namespace", form, Role.DATA, present=nonzero),
     }
     entry = np.dtype([(column, "<u4") for column in columns])
-    return Layout(name, entry, tuple(fields[column] for column in columns), _check)
+    check = _check if form is Form.ABSOLUTE else _check_sorted
+    return Layout(name, entry, tuple(fields[column] for column in columns), check)
 
 
 _LAYOUTS = (
@@ -50,13 +65,16 @@ _LAYOUTS = (
     _layout("8 bytes: u32 value, u32 name", ("value", "name"), Form.ABSOLUTE),
 )
 
-KSYMTAB = TableKind(
-    TableName.KSYMTAB,
-    first_of(between("__start___ksymtab", "__stop___ksymtab"), section("__ksymtab")),
-    _LAYOUTS,
-)
-KSYMTAB_GPL = TableKind(
-    TableName.KSYMTAB_GPL,
-    first_of(between("__start___ksymtab_gpl", "__stop___ksymtab_gpl"), section("__ksymtab_gpl")),
-    _LAYOUTS,
-)
+
+def _kind(name: TableName) -> TableKind:
+    bounds = between(f"__start_{name.value}", f"__stop_{name.value}")
+    return TableKind(name, first_of(bounds, section(name.value)), _LAYOUTS)
+
+
+KSYMTAB = _kind(TableName.KSYMTAB)
+KSYMTAB_GPL = _kind(TableName.KSYMTAB_GPL)
+KSYMTAB_UNUSED = _kind(TableName.KSYMTAB_UNUSED)
+KSYMTAB_UNUSED_GPL = _kind(TableName.KSYMTAB_UNUSED_GPL)
+KSYMTAB_GPL_FUTURE = _kind(TableName.KSYMTAB_GPL_FUTURE)
+
+ALL_KSYMTABS = (KSYMTAB, KSYMTAB_GPL, KSYMTAB_UNUSED, KSYMTAB_UNUSED_GPL, KSYMTAB_GPL_FUTURE)

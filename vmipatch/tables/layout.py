@@ -13,18 +13,54 @@ from vmipatch.tables.locate import Locator, Range
 from vmipatch.tables.table import PLACE, U32, WORD, Form, Mask, Order, Role, Table, TableName
 from vmipatch.tables.view import ImageView
 
-Presence = Callable[[np.ndarray, U32], Mask]
-"""Which entries have an address in a field, given all entries and the field's raw words."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """One field of all entries, as stored."""
+
+    view: ImageView
+    entries: np.ndarray
+    raw: U32
+    """The field's words."""
 
 
-def always(entries: np.ndarray, raw: U32) -> Mask:
+Presence = Callable[[Column], Mask]
+"""Which entries have an address in a field."""
+
+Bias = Callable[[Column], U32]
+"""What is added to the address of a field, for each entry."""
+
+
+def always(column: Column) -> Mask:
     """Every entry has the address."""
-    return np.ones(len(raw), dtype=np.bool_)
+    return np.ones(len(column.raw), dtype=np.bool_)
 
 
-def nonzero(entries: np.ndarray, raw: U32) -> Mask:
+def nonzero(column: Column) -> Mask:
     """A stored zero means that there is no address."""
-    return np.asarray(raw != 0)
+    return np.asarray(column.raw != 0)
+
+
+def in_image(column: Column) -> Mask:
+    """A stored value is an address if it lies between the ends of the image, the last included."""
+    memory = column.view.allocated
+    wide = column.raw.astype(np.int64)
+    return np.asarray((wide >= memory.start_va.min()) & (wide <= memory.end_va.max()))
+
+
+def no_bias(column: Column) -> U32:
+    """The word is the address and nothing else."""
+    return np.zeros(len(column.raw), np.uint32)
+
+
+def biased_by(value: int) -> Bias:
+    """Every word is `value` more than the address."""
+    return lambda column: np.full(len(column.raw), value, np.uint32)
+
+
+def flags_in(bits: int) -> Bias:
+    """The bits of the mask `bits` do not belong to the address."""
+    return lambda column: column.raw & np.uint32(bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +71,7 @@ class Field:
     """The field of the entry's dtype that holds it."""
     form: Form
     role: Role
-    flag_bits: int = 0
-    """Low bits of the word that do not belong to the address."""
+    bias: Bias = no_bias
     present: Presence = always
 
 
@@ -51,6 +86,8 @@ class Draft:
     base_va: int
     words: dict[str, np.ndarray]
     """For each field its words, dtype WORD, one for each entry."""
+    present: dict[str, Mask]
+    """For each field the entries that have an address in it."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -65,23 +102,27 @@ class Draft:
             return
         index = int(np.argmin(holds))
         value = "" if shown is None else f" ({int(shown[index]):#x})"
-        raise self.refusal(f"entry {index} {reason}{value}", index)
+        wrong = 1 - np.count_nonzero(holds) / len(holds)
+        raise self.refusal(f"entry {index} {reason}{value}", index, wrong)
 
-    def require_code(self, field: str, length: int = 1, present: Mask | None = None) -> None:
-        """Each `field` (where `present`) must point at `length` bytes of an executable section."""
+    def require_code(self, field: str, length: int = 1) -> None:
+        """Each `field`, where present, must point at `length` bytes of an executable section."""
         target = self.target(field)
-        there = self.view.code.hold(target, length)
-        if present is not None:
-            there |= ~present
+        there = self.view.code.hold(target, length) | ~self.present[field]
         self.require(there, f"has its {field} address outside of the code", target)
 
-    def require_data(self, field: str, present: Mask | None = None) -> None:
-        """Each `field` (where `present`) must point into memory that the image occupies."""
+    def require_data(self, field: str) -> None:
+        """Each `field`, where present, must point into memory that the image occupies."""
         target = self.target(field)
-        there = self.view.allocated.hold(target)
-        if present is not None:
-            there |= ~present
+        there = self.view.allocated.hold(target) | ~self.present[field]
         self.require(there, f"has its {field} address outside of the image", target)
+
+    def ascends(self, field: str) -> Mask:
+        """Which entries have a `field` that is not below that of the entry before."""
+        target = self.target(field)
+        result = np.ones(len(target), dtype=np.bool_)
+        result[1:] = target[1:] >= target[:-1]
+        return result
 
     def require_symbol(self, field: str) -> None:
         """Each entry's `field` must lie between the image's first and last address, included."""
@@ -90,13 +131,20 @@ class Draft:
         inside = (target >= memory.start_va.min()) & (target <= memory.end_va.max())
         self.require(inside, f"has its {field} address outside of the image", target)
 
-    def refusal(self, reason: str, index: int = 0) -> MalformedTable:
-        """The error that names table, address and reason."""
-        return MalformedTable(
-            f"{self.name.value}: {reason}",
-            file=self.view.image.name,
-            place=f"{self.start_va + index * self.entries.dtype.itemsize:#x}",
-        )
+    def refusal(self, reason: str, index: int = 0, wrong: float = 0) -> MalformedTable:
+        """The error that names table, address and reason; `wrong` is the part of the
+        entries that do not fit.
+        """
+        place = f"{self.start_va + index * self.entries.dtype.itemsize:#x}"
+        return Misfit(self.view.image.name, place, f"{self.name.value}: {reason}", wrong)
+
+
+class Misfit(MalformedTable):
+    """A table does not have one layout, as a part of its entries tells."""
+
+    def __init__(self, file: str, place: str, message: str, wrong: float) -> None:
+        super().__init__(message, file=file, place=place)
+        self.wrong = wrong
 
 
 def no_places(draft: Draft) -> np.ndarray:
@@ -116,6 +164,25 @@ def no_base(view: ImageView) -> int:
     return 0
 
 
+Ordering = Callable[[Draft], Order]
+"""What the order of the entries of one table means."""
+
+
+def kept(draft: Draft) -> Order:
+    """Entries stay where they are."""
+    return Order.KEPT
+
+
+def named(draft: Draft) -> Order:
+    """Data elsewhere counts on the entries' ranks."""
+    return Order.NAMED
+
+
+def sorted_by(field: str) -> Ordering:
+    """A table that was stored in the order of `field` is kept in it; another is sorted at boot."""
+    return lambda draft: Order.SORTED if draft.ascends(field).all() else Order.KEPT
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One way in which kernels have stored a table."""
@@ -128,22 +195,23 @@ class Layout:
     check: Callable[[Draft], None]
     """Raises MalformedTable (`Draft.require`) unless every entry makes sense."""
     places: Callable[[Draft], np.ndarray] = no_places
-    order: Order = Order.KEPT
+    order: Ordering = kept
     base: Callable[[ImageView], int] = no_base
+    lacks_len: int = 0
+    """So many bytes of filling may be missing at the end of the last entry."""
 
     def read(self, view: ImageView, name: TableName, extent: Range) -> Table:
         """The table at `extent` under this layout. Raises MalformedTable if it does not fit."""
         data = view.image.read(extent.start_va, extent.end_va - extent.start_va)
         entry_len = self.entry.itemsize
-        if len(data) % entry_len:
-            raise MalformedTable(
-                f"{name.value}: {len(data)} bytes are no multiple of the entry's {entry_len}",
-                file=view.image.name,
-                place=f"{extent.start_va:#x}",
-            )
-        entries = np.frombuffer(data, dtype=self.entry)
+        if -len(data) % entry_len > self.lacks_len:
+            message = f"{name.value}: {len(data)} bytes are no multiple of the entry's {entry_len}"
+            raise Misfit(view.image.name, f"{extent.start_va:#x}", message, 1)
+        entries = np.frombuffer(data + bytes(-len(data) % entry_len), dtype=self.entry)
         base_va = self.base(view)
-        read = [self._words(field, entries, extent.start_va, base_va) for field in self.fields]
+        read = [
+            self._words(view, field, entries, extent.start_va, base_va) for field in self.fields
+        ]
         draft = Draft(
             view,
             name,
@@ -151,6 +219,7 @@ class Layout:
             entries,
             base_va,
             {field.name: words for field, (words, _) in zip(self.fields, read, strict=True)},
+            {field.name: there for field, (_, there) in zip(self.fields, read, strict=True)},
         )
         self.check(draft)
         return Table(
@@ -161,30 +230,31 @@ class Layout:
             entries=entries,
             words=_interleave(read),
             places=self.places(draft),
-            order=self.order,
+            order=self.order(draft),
             base_va=base_va,
             in_code=bool(view.code.hold(np.array([extent.start_va], np.uint32))[0]),
         )
 
     def _words(
-        self, field: Field, entries: np.ndarray, start_va: int, base_va: int
+        self, view: ImageView, field: Field, entries: np.ndarray, start_va: int, base_va: int
     ) -> tuple[np.ndarray, Mask]:
         """All words of one field, and which of them hold an address."""
         assert self.entry.fields is not None
-        raw = entries[field.name].astype(np.uint32)
+        column = Column(view, entries, entries[field.name].astype(np.uint32))
         words = np.zeros(len(entries), WORD)
         first_va = start_va + self.entry.fields[field.name][1]
         words["va"] = first_va + np.arange(len(entries)) * self.entry.itemsize
         words["form"], words["role"] = field.form, field.role
-        words["flags"] = raw & field.flag_bits
-        words["target_va"] = (raw & ~np.uint32(field.flag_bits)) + origin(words, base_va)
-        return words, field.present(entries, raw)
+        words["bias"] = field.bias(column)
+        words["target_va"] = column.raw - words["bias"] + origin(words, base_va)
+        return words, field.present(column)
 
 
 def origin(words: np.ndarray, base_va: int) -> U32:
     """What each word's address counts from, by its form."""
     form = words["form"]
-    result = np.where(form == Form.ABSOLUTE, 0, words["va"]).astype(np.uint32)
+    whole = (form == Form.ABSOLUTE) | (form == Form.VALUE)
+    result = np.where(whole, 0, words["va"]).astype(np.uint32)
     result[form == Form.BRANCH] += np.uint32(4)
     result[(form == Form.BASE_RELATIVE) | (form == Form.PHYSICAL)] = base_va
     return result
@@ -209,7 +279,8 @@ class TableKind:
     def parse(self, view: ImageView) -> Table | None:
         """The table in this image, None if it has none.
 
-        Raises MalformedTable if it is there and fits no layout, or more than one.
+        Layouts that read the same words and places are one. Raises MalformedTable if the table
+        is there and fits no layout, or several that differ.
         """
         extent = self.locate(view.image)
         if extent is None:
@@ -222,11 +293,21 @@ class TableKind:
             except MalformedTable as refusal:
                 refusals.append(refusal)
         if not fitting:
-            raise refusals[0]
-        if len(fitting) > 1:
+            # Damage hits few entries, a wrong layout most of them.
+            raise min(refusals, key=lambda r: r.wrong if isinstance(r, Misfit) else 1)
+        if not all(_same(fitting[0], other) for other in fitting[1:]):
             raise MalformedTable(
                 f"{self.name.value}: fits {' and '.join(t.layout for t in fitting)} alike",
                 file=view.image.name,
                 place=f"{extent.start_va:#x}",
             )
         return fitting[0]
+
+
+def _same(one: Table, other: Table) -> bool:
+    """Whether two readings of a table lead to the same output."""
+    return (
+        np.array_equal(one.words, other.words)
+        and np.array_equal(one.places, other.places)
+        and (one.order, one.base_va) == (other.order, other.base_va)
+    )

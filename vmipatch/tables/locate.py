@@ -9,6 +9,8 @@ from typing import NamedTuple
 from vmipatch.errors import MalformedTable
 from vmipatch.tables.source import ImageSource
 
+WORD_LEN = 4
+
 
 class Range(NamedTuple):
     """Half-open range of linked addresses."""
@@ -61,6 +63,30 @@ def symbol(name: str) -> Locator:
         if holder is None or found.va + found.size > holder.end_va:
             raise _contradiction(image, f"{name} does not lie inside of one section")
         return Range(found.va, found.va + found.size)
+
+    return locate
+
+
+def array(name: str) -> Locator:
+    """The words from a symbol on: as many as its size says, else up to the next symbol.
+
+    Assembly without .size leaves zeros as filling between an array and what follows.
+    """
+
+    def locate(image: ImageSource) -> Range | None:
+        found = image.symbols.by_name.get(name)
+        if found is None or found.size:
+            return symbol(name)(image)
+        holder = image.section_at(found.va)
+        if holder is None or not holder.has_bytes:
+            raise _contradiction(image, f"{name} does not lie inside of one section")
+        behind = (s.va for s in image.symbols.by_name.values() if found.va < s.va < holder.end_va)
+        end_va = min(behind, default=holder.end_va)
+        data = image.read(found.va, (end_va - found.va) // WORD_LEN * WORD_LEN)
+        words = [data[at : at + WORD_LEN] for at in range(0, len(data), WORD_LEN)]
+        while words and words[-1] == bytes(WORD_LEN):
+            words.pop()
+        return Range(found.va, found.va + WORD_LEN * len(words)) if words else None
 
     return locate
 

@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: MIT
 """__mcount_loc: where are the calls that the function tracer turns into nops.
 
-One u32 for each call, include/linux/ftrace.h. Relocations of this table name the wrong symbol
-after the build sorted it: only the stored value counts.
+One u32 for each call, include/linux/ftrace.h. Up to 2.6.38 it is the address of the call's
+operand (ftrace_call_adjust() in arch/x86/include/asm/ftrace.h of 2.6.32), later that of the call.
+Kernels sort their list at boot, but for those whose build did: their relocations name the wrong
+symbol then, and only the stored value counts. With -mfentry the call is a function's first
+instruction; the build of some kernels has replaced it by a nop.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import (
+    Bias,
+    Draft,
+    Field,
+    Layout,
+    TableKind,
+    biased_by,
+    no_bias,
+    places,
+    sorted_by,
+)
 from vmipatch.tables.locate import between
 from vmipatch.tables.nops import CALL, NOP5, any_of
-from vmipatch.tables.table import Form, Order, Role, TableName
+from vmipatch.tables.table import Form, Role, TableName
 
 PATCH_LEN = 5
 
@@ -23,31 +36,25 @@ def _check(draft: Draft) -> None:
     code = draft.view.bytes_at(call, PATCH_LEN)
     patchable = (code[:, 0] == CALL) | any_of(code, NOP5)
     draft.require(patchable, "is neither a call nor a 5-byte nop", call)
-
-
-def _check_sorted(draft: Draft) -> None:
-    _check(draft)
-    call = draft.target("call")
-    ascending = np.ones(len(call), dtype=np.bool_)
-    ascending[1:] = call[1:] > call[:-1]
-    draft.require(ascending, "does not point behind the one before it", call)
+    first = np.zeros(len(call), dtype=np.bool_)
+    first[np.unique(call, return_index=True)[1]] = True
+    draft.require(first, "names a call that an entry before it names", call)
 
 
 def _places(draft: Draft) -> np.ndarray:
     return places(draft.target("call"), PATCH_LEN)
 
 
+def _layout(name: str, bias: Bias) -> Layout:
+    call = Field("call", Form.ABSOLUTE, Role.INSTRUCTION, bias=bias)
+    return Layout(name, np.dtype([("call", "<u4")]), (call,), _check, _places, sorted_by("call"))
+
+
 MCOUNT = TableKind(
     TableName.MCOUNT,
     between("__start_mcount_loc", "__stop_mcount_loc"),
     (
-        Layout(
-            "4 bytes: u32 call, sorted by the build",
-            np.dtype([("call", "<u4")]),
-            (Field("call", Form.ABSOLUTE, Role.INSTRUCTION),),
-            _check_sorted,
-            _places,
-            Order.SORTED,
-        ),
+        _layout("4 bytes: u32 call", no_bias),
+        _layout("4 bytes: u32 call + 1, its operand", biased_by(1)),
     ),
 )

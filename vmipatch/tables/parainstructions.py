@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """.parainstructions: which indirect calls through pv_ops does the kernel replace at boot.
 
-arch/x86/include/asm/paravirt_types.h, `struct paravirt_patch_site`. The unpatched site is a
-`call *m32` (or a tail `jmp *m32`), as the compiler left it.
+`struct paravirt_patch_site` of arch/x86/include/asm/paravirt_types.h; `struct paravirt_patch` of
+include/asm-i386/paravirt.h in 2.6.20. The last two bytes are the registers that a replacement may
+clobber (up to 4.20 or so), then filling. An unpatched site holds a `call *m32`, or a `jmp *m32`,
+between pushes and pops of the registers it must keep (2.6.20), with a prefix %cs in entry code.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import any_of
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import U32, Form, Mask, Role, TableName
 
 CALL_MEMORY, JMP_MEMORY = bytes.fromhex("ff15"), bytes.fromhex("ff25")
 CALL_LEN = 6
@@ -22,8 +24,17 @@ def _check(draft: Draft) -> None:
     site, length = draft.target("site"), draft.entries["len"].astype(np.int64)
     draft.require(length >= CALL_LEN, "is too short for an indirect call")
     draft.require(draft.view.code.hold(site, length), "lies outside of the code", site)
-    indirect = any_of(draft.view.bytes_at(site, 2), (CALL_MEMORY, JMP_MEMORY))
-    draft.require(indirect, "is no indirect call or jump", site)
+    draft.require(_holds_call(draft, site, length), "is no indirect call or jump", site)
+
+
+def _holds_call(draft: Draft, site: U32, length: np.ndarray) -> Mask:
+    """Whether an indirect call or jump through memory lies inside of each site."""
+    octets = draft.view.bytes_at(site, int(length.max()))
+    found = np.zeros(len(site), dtype=np.bool_)
+    for at in range(int(length.max()) - CALL_LEN + 1):
+        here = any_of(octets[:, at:], (CALL_MEMORY, JMP_MEMORY))
+        found |= here & (at + CALL_LEN <= length)
+    return found
 
 
 def _places(draft: Draft) -> np.ndarray:
@@ -32,11 +43,15 @@ def _places(draft: Draft) -> np.ndarray:
 
 PARAINSTRUCTIONS = TableKind(
     TableName.PARAINSTRUCTIONS,
-    first_of(between("__parainstructions", "__parainstructions_end"), section(".parainstructions")),
+    first_of(
+        between("__parainstructions", "__parainstructions_end"),
+        between("__start_parainstructions", "__stop_parainstructions"),
+        section(".parainstructions"),
+    ),
     (
         Layout(
-            "8 bytes: u32 site, u8 type, u8 len, padding",
-            np.dtype([("site", "<u4"), ("type", "u1"), ("len", "u1"), ("pad", "<u2")]),
+            "8 bytes: u32 site, u8 type, u8 len, u16 clobbers or filling",
+            np.dtype([("site", "<u4"), ("type", "u1"), ("len", "u1"), ("clobbers", "<u2")]),
             (Field("site", Form.ABSOLUTE, Role.INSTRUCTION),),
             _check,
             _places,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """.pci_fixup: which functions repair which PCI devices.
 
-include/linux/pci.h, `struct pci_fixup`. Eight tables by phase of the boot lie side by side in
-one section, entries alike: they are read as one.
+include/linux/pci.h, `struct pci_fixup`: 8 bytes up to 3.1 (2.6.18, 2.6.39), with a class and a
+shift since (3.6), the hook relative from 4.19 on. Up to eight tables by phase of the boot lie side
+by side in one section, entries alike: they are read as one.
 """
 
 from __future__ import annotations
@@ -13,26 +14,24 @@ from vmipatch.tables.layout import Draft, Field, Layout, TableKind
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import Form, Role, TableName
 
+SHIFTS = (0, 8, 16)
+"""What `class_shift` may be, says its comment."""
+
 
 def _check(draft: Draft) -> None:
     draft.require_code("hook")
+    if "class_shift" in (draft.entries.dtype.names or ()):
+        shift = draft.entries["class_shift"]
+        draft.require(np.isin(shift, SHIFTS), "has no class shift", shift)
 
 
-def _layout(name: str, form: Form) -> Layout:
-    return Layout(
-        name,
-        np.dtype(
-            [
-                ("vendor", "<u2"),
-                ("device", "<u2"),
-                ("class", "<u4"),
-                ("class_shift", "<u4"),
-                ("hook", "<u4"),
-            ]
-        ),
-        (Field("hook", form, Role.FUNCTION),),
-        _check,
-    )
+_DEVICE = [("vendor", "<u2"), ("device", "<u2")]
+_CLASS = [("class", "<u4"), ("class_shift", "<u4")]
+
+
+def _layout(name: str, columns: list[tuple[str, str]], form: Form) -> Layout:
+    entry = np.dtype([*columns, ("hook", "<u4")])
+    return Layout(name, entry, (Field("hook", form, Role.FUNCTION),), _check)
 
 
 PCI_FIXUPS = TableKind(
@@ -44,11 +43,14 @@ PCI_FIXUPS = TableKind(
     (
         _layout(
             "16 bytes: u16 vendor, u16 device, u32 class, u32 class_shift, s32 hook",
+            [*_DEVICE, *_CLASS],
             Form.RELATIVE,
         ),
         _layout(
             "16 bytes: u16 vendor, u16 device, u32 class, u32 class_shift, u32 hook",
+            [*_DEVICE, *_CLASS],
             Form.ABSOLUTE,
         ),
+        _layout("8 bytes: u16 vendor, u16 device, u32 hook", _DEVICE, Form.ABSOLUTE),
     ),
 )

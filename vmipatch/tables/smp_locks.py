@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """.smp_locks: which lock prefixes become segment prefixes on one processor.
 
-arch/x86/kernel/alternative.c, alternatives_smp_lock(): one s32 each. The section is padded to a
-page with zeros, which the kernel skips.
+One word each: absolute from 2.6.17 (include/asm-i386/alternative.h of 2.6.18,
+arch/x86/include/asm/alternative.h of 2.6.32), relative from 2.6.35 or so (the same of 2.6.39;
+alternatives_smp_lock() in arch/x86/kernel/alternative.c). The section is padded to a page with
+zeros, which the kernel skips.
 """
 
 from __future__ import annotations
@@ -12,35 +14,31 @@ import numpy as np
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import DS_PREFIX, LOCK
-from vmipatch.tables.table import Form, Mask, Role, TableName
-
-
-def _present(draft: Draft) -> Mask:
-    return np.asarray(draft.entries["prefix"] != 0)
+from vmipatch.tables.table import Form, Role, TableName
 
 
 def _check(draft: Draft) -> None:
-    prefix, absent = draft.target("prefix"), ~_present(draft)
-    draft.require_code("prefix", present=~absent)
+    draft.require_code("prefix")
+    prefix, absent = draft.target("prefix"), ~draft.present["prefix"]
     octet = draft.view.bytes_at(prefix, 1)[:, 0]
     is_prefix = (octet == LOCK) | (octet == DS_PREFIX)
     draft.require(is_prefix | absent, "does not point at a lock or ds prefix", prefix)
 
 
 def _places(draft: Draft) -> np.ndarray:
-    return places(draft.target("prefix")[_present(draft)], 1)
+    return places(draft.target("prefix")[draft.present["prefix"]], 1)
+
+
+def _layout(name: str, form: Form) -> Layout:
+    prefix = Field("prefix", form, Role.INSTRUCTION, present=nonzero)
+    return Layout(name, np.dtype([("prefix", "<u4")]), (prefix,), _check, _places)
 
 
 SMP_LOCKS = TableKind(
     TableName.SMP_LOCKS,
     first_of(between("__smp_locks", "__smp_locks_end"), section(".smp_locks")),
     (
-        Layout(
-            "4 bytes: s32 prefix",
-            np.dtype([("prefix", "<u4")]),
-            (Field("prefix", Form.RELATIVE, Role.INSTRUCTION, present=nonzero),),
-            _check,
-            _places,
-        ),
+        _layout("4 bytes: s32 prefix", Form.RELATIVE),
+        _layout("4 bytes: u32 prefix", Form.ABSOLUTE),
     ),
 )

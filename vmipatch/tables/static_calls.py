@@ -2,45 +2,70 @@
 """.static_call.text: where are the trampolines that the kernel points at other functions.
 
 arch/x86/include/asm/static_call.h: `jmp rel32` or, without a function, `ret` and filling, then
-a signature. The kernel checks signature and length before it writes: a missing byte is a BUG
-at boot. The table lies in .text and moves with it; what it holds is code.
+a signature: three letters from 5.15 on, a ud1 from 5.18 on. Up to 5.14 there is none, the next
+trampoline is aligned to 4 bytes, and the last one ends with its instruction. The kernel checks
+signature and length before it writes: a missing byte is a BUG at boot. The table lies in .text and
+moves with it; what it holds is code.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import Column, Draft, Field, Layout, TableKind, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import INT3, JMP, RET, any_of
-from vmipatch.tables.table import U32, Form, Mask, Role, TableName
+from vmipatch.tables.table import Form, Mask, Role, TableName
 
 TRAMPOLINE_LEN = 8
 UD1 = bytes.fromhex("0fb9cc")
 SCT = b"SCT"
-"""The signature before 5.18."""
+NOP3 = (bytes.fromhex("8d7600"), bytes.fromhex("0f1f00"), bytes.fromhex("666690"))
+SIGNATURE_LEN = 3
 NOP = 0x90
 
 
-def _is_jump(entries: np.ndarray, raw: U32) -> Mask:
-    return np.asarray(entries["opcode"] == JMP)
+def _is_jump(column: Column) -> Mask:
+    return np.asarray(column.entries["opcode"] == JMP)
 
 
 def _check(draft: Draft) -> None:
-    opcode, filling = draft.entries["opcode"], draft.target("target")
-    jumps = opcode == JMP
     signed = any_of(draft.entries["signature"], (UD1, SCT))
     draft.require(signed, "lacks its signature")
+    _check_code(draft)
+
+
+def _check_unsigned(draft: Draft) -> None:
+    aligned = any_of(draft.entries["signature"], (b"\x90" * 3, *NOP3, bytes(3)))
+    draft.require(aligned, "has other bytes than filling behind it")
+    _check_code(draft)
+
+
+def _check_code(draft: Draft) -> None:
+    opcode, filling = draft.entries["opcode"], draft.target("target")
+    jumps = opcode == JMP
     draft.require(jumps | (opcode == RET), "begins with neither jmp nor ret")
-    draft.require_code("target", present=jumps)
+    draft.require_code("target")
     raw = np.ascontiguousarray(draft.entries["target"]).view(np.uint8).reshape(-1, 4)
     filled = ((raw == INT3) | (raw == NOP)).all(axis=1)
     draft.require(jumps | filled, "has other code behind its ret", filling)
 
 
 def _places(draft: Draft) -> np.ndarray:
+    return _entries(draft, TRAMPOLINE_LEN)
+
+
+def _unsigned_places(draft: Draft) -> np.ndarray:
+    return _entries(draft, TRAMPOLINE_LEN - SIGNATURE_LEN)
+
+
+def _entries(draft: Draft, length: int) -> np.ndarray:
     start_va = draft.start_va + TRAMPOLINE_LEN * np.arange(len(draft))
-    return places(start_va.astype(np.uint32), TRAMPOLINE_LEN)
+    return places(start_va.astype(np.uint32), length)
+
+
+_ENTRY = np.dtype([("opcode", "u1"), ("target", "<u4"), ("signature", "u1", (SIGNATURE_LEN,))])
+_TARGET = Field("target", Form.BRANCH, Role.TARGET, present=_is_jump)
 
 
 STATIC_CALLS = TableKind(
@@ -51,11 +76,15 @@ STATIC_CALLS = TableKind(
     ),
     (
         Layout(
-            "8 bytes: jmp rel32 or ret, 3 bytes of signature",
-            np.dtype([("opcode", "u1"), ("target", "<u4"), ("signature", "u1", (3,))]),
-            (Field("target", Form.BRANCH, Role.TARGET, present=_is_jump),),
-            _check,
-            _places,
+            "8 bytes: jmp rel32 or ret, 3 bytes of signature", _ENTRY, (_TARGET,), _check, _places
+        ),
+        Layout(
+            "8 bytes: jmp rel32 or ret, 3 bytes of filling, none at the end",
+            _ENTRY,
+            (_TARGET,),
+            _check_unsigned,
+            _unsigned_places,
+            lacks_len=SIGNATURE_LEN,
         ),
     ),
 )

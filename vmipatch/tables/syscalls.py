@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """sys_call_table: which function serves which system call.
 
-arch/x86/entry/syscall_32.c: an array of pointers. Other arrays of functions and the compiler's
+arch/x86/entry/syscall_32.c: an array of pointers; up to 3.2 in assembly, where its symbol has no
+size (arch/i386/kernel/syscall_table.S of 2.6.18). Other arrays of functions and the compiler's
 switch tables have no bounds of their own: only relocations tell them.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind
-from vmipatch.tables.locate import symbol
+from vmipatch.tables.locate import array
 from vmipatch.tables.table import Form, Role, TableName
 
 
@@ -20,7 +21,7 @@ def _check(draft: Draft) -> None:
 
 SYSCALLS = TableKind(
     TableName.SYSCALLS,
-    symbol("sys_call_table"),
+    array("sys_call_table"),
     (
         Layout(
             "4 bytes: u32 function",

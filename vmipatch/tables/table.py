@@ -26,6 +26,7 @@ class TableName(enum.Enum):
     MCOUNT = "__mcount_loc"
     ALTERNATIVES = ".altinstructions"
     ALTINSTR_REPLACEMENT = ".altinstr_replacement"
+    SMP_ALTERNATIVES = ".smp_altinstructions"
     PARAINSTRUCTIONS = ".parainstructions"
     SMP_LOCKS = ".smp_locks"
     BUG_TABLE = "__bug_table"
@@ -33,14 +34,30 @@ class TableName(enum.Enum):
     STATIC_CALLS = ".static_call.text"
     INITCALLS = ".initcall.init"
     CON_INITCALLS = ".con_initcall.init"
+    SECURITY_INITCALLS = ".security_initcall.init"
+    SETUP_PARAMS = ".init.setup"
+    MODULE_PARAMS = "__param"
+    IOMMU = ".iommu_table"
+    CPU_DEVICES = ".x86_cpu_dev.init"
     KPROBE_BLACKLIST = "_kprobe_blacklist"
     FTRACE_EVENTS = "_ftrace_events"
     FTRACE_EVAL_MAPS = "_ftrace_eval_map"
     TRACEPOINTS = "__tracepoints_ptrs"
+    TRACEPOINT_ARRAY = "__tracepoints"
+    MARKERS = "__markers"
     KSYMTAB = "__ksymtab"
     KSYMTAB_GPL = "__ksymtab_gpl"
+    KSYMTAB_UNUSED = "__ksymtab_unused"
+    KSYMTAB_UNUSED_GPL = "__ksymtab_unused_gpl"
+    KSYMTAB_GPL_FUTURE = "__ksymtab_gpl_future"
+    KCRCTAB = "__kcrctab"
+    KCRCTAB_GPL = "__kcrctab_gpl"
+    KCRCTAB_UNUSED = "__kcrctab_unused"
+    KCRCTAB_UNUSED_GPL = "__kcrctab_unused_gpl"
+    KCRCTAB_GPL_FUTURE = "__kcrctab_gpl_future"
     PCI_FIXUPS = ".pci_fixup"
     SYSCALLS = "sys_call_table"
+    INTERRUPTS = "interrupt"
     PVH_NOTE = ".notes PVH entry"
     IRQ_STUBS = "irq_entries_start"
     SPURIOUS_STUBS = "spurious_entries_start"
@@ -60,6 +77,8 @@ class Form(enum.IntEnum):
     """u32, the address minus `Table.base_va`, which moves as other addresses do."""
     PHYSICAL = 4
     """u32, the address minus `Table.base_va`, the constant between linked and physical."""
+    VALUE = 5
+    """u32 that is no address, whatever a relocation says: it stays as it is."""
 
 
 class Role(enum.IntEnum):
@@ -93,10 +112,10 @@ class Order(enum.Enum):
 
 
 WORD = np.dtype(
-    [("va", "<u4"), ("target_va", "<u4"), ("form", "u1"), ("role", "u1"), ("flags", "u1")]
+    [("va", "<u4"), ("target_va", "<u4"), ("form", "u1"), ("role", "u1"), ("bias", "<u4")]
 )
-"""One address word: where it is, what it points at, Form, Role, and the low bits of the word that
-are not part of the address (jump-label keys have two)."""
+"""One address word: where it is, what it points at, Form, Role, and what is added to the stored
+address modulo 2^32 (the flag bits of a jump label's key, the mark of a special fixup)."""
 
 PLACE = np.dtype([("va", "<u4"), ("len", "<u2"), ("role", "u1")])
 """Bytes of code that the kernel reads, copies or overwrites by itself: address, length, Role."""
@@ -128,9 +147,16 @@ class Table:
         return len(self.entries)
 
     @property
+    def address_words(self) -> np.ndarray:
+        """The words that hold an address."""
+        chosen: np.ndarray = self.words[self.words["form"] != Form.VALUE]
+        return chosen
+
+    @property
     def code_words(self) -> np.ndarray:
         """The words that point at code for certain (neither data nor named addresses)."""
-        return self.words[~np.isin(self.words["role"], (Role.DATA, Role.SYMBOL))]
+        words = self.address_words
+        return words[~np.isin(words["role"], (Role.DATA, Role.SYMBOL))]
 
     def places_of(self, role: Role) -> np.ndarray:
         """The places with one role, in the order of the entries."""

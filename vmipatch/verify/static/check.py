@@ -122,7 +122,7 @@ class Proof:
         relative = self.relocated["kind"] != R_386_32
         words = self.relocated["value"].astype(np.int64)
         words = (words + np.where(relative, _places(self.relocated), 0)) & 0xFFFFFFFF
-        tables = [t.words["target_va"].astype(np.int64) for t in self.tables]
+        tables = [t.address_words["target_va"].astype(np.int64) for t in self.tables]
         words = words[~self._in_branch(_places(self.relocated))]
         return np.unique(np.concatenate([self.left.targets(branches), words, *tables]))
 

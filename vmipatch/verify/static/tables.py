@@ -32,6 +32,8 @@ FIXED_LENGTH = (
     TableName.EARLY_STUBS,
 )
 """Tables whose places the kernel copies, overwrites or indexes by length."""
+WHOLE = (Form.ABSOLUTE, Form.VALUE)
+"""Forms whose words count from nothing."""
 STUBS = (TableName.IRQ_STUBS, TableName.SPURIOUS_STUBS, TableName.EARLY_STUBS)
 
 
@@ -76,7 +78,8 @@ class TableCheck:
         target = words["target_va"].astype(np.int64)
         # The fault handler sees the instruction itself, whatever padding stands before it.
         faults = (words["role"] == Role.INSTRUCTION) & (table.name is TableName.EX_TABLE)
-        return np.where(faults, self._images.itself(target), self._images(target))
+        led = np.where(faults, self._images.itself(target), self._images(target))
+        return np.where(words["form"] == Form.VALUE, target, led)
 
     def _base(self, table: Table) -> int:
         """What words that are relative to a base count from in the output."""
@@ -87,7 +90,7 @@ class TableCheck:
     def _origin(self, table: Table, form: np.ndarray, va: I64) -> I64:
         """What has to be added to each word at `va` to get the address it means."""
         return np.select(
-            [form == Form.RELATIVE, form == Form.BRANCH, form == Form.ABSOLUTE],
+            [form == Form.RELATIVE, form == Form.BRANCH, np.isin(form, WHOLE)],
             [va, va + 4, np.zeros(len(va), np.int64)],
             np.full(len(va), self._base(table)),
         )
@@ -99,7 +102,7 @@ class TableCheck:
         off = file_offsets(self._output, va)
         usable = off >= 0
         held = words_at(self._octets, np.where(usable, off, 0)).astype(np.int64)
-        leads = (held - words["flags"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
+        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
         self._compare(table, va[usable], leads[usable], should[usable], words[usable])
         if table.order is Order.NAMED:
             self._check_order(table, va, leads)
@@ -129,32 +132,32 @@ class TableCheck:
     def _check_sorted(self, table: Table) -> None:
         """The entries, led to their images and sorted anew, are the output's entries."""
         count, entry_len = len(table), table.entries.dtype.itemsize
-        columns = len(table.words) // count
-        words = table.words.reshape(count, columns)
-        should = self._should(table, table.words).reshape(count, columns)
+        words = table.words
+        inner = words["va"].astype(np.int64) - table.start_va
+        entry = inner // entry_len
+        first = np.searchsorted(entry, np.arange(count))
+        should = self._should(table, words)
+        order = np.argsort(should[first], kind="stable")
+        rank = np.empty(count, np.int64)
+        rank[order] = np.arange(count)
         start_va = self._images.one(table.start_va)
-        inner = words[0]["va"].astype(np.int64) - table.start_va
-        va = start_va + np.arange(count)[:, None] * entry_len + inner
-        off = file_offsets(self._output, va.ravel())
-        form = np.tile(words[0]["form"], count)
-        held = words_at(self._octets, off).astype(np.int64)
-        leads = ((held + self._origin(table, form, va.ravel())) & 0xFFFFFFFF).reshape(va.shape)
-        rank = np.argsort(should[:, 0], kind="stable")
-        ordered = words[rank]
-        for c in range(columns):
-            self._compare(table, va[:, c], leads[:, c], should[rank, c], ordered[:, c])
-        self._check_order(table, va[:, 0], leads[:, 0])
-        self._check_rest(table, rank, start_va, inner)
+        va = start_va + inner + (rank[entry] - entry) * entry_len
+        held = words_at(self._octets, file_offsets(self._output, va)).astype(np.int64)
+        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
+        self._compare(table, va, leads, should, words)
+        self._check_order(table, va[first][order], leads[first][order])
+        self._check_rest(table, order, start_va, inner)
 
-    def _check_rest(self, table: Table, rank: I64, start_va: int, inner: I64) -> None:
+    def _check_rest(self, table: Table, order: I64, start_va: int, inner: I64) -> None:
         """Bytes of sorted entries that are no address moved with their entry."""
         count, entry_len = len(table), table.entries.dtype.itemsize
-        fixed = np.ones(entry_len, np.bool_)
+        fixed = np.ones(count * entry_len, np.bool_)
         fixed[(inner[:, None] + np.arange(4)).ravel()] = False
-        was = np.frombuffer(table.entries.tobytes(), np.uint8).reshape(count, entry_len)[rank]
+        fixed = fixed.reshape(count, entry_len)[order]
+        was = np.frombuffer(table.entries.tobytes(), np.uint8).reshape(count, entry_len)[order]
         off = self._output.offset_of(start_va)
         now = self._octets[off : off + count * entry_len].reshape(count, entry_len)
-        for i in np.flatnonzero((was[:, fixed] != now[:, fixed]).any(axis=1)).tolist():
+        for i in np.flatnonzero(((was != now) & fixed).any(axis=1)).tolist():
             va = start_va + i * entry_len
             message = "bytes that are no address differ from the entry's"
             self._report.add(TABLE_WORD, va, message, self._place(table, va))

@@ -74,7 +74,8 @@ bench: kernels programs
 # What the tests run besides Python.
 programs:
 	@tools/need-programs.sh qemu-system-i386:qemu-system-x86 chromium:chromium \
-		objdump:binutils 'gcc:gcc libc6-dev'
+		objdump:binutils 'gcc:gcc libc6-dev' \
+		bzip2:bzip2 xz:xz-utils lzop:lzop lz4:lz4 zstd:zstd
 
 clean:
 	rm -rf build $(VENV)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.image.reporting_guest import MIB, PAGE_OFFSET, Guest, comparable
 from tests.support.qemu import boot
 from vmipatch.errors import InputNotUnderstood, MalformedImage
-from vmipatch.image.bzimage import BzImage, Compression
+from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.packing import Compression
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.setup_header import LoadFlag

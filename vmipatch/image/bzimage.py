@@ -8,62 +8,17 @@ bytes of length where the compression itself does not tell it.
 
 from __future__ import annotations
 
-import bz2
-import enum
-import lzma
 import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.image.packing import Compression, Payload, unpack_payload
 from vmipatch.image.reloc_list import parse_list
 from vmipatch.image.setup_header import SetupHeader
 
 PAYLOAD_SINCE = 0x0208
 """The first boot protocol that tells where the payload lies (Linux 2.6.26)."""
-MAX_PAYLOAD_LEN = 1 << 30
-"""No i386 kernel is longer than 512 MiB; twice that is an attack or damage."""
 _SHT_NULL, _SHT_NOBITS = 0, 8
-
-
-class Compression(enum.Enum):
-    """How a payload is packed: name for messages, first bytes."""
-
-    NONE = ("none", b"\x7fELF")
-    GZIP = ("gzip", b"\x1f\x8b")
-    XZ = ("xz", b"\xfd7zXZ\0")
-    BZIP2 = ("bzip2", b"BZh")
-    LZMA = ("lzma", b"\x5d\0\0")
-    LZO = ("lzo", b"\x89LZO")
-    LZ4 = ("lz4", b"\x02\x21\x4c\x18")
-    ZSTD = ("zstd", b"\x28\xb5\x2f\xfd")
-
-    def __init__(self, label: str, magic: bytes) -> None:
-        self.label = label
-        self.magic = magic
-
-    @classmethod
-    def of(cls, payload: bytes) -> Compression | None:
-        """The compression whose magic `payload` begins with, or None."""
-        return next((c for c in cls if payload.startswith(c.magic)), None)
-
-
-class _Unpacker(Protocol):
-    """What the decompressors of zlib, bz2 and lzma have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-_UNPACKERS: dict[Compression, Callable[[], _Unpacker]] = {
-    Compression.GZIP: lambda: zlib.decompressobj(wbits=31),
-    Compression.XZ: lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ),
-    Compression.BZIP2: bz2.BZ2Decompressor,
-    Compression.LZMA: lambda: lzma.LZMADecompressor(format=lzma.FORMAT_ALONE),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +28,7 @@ class BzImage:
     name: str
     """What to call the file in messages."""
     header: SetupHeader
-    compression: Compression
+    payload: Payload = field(repr=False)
     vmlinux: bytes = field(repr=False)
     """The ELF file, ready for ElfImage.parse."""
     relocs: tuple[int, ...] | None = field(repr=False)
@@ -81,29 +36,30 @@ class BzImage:
     version: str
     """The version string for boot menus, empty if there is none."""
 
+    @property
+    def compression(self) -> Compression:
+        """How the payload is packed."""
+        return self.payload.compression
+
     @classmethod
     def parse(cls, data: bytes, name: str = "<bytes>") -> BzImage:
         """Read the bzImage `data`.
 
-        Raises InputNotUnderstood if it is no bzImage, older than protocol 2.08, or packed by a
-        compression that Python's library does not know; MalformedImage if it is damaged.
+        Raises InputNotUnderstood if it is no bzImage or older than protocol 2.08,
+        EnvironmentProblem if the library of its compression is not installed, MalformedImage if
+        it is damaged.
         """
         header = SetupHeader.parse(data, name)
-        payload = _payload(data, header, name)
-        compression = Compression.of(payload)
-        if compression is None:
-            raise InputNotUnderstood(
-                f"the payload begins with {payload[:6].hex(' ')}, no compression that Linux uses",
-                file=name,
-                place=f"offset {header.code_off + header.payload_offset:#x}",
-                hint="give the vmlinux of the same build",
-            )
-        unpacked = _unpack(payload, compression, name)
-        end = elf_length(unpacked, name)
-        tail = unpacked[end:]
+        payload = unpack_payload(
+            _payload(data, header, name),
+            name,
+            f"offset {header.code_off + header.payload_offset:#x}",
+        )
+        end = elf_length(payload.unpacked, name)
+        tail = payload.unpacked[end:]
         relocs = parse_list(tail, name) if tail else None
         version = _version(data, header)
-        return cls(name, header, compression, unpacked[:end], relocs, version)
+        return cls(name, header, payload, payload.unpacked[:end], relocs, version)
 
 
 def is_bzimage(data: bytes) -> bool:
@@ -162,33 +118,6 @@ def _payload(data: bytes, header: SetupHeader, name: str) -> bytes:
             hint="the file is truncated: copy it again",
         )
     return data[start : start + header.payload_length]
-
-
-def _unpack(payload: bytes, compression: Compression, name: str) -> bytes:
-    """The unpacked payload."""
-    if compression is Compression.NONE:
-        return payload
-    if compression not in _UNPACKERS:
-        raise InputNotUnderstood(
-            f"the payload is packed with {compression.label}, which is not supported",
-            file=name,
-            hint="unpack it with the kernel's scripts/extract-vmlinux, or give the vmlinux",
-        )
-    unpacker = _UNPACKERS[compression]()
-    try:
-        unpacked = unpacker.decompress(payload, MAX_PAYLOAD_LEN)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
-        raise _damaged(f"the {compression.label} payload is damaged: {error}", name) from error
-    if len(unpacked) >= MAX_PAYLOAD_LEN:
-        raise _damaged("the payload unpacks to more than any kernel is long", name)
-    if not unpacker.eof:
-        raise _damaged(f"the {compression.label} payload ends too early", name)
-    return unpacked
-
-
-def _damaged(message: str, name: str) -> MalformedImage:
-    hint = "the file is truncated or corrupted: copy it again"
-    return MalformedImage(message, file=name, place="payload", hint=hint)
 
 
 def _version(data: bytes, header: SetupHeader) -> str:

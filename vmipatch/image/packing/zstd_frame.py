@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""How does `zstd -22 --ultra` pack? One frame of unknown length, with a checksum.
+
+Source: scripts/Makefile.lib of Linux (zstd22), RFC 8878.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vmipatch.image.packing.codec import Codec, CorruptStream, Maker, Recipe, missing_package
+from vmipatch.image.packing.compression import Compression
+from vmipatch.image.packing.program import is_there, run_compressor
+
+
+def _unpack(payload: bytes, limit: int) -> tuple[bytes, int]:
+    try:
+        from zstandard import ZstdDecompressor, ZstdError
+    except ImportError as error:
+        raise missing_package(Compression.ZSTD, "zstandard") from error
+    unpacker = ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    out, total, at, step = [], 0, 0, 1 << 12  # so little cannot unpack to gigabytes
+    try:
+        while not unpacker.eof and at < len(payload) and total <= limit:
+            out.append(unpacker.decompress(payload[at : at + step]))
+            total += len(out[-1])
+            at += step
+    except ZstdError as error:
+        raise CorruptStream(str(error)) from error
+    if not unpacker.eof and total <= limit:
+        raise CorruptStream("it ends too early")
+    return b"".join(out), min(at, len(payload)) - len(unpacker.unused_data)
+
+
+def _candidates(stream: bytes) -> Iterable[Recipe]:
+    yield Recipe(Compression.ZSTD, Maker.LIBRARY, "-22 --ultra")
+    if is_there("zstd"):
+        yield Recipe(Compression.ZSTD, Maker.PROGRAM, "-22 --ultra")
+
+
+def _pack(recipe: Recipe, data: bytes) -> bytes:
+    if recipe.maker is Maker.PROGRAM:
+        return run_compressor("zstd", recipe.options, data)
+    try:
+        from zstandard import ZstdCompressionParameters, ZstdCompressor
+    except ImportError as error:
+        raise missing_package(Compression.ZSTD, "zstandard") from error
+    parameters = ZstdCompressionParameters.from_level(
+        22, write_checksum=True, write_content_size=False
+    )
+    packer = ZstdCompressor(compression_params=parameters).compressobj()
+    return packer.compress(data) + packer.flush()
+
+
+ZSTD = Codec(_unpack, _candidates, _pack)
+"""Each release of the library packs a little differently."""

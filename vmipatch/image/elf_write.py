@@ -28,7 +28,7 @@ class Content:
 def write_elf(
     original: ElfImage, memory: bytes, contents: Sequence[Content], segments: Sequence[Segment]
 ) -> bytes:
-    """An ELF file with the header of `original`.
+    """An ELF file with the header of `original`, whose sections `contents` may leave out.
 
     `memory` is the front of the file up to the end of its last loaded byte; allocated sections of
     `contents` are written over it at their `off`. The others follow in their order, then the
@@ -40,7 +40,7 @@ def write_elf(
     names, name_off = _name_table([c.section.name for c in contents])
     for content in contents:
         section, data = content.section, content.data
-        if _holds_names(original, section):
+        if holds_names(original, section):
             data = names
         if section.is_alloc:
             if section.has_bytes:
@@ -53,6 +53,9 @@ def write_elf(
     _pad(file, 4)
     struct.pack_into("<I", file, _SHOFF_AT, len(file))
     struct.pack_into("<H", file, _SHNUM_AT, len(placed))
+    for position, section in enumerate(placed):
+        if holds_names(original, section):
+            struct.pack_into("<H", file, _SHSTRNDX_AT, position)
     raw_types = _raw_section_words(original)
     for section in placed:
         file += _section_header(section, name_off[section.name], raw_types)
@@ -113,7 +116,8 @@ def _section_header(section: Section, name_off: int, raw: list[tuple[int, int]])
     )  # fmt: skip
 
 
-def _holds_names(original: ElfImage, section: Section) -> bool:
+def holds_names(original: ElfImage, section: Section) -> bool:
+    """Whether `section`, with the index it has in `original`, holds the names of the sections."""
     return section.index == int.from_bytes(original.data[_SHSTRNDX_AT:_HEADER_LEN], "little")
 
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""How does another kernel come into a bzImage whose boot code stays?
+
+    setup | head | payload | tail | CRC
+                      |       `- moves by whole pages, its references follow (references.py)
+                      `- longer
+
+KASLR, mem=, the EFI stub and everything else of the boot code stay what they are.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.bzimage import BzImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.packing import Recipe, pack_payload
+from vmipatch.image.repack import pe_header
+from vmipatch.image.repack.boot_code import BootCode
+from vmipatch.image.repack.payload_image import payload_image, stripped
+from vmipatch.image.repack.references import Change, Constants, changed_words
+from vmipatch.image.setup_header import HEADER_OFF, SetupHeader
+
+PAGE = 4096
+CRC_LEN = 4
+_CRC_OF_ALL = 0xFFFFFFFF
+"""zlib.crc32 of a file that ends with the CRC of Linux's tools/build.c (it is not inverted)."""
+_EXTRA_LEN = 128 << 10
+"""How far decompression in place may run ahead, besides 1/256 (header.S, ZO_z_extra_bytes)."""
+_KERNEL_INFO_SINCE, _HANDOVER_SINCE, _INIT_SIZE_SINCE = 0x020F, 0x020B, 0x020A
+
+
+@dataclass(frozen=True, slots=True)
+class Repacked:
+    """The new bzImage and what was done."""
+
+    data: bytes = field(repr=False)
+    changes: tuple[Change, ...]
+    """Words of the boot code, at their old offsets."""
+    distance: int
+    """By how many bytes the tail moved."""
+    dropped: tuple[str, ...]
+    """What of the old file could not be kept."""
+
+
+def repack(
+    data: bytes, old: BzImage, kernel: ElfImage, relocs: tuple[int, ...] | None, recipe: Recipe
+) -> Repacked:
+    """The bzImage `data`, read as `old`, with the vmlinux `kernel` in it.
+
+    `relocs` are the words that move with the kernel; `recipe` tells how to pack. Raises
+    UnclassifiedReference if the boot code holds a word of which nobody can say what it means,
+    InputNotUnderstood if the kernel does not fit it.
+    """
+    header = old.header
+    _require_init_size(header, old.name)
+    boot = BootCode.parse(data, header, old.name)
+    link_pa = header.pref_address
+    unpacked = payload_image(stripped(kernel), relocs, link_pa, old.name)
+    payload = pack_payload(recipe, unpacked)
+    before = _constants(ElfImage.parse(old.vmlinux, old.name), old.payload.unpacked, header)
+    new_header = replace(header, payload_length=len(payload))
+    after = _constants(kernel, unpacked, new_header)
+    distance = _distance(boot, len(payload))
+    changes = changed_words(boot, distance, before, after, link_pa)
+    code = _rebuilt(boot, payload, distance, changes)
+    init_size = _init_size(boot, distance, after)
+    new_header = replace(
+        new_header,
+        syssize=len(code) // 16,
+        init_size=max(init_size, header.init_size),
+        handover_offset=_led(header.handover_offset, distance),
+        kernel_info_offset=_led(header.kernel_info_offset, distance),
+    )
+    setup, dropped = _setup(data, boot, new_header, header, distance)
+    summed = zlib.crc32(_unsigned(data, header)) == _CRC_OF_ALL
+    file = setup + code
+    if summed:
+        crc = zlib.crc32(file[:-CRC_LEN]) ^ _CRC_OF_ALL
+        file = file[:-CRC_LEN] + struct.pack("<I", crc)
+    return Repacked(file, tuple(changes), distance, dropped)
+
+
+def _require_init_size(header: SetupHeader, name: str) -> None:
+    if header.version < _INIT_SIZE_SINCE:
+        raise InputNotUnderstood(
+            "its boot protocol is older than 2.10 and does not tell how much memory it needs",
+            file=name,
+            place="setup header",
+        )
+
+
+def _constants(kernel: ElfImage, unpacked: bytes, header: SetupHeader) -> Constants:
+    """What boot code around `kernel` has to hold."""
+    sections, start_va = kernel.section_by_name, min(s.va for s in kernel.loads)
+    end_pa = max(s.pa + s.mem_len for s in kernel.loads)
+    return Constants(
+        input_len=header.payload_length,
+        output_len=len(unpacked),
+        total_len=_pages(end_pa - header.pref_address),
+        bss_len=sections[".bss"].va - start_va,
+        text_len=sections[".rodata"].va - start_va,
+    )
+
+
+def _distance(boot: BootCode, payload_len: int) -> int:
+    """How far the tail moves so that the payload fits."""
+    return _pages(max(boot.payload_off + payload_len - boot.text_off, 0))
+
+
+def _rebuilt(boot: BootCode, payload: bytes, distance: int, changes: list[Change]) -> bytes:
+    code = bytearray(boot.code)
+    for change in changes:
+        struct.pack_into("<I", code, change.off, change.value & 0xFFFFFFFF)
+    front = bytes(code[: boot.payload_off]) + payload
+    return front.ljust(boot.text_off + distance, b"\0") + bytes(code[boot.text_off :])
+
+
+def _init_size(boot: BootCode, distance: int, new: Constants) -> int:
+    """Bytes from the start of the kernel that must be free (header.S, INIT_SIZE).
+
+    Besides what Linux demands, the boot code's own memory lies behind the last segment, which is
+    put in its place while that code runs.
+    """
+    ahead = new.output_len + (new.output_len >> 8) + _EXTRA_LEN - new.input_len
+    in_place = boot.end_off + distance + _pages(max(ahead, _EXTRA_LEN))
+    behind = new.total_len + _pages(boot.end_off - boot.text_off)
+    return _pages(max(in_place, behind))
+
+
+def _led(off: int, distance: int) -> int:
+    return off + distance if off else 0
+
+
+def _setup(
+    data: bytes, boot: BootCode, header: SetupHeader, old: SetupHeader, distance: int
+) -> tuple[bytes, tuple[str, ...]]:
+    """The real-mode part, and what is lost."""
+    setup = bytearray(data[: old.code_off])
+    emitted = header.emit()
+    setup[HEADER_OFF : HEADER_OFF + len(emitted)] = emitted
+    dropped = []
+    signed_off, signed_len = pe_header.certificates(data)
+    if signed_len:
+        dropped.append(f"signature of {signed_len} bytes")
+    pe_header.without_signature(setup)
+    behind = len(data) - (signed_off + signed_len or old.code_off + boot.edata_off)
+    if behind > 0:
+        dropped.append(f"{behind} bytes behind the image")
+    if pe_header.is_pe(data):
+        growth = pe_header.Growth(
+            old.code_off + boot.payload_off,
+            old.code_off + boot.text_off,
+            distance,
+            header.init_size - old.init_size,
+        )
+        pe_header.grow(setup, growth, boot.name)
+    return bytes(setup), tuple(dropped)
+
+
+def _unsigned(data: bytes, header: SetupHeader) -> bytes:
+    """The file as Linux's build left it, before somebody signed it."""
+    file = bytearray(data[: header.code_off + header.syssize * 16])
+    pe_header.without_signature(file)
+    return bytes(file)
+
+
+def _pages(length: int) -> int:
+    return -(-length // PAGE) * PAGE

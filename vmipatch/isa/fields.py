@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Where in code stand constants of 32 bits, and what is each for?
+
+An address, a difference of addresses or a length can hide in no other place of an instruction.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import iced_x86
+
+_WIDE = 4
+_CONTROL = iced_x86.FlowControl
+_BRANCHES = (_CONTROL.CALL, _CONTROL.UNCONDITIONAL_BRANCH, _CONTROL.CONDITIONAL_BRANCH)
+
+
+class FieldKind(enum.Enum):
+    """What the processor does with a constant."""
+
+    DISPLACEMENT = "displacement"
+    IMMEDIATE = "immediate"
+    BRANCH = "branch"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Four bytes of an instruction."""
+
+    va: int
+    instruction_va: int
+    kind: FieldKind
+    value: int
+    """Signed; of a branch, the target."""
+
+
+def wide_fields(code: bytes, va: int) -> Iterator[Field]:
+    """Every field of 32 bits in `code`, linked at `va`; ends at the first byte that is no code."""
+    decoder = iced_x86.Decoder(32, code, ip=va)
+    for instruction in decoder:
+        if not instruction.code:
+            return
+        offsets = decoder.get_constant_offsets(instruction)
+        start = instruction.ip32
+        if offsets.has_displacement and offsets.displacement_size == _WIDE:
+            yield Field(
+                start + offsets.displacement_offset,
+                start,
+                FieldKind.DISPLACEMENT,
+                _signed(instruction.memory_displacement),
+            )
+        if offsets.has_immediate and offsets.immediate_size == _WIDE:
+            at = start + offsets.immediate_offset
+            if instruction.flow_control in _BRANCHES:
+                yield Field(at, start, FieldKind.BRANCH, instruction.near_branch_target)
+            else:
+                at_off = at - va
+                value = int.from_bytes(code[at_off : at_off + _WIDE], "little", signed=True)
+                yield Field(at, start, FieldKind.IMMEDIATE, value)
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value

@@ -58,6 +58,19 @@ def test_rewrite_then_verify_holds(guest: Path, tmp_path: Path) -> None:
     assert (checked.returncode, verdict["holds"], verdict["findings"]) == (0, True, [])
 
 
+def test_restore_gives_back_what_rewrite_promised(guest: Path, tmp_path: Path) -> None:
+    output, back = tmp_path / "vmlinux.vmi", tmp_path / "vmlinux"
+    rewritten = invoke("rewrite", guest, "-o", output, "--json", "-")
+    promise = validated(rewritten.stdout, "rewrite-1")["restore"]
+    done = invoke("restore", output, "-o", back, "--json", "-")
+    assert done.returncode == ExitCode.SUCCESS
+    report = validated(done.stdout, "restore-1")
+    assert report["gives"] == promise["gives"] == "input"
+    assert report["output_sha256"] == promise["sha256"]
+    assert report["note_len"] == promise["note_len"]
+    assert back.read_bytes() == guest.read_bytes()
+
+
 def test_verify_of_a_changed_kernel_is_a_finding(guest: Path, tmp_path: Path) -> None:
     output = tmp_path / "vmlinux.vmi"
     invoke("rewrite", guest, "-o", output)

@@ -176,6 +176,8 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP050", lambda was, now: now.header_word(".data", 32, 8)),
     ("VP051", lambda was, now: now.put(52 + 24, struct.pack("<I", 7))),
     ("VP052", lambda was, now: now.header_word(".vmi.text", 20, 0x100)),
+    ("VP052", lambda was, now: now.header_word(".vmi.restore", 8, 2)),
+    ("VP052", lambda was, now: now.header_word(".vmi.restore", 16, 0x1000)),
     ("VP053", lambda was, now: now.swap(b'"version":1', b'"version":9')),
     ("VP060", lambda was, now: now.record(native_va=now.find("runs_on", "31c0"), native_len=5)),
     ("VP061", lambda was, now: now.record(pad_len=3)),

@@ -16,6 +16,7 @@ from vmipatch import __version__
 from vmipatch.cli.completion import completion_command
 from vmipatch.cli.console import Console, pass_console
 from vmipatch.cli.explain import explain_command
+from vmipatch.cli.restore import restore_command
 from vmipatch.cli.rewrite import rewrite_command
 from vmipatch.cli.rom import rom_command
 from vmipatch.cli.run import run_command
@@ -48,8 +49,8 @@ def cli(_: Console) -> None:
 
 
 for command in (
-    scan_command, rewrite_command, verify_command, wrap_command, rom_command, run_command,
-    explain_command,
+    scan_command, rewrite_command, verify_command, restore_command, wrap_command, rom_command,
+    run_command, explain_command,
     completion_command,
 ):  # fmt: skip
     cli.add_command(command)

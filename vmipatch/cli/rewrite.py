@@ -12,6 +12,7 @@ from vmipatch.cli.files import read_kernel
 from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.outputs import Output, check_outputs, write_all
 from vmipatch.image.elf import ElfImage
+from vmipatch.restore import Gives
 from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
 
 SCHEMA = "vmipatch.rewrite/1"
@@ -29,6 +30,12 @@ SCHEMA = "vmipatch.rewrite/1"
 )
 @click.option("--system-map", "map_file", type=click.Path(), help="Write a System.map.")
 @click.option("--address-map", "moves_file", type=click.Path(), help="Write old and new addresses.")
+@click.option(
+    "--keep-original",
+    is_flag=True,
+    help="Let `vmipatch restore` give back debug sections too; the output is as long as a packed "
+    "copy of them.",
+)
 @json_option
 @pass_console
 def rewrite_command(
@@ -38,6 +45,7 @@ def rewrite_command(
     pad: str,
     map_file: str | None,
     moves_file: str | None,
+    keep_original: bool,
     json_file: str | None,
 ) -> None:
     """Rewrite KERNEL, a vmlinux with relocations and symbols, into a VMI kernel.
@@ -45,7 +53,7 @@ def rewrite_command(
     Runs as before on bare hardware; what was done and what was left native is in its manifest.
     """
     check_outputs([kernel], [output, map_file, moves_file, json_file])
-    result = rewrite(read_kernel(kernel), RewriteOptions(Padding(pad)))
+    result = rewrite(read_kernel(kernel), RewriteOptions(Padding(pad), keep_original))
     outputs = [Output(output, result.data, mode=0o755)]
     if map_file is not None:
         names = system_map(ElfImage.parse(result.data, output))
@@ -56,6 +64,11 @@ def rewrite_command(
         outputs.append(json_output(json_file, SCHEMA, report(result, output)))
     write_all(outputs)
     console.say(_summary(result, output))
+    if result.noted.gives is not Gives.INPUT:
+        console.say(
+            f"{output}: `vmipatch restore` gives back {result.noted.gives.text} "
+            "(--keep-original keeps them)"
+        )
 
 
 def _summary(result: RewrittenImage, output: str) -> str:
@@ -87,6 +100,11 @@ def report(result: RewrittenImage, output: str) -> dict[str, Any]:
         "added_len": result.added_len,
         "added_instructions": sum(body.added_instructions for _, body in result.sites),
         "dropped": list(manifest.dropped),
+        "restore": {
+            "gives": result.noted.gives.label,
+            "sha256": result.noted.sha256,
+            "note_len": result.noted.note_len,
+        },
         "native": [
             {"address": site.va, "class": site.kind, "disposition": site.disposition,
              "reason": site.reason}

@@ -14,6 +14,7 @@ from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
+from vmipatch.restore import empty_note
 from vmipatch.rewrite.annotate import Annotations, Part
 from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.placement import PAGE, Placement
@@ -137,6 +138,7 @@ class _Emitter:
         segment = self._append_segment(parts, contents)
         contents.append(self._relocation_section(len(contents), added.relocations))
         contents.append(_loose_section(len(contents), ".vmi.manifest", manifest))
+        contents.append(empty_note(len(contents)))
         return write_elf(self.image, bytes(self.memory), contents, [*segments, segment])
 
     def _code_section(self, index: int, added: Part) -> Content:

@@ -10,12 +10,14 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
+from vmipatch.restore import Noted, add_note
 from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.attach import Added, attach, seal
 from vmipatch.rewrite.body import Body, Padding, body_of, give_up
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
+from vmipatch.rewrite.layout import Change
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import InitOverflow, Placement, place
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
@@ -36,18 +38,25 @@ class RewriteOptions:
     """How to rewrite."""
 
     padding: Padding = Padding.PREFIX
+    keep_original: bool = False
+    """Whether the note of the output holds even what a rewrite drops: debug sections."""
 
 
 @dataclass(frozen=True)
 class RewrittenImage:
     """The new file, and everything that was decided on the way to it."""
 
-    data: bytes
+    noted: Noted
     scan: ScanResult
     placement: Placement
     sites: tuple[tuple[Site, Body], ...]
     """The widened sites with their new bodies, in address order."""
     manifest: Manifest
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        return self.noted.data
 
     @property
     def added_len(self) -> int:
@@ -82,7 +91,13 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
         manifest.to_json(),
     )
     data = renew_build_id(seal(data, added.runtime, annotations))
-    return RewrittenImage(data, scanned, placement, tuple(bodies), manifest)
+    noted = add_note(data, image, _resized(placement), options.keep_original)
+    return RewrittenImage(noted, scanned, placement, tuple(bodies), manifest)
+
+
+def _resized(placement: Placement) -> list[Change]:
+    every = (change for changes in placement.changes.values() for change in changes)
+    return sorted(every, key=lambda change: change.va)
 
 
 def _plan(

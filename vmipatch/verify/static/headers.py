@@ -14,6 +14,8 @@ from vmipatch.verify.static.verdict import Report
 PAGE = 4096
 TEXT = ".text"
 NEW_PREFIXES = (".vmi.", ".rel.vmi.")
+NEVER_LOADED = (".vmi.manifest", ".vmi.restore")
+"""What the rewriter tells about the file, not to the kernel."""
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
 RESIZED = (SectionKind.REL, SectionKind.SYMTAB, SectionKind.STRTAB)
@@ -94,12 +96,22 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
         low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
         if not section.name.startswith(NEW_PREFIXES):
             report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
+        elif section.name in NEVER_LOADED and _is_loaded(section, output):
+            report.add(NEW_SECTION, section.va, "it is loaded, and may hold anything", section.name)
         elif section.is_alloc and not low <= section.va <= section.end_va <= high:
             message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
             report.add(NEW_SECTION, section.va, message, section.name)
         elif section.is_exec and section.end_va != end_va:
             message = f"it ends at {section.end_va:#x}, the last page of {TEXT} at {end_va:#x}"
             report.add(NEW_SECTION, section.va, message, section.name)
+
+
+def _is_loaded(section: Section, output: ElfImage) -> bool:
+    """Whether a section occupies memory, or shares bytes of the file with something that does."""
+    end_off = section.off + section.size
+    return section.is_alloc or any(
+        section.off < load.off + load.file_len and load.off < end_off for load in output.loads
+    )
 
 
 def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Does a rewritten kernel become its input again?"""

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Does the note in a rewritten kernel give the input back, to the last byte?"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.restore.small import kernel_with_everything
+from tests.rewrite.smallkernel import Branch, Short, SmallKernel, Word
+from tests.support.elfbuilder import TEXT, ElfBuilder
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32, R_386_PC32
+from vmipatch.image.symbols import STT_FUNC
+from vmipatch.image.types import SectionFlag
+from vmipatch.restore import Gives, restore
+from vmipatch.rewrite import Padding, RewriteOptions, rewrite
+from vmipatch.verify.static import check_static
+
+each_padding = pytest.mark.parametrize("padding", list(Padding))
+CODE = ("fa", "fb", "9c", "9d", "f4", "0f 20 d8", "fb f4", "90", "31 c0", "0f 31", "e4 10")
+"""Sites of several shapes, and what is none."""
+
+
+def given_back(original: ElfImage, padding: Padding = Padding.PREFIX) -> bytes:
+    done = rewrite(original, RewriteOptions(padding))
+    return restore(ElfImage.parse(done.data)).data
+
+
+@each_padding
+@pytest.mark.parametrize("room", (True, False), ids=("absorb", "shift"))
+def test_the_input_comes_back_to_the_last_byte(padding: Padding, room: bool) -> None:
+    kernel = kernel_with_everything(room=room)
+    assert kernel.rewrite(padding).is_shifted is not room
+    assert given_back(kernel.image(), padding) == kernel.build()
+
+
+def test_a_note_says_what_it_gives_before_it_is_used() -> None:
+    kernel = kernel_with_everything()
+    noted = kernel.rewrite().done.noted
+    assert noted.gives is Gives.INPUT
+    assert noted.sha256 == hashlib.sha256(kernel.build()).hexdigest()
+    section = ElfImage.parse(noted.data).section_by_name[".vmi.restore"]
+    assert noted.note_len == section.size
+
+
+def test_a_note_is_not_loaded() -> None:
+    image = kernel_with_everything().rewrite().image
+    section = image.section_by_name[".vmi.restore"]
+    assert section.va == 0
+    assert all(section.off >= load.off + load.file_len for load in image.loads)
+
+
+def test_the_same_input_gets_the_same_note() -> None:
+    first, second = (kernel_with_everything().rewrite().done.data for _ in range(2))
+    assert first == second
+
+
+def test_filler_that_is_used_up_comes_back_as_it_was() -> None:
+    kernel = SmallKernel(room=False)
+    for index in range(40):
+        kernel.text.function(f"f{index}", "fa fb c3", filler=bytes([0x90]))
+        kernel.text.put("8d b6 00 00 00 00 89 f6")
+    assert given_back(kernel.image()) == kernel.build()
+
+
+def test_bytes_that_only_look_like_addresses_stay() -> None:
+    kernel = kernel_with_everything()
+    lookalikes = kernel.block("lookalikes", 0xC1060000, SectionFlag.ALLOC)
+    for offset in range(0, 0x4200, 7):
+        lookalikes.put((0xC1000000 + offset).to_bytes(4, "little"))
+    kernel.text.function("odd", "b8", (kernel.va("g") + 1).to_bytes(4, "little"), "c3")
+    assert given_back(kernel.image()) == kernel.build()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    bodies=st.lists(st.lists(st.sampled_from(CODE), max_size=6), min_size=1, max_size=5),
+    tail=st.binary(max_size=40),
+    padding=st.sampled_from(Padding),
+)
+def test_any_kernel_comes_back(bodies: list[list[str]], tail: bytes, padding: Padding) -> None:
+    kernel = SmallKernel()
+    for index, body in enumerate(bodies):
+        following = f"f{(index + 1) % len(bodies)}"
+        kernel.text.function(f"f{index}", *body, Branch("e8", following), Short("eb", f"f{index}"))
+    kernel.rodata().put(*(Word(f"f{index}") for index in range(len(bodies))), tail)
+    assert given_back(kernel.image(), padding) == kernel.build()
+
+
+def kernel_with_debug() -> ElfImage:
+    builder = ElfBuilder(entry=0x01000000)
+    builder.section(".text", 0xC1000000, b"\xfa\xe8\0\0\0\0\xc3", TEXT)
+    builder.section(".data", 0xC1010000, (0xC1000000).to_bytes(4, "little"))
+    builder.symbol("f", 0xC1000000, size=7, kind=STT_FUNC)
+    builder.symbol("g", 0xC1000006, size=1, kind=STT_FUNC)
+    builder.relocation(0xC1000002, R_386_PC32, "g")
+    builder.relocation(0xC1010000, R_386_32, "f")
+    builder.section(".debug_info", 0, b"stale " * 1000, SectionFlag.NONE)
+    builder.section(".comment", 0, b"kept", SectionFlag.NONE)
+    return builder.image()
+
+
+def test_without_its_debug_sections_the_input_is_still_the_same_kernel() -> None:
+    original = kernel_with_debug()
+    done = rewrite(original)
+    assert done.noted.gives is Gives.WITHOUT_DEBUG
+    restored = ElfImage.parse(restore(ElfImage.parse(done.data)).data)
+    assert [s.name for s in restored.sections] == [s.name for s in original.sections]
+    for was, now in zip(original.sections, restored.sections, strict=True):
+        kept = b"" if was.is_debug else original.section_bytes(was)
+        if was.name != ".shstrtab":
+            assert restored.section_bytes(now) == kept, was.name
+    assert restored.segments == original.segments
+    again = ElfImage.parse(rewrite(restored).data)
+    assert check_static(original, again).holds
+
+
+def test_debug_sections_come_back_if_they_were_kept() -> None:
+    original = kernel_with_debug()
+    done = rewrite(original, RewriteOptions(keep_original=True))
+    output = ElfImage.parse(done.data)
+    assert output.section_by_name[".debug_info"].size == 0
+    assert done.noted.gives is Gives.INPUT
+    assert restore(output).data == original.data

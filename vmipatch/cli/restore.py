@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""`vmipatch restore`: the kernel that was rewritten, to the last byte."""
+
+from __future__ import annotations
+
+import click
+
+from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.files import read_kernel
+from vmipatch.cli.outputs import Output, check_outputs, write_all
+from vmipatch.restore import restore
+
+SCHEMA = "vmipatch.restore/1"
+
+
+@click.command("restore", epilog="Example: vmipatch restore vmlinux.vmi -o vmlinux")
+@click.argument("kernel", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="Where the kernel goes.")
+@json_option
+@pass_console
+def restore_command(console: Console, kernel: str, output: str, json_file: str | None) -> None:
+    """Give back what KERNEL, the output of `vmipatch rewrite`, was made from.
+
+    Nothing is written unless it has the SHA-256 that the note in KERNEL names.
+    """
+    check_outputs([kernel], [output, json_file])
+    restored = restore(read_kernel(kernel))
+    outputs = [Output(output, restored.data, mode=0o755)]
+    if json_file is not None:
+        report = {
+            "kernel": kernel,
+            "output": output,
+            "gives": restored.gives.label,
+            "output_len": len(restored.data),
+            "output_sha256": restored.sha256,
+            "note_len": restored.note_len,
+        }
+        outputs.append(json_output(json_file, SCHEMA, report))
+    write_all(outputs)
+    console.say(f"{output}: {len(restored.data)} bytes, {restored.gives.text}")

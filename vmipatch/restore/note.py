@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""What is in the section .vmi.restore, and how is it packed?
+
+Six bytes of magic and version, then an xz stream (with a CRC-32) that holds, in this order:
+
+| field | form |
+| --- | --- |
+| what the note gives | u8, a number of Gives |
+| bytes of the result, and their SHA-256 | u32, 32 bytes |
+| seven columns | each a u32 length and its bytes |
+
+The columns: of the runs the length of what goes before each, the way to it in the output (zigzag)
+and its length; the bytes that the output lacks; one bit for each question of `led` and `runs`;
+the distances between the bytes that are still wrong then, and what they are. Numbers in columns
+are varints, seven bits a byte, the lowest first.
+"""
+
+from __future__ import annotations
+
+import enum
+import lzma
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from vmipatch.errors import MalformedImage
+from vmipatch.restore.runs import Run
+
+SECTION = ".vmi.restore"
+MAGIC = b"VMIRS\x01"
+"""The last byte is the version: a note says by it which rules of `led` it was made with."""
+MAX_LEN = 1 << 30
+"""Neither a kernel nor the columns of its note are longer; more is damage."""
+MAX_MEMORY_LEN = 1 << 26
+"""Bytes that unpacking a note takes at most: its dictionary is far smaller."""
+
+_HEAD = struct.Struct("<BI32s")
+_LEN = struct.Struct("<I")
+_COLUMNS = 7
+_SMALL = 1 << 22
+"""Up to here a column costs little time at the highest level."""
+DAMAGED = "restore from another copy of the rewritten kernel"
+
+
+class Gives(enum.Enum):
+    """What comes back: number in the note, name in reports, words in messages."""
+
+    INPUT = (0, "input", "the file that was rewritten")
+    WITHOUT_DEBUG = (
+        1,
+        "without-debug",
+        "the file that was rewritten, but its debug sections are empty",
+    )
+
+    def __init__(self, number: int, label: str, text: str) -> None:
+        self.number = number
+        self.label = label
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Everything that the output does not say of the file it was made from."""
+
+    gives: Gives
+    length: int
+    sha256: bytes
+    runs: tuple[Run, ...]
+    literals: bytes
+    answers: np.ndarray
+    """Yes or no (bool), in the order in which the questions come up."""
+    wrong_at: np.ndarray
+    """Offsets in the result (i64, ascending) of bytes that are not what was computed."""
+    right: bytes
+    """What is there instead."""
+
+    def pack(self) -> bytes:
+        """The bytes of the section."""
+        columns = (
+            _varints(run.literal_len for run in self.runs),
+            _varints(_zigzag(self.runs)),
+            _varints(run.copy_len for run in self.runs),
+            self.literals,
+            np.packbits(self.answers).tobytes(),
+            _varints(np.diff(self.wrong_at, prepend=0).tolist()),
+            self.right,
+        )
+        body = _HEAD.pack(self.gives.number, self.length, self.sha256)
+        body += b"".join(_LEN.pack(len(column)) + column for column in columns)
+        return MAGIC + lzma.compress(
+            body, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=[_filter(len(body))]
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes, name: str) -> Note:
+        """Read the section of the file `name`. Raises MalformedImage if it is damaged."""
+        if data[: len(MAGIC)] != MAGIC:
+            _refuse("begins with no magic number and version that this vmipatch knows", name)
+        columns, head = _columns(_unpacked(data[len(MAGIC) :], name), name)
+        number, length, digest = _HEAD.unpack(head)
+        gives = next((gives for gives in Gives if gives.number == number), None)
+        literal_lens, ways, copy_lens, gaps = (_numbers(columns[i], name) for i in (0, 1, 2, 5))
+        wrong_at = np.cumsum(np.array(gaps, dtype=np.int64))
+        if not len(literal_lens) == len(ways) == len(copy_lens) or len(gaps) != len(columns[6]):
+            _refuse("has columns of different lengths", name)
+        if gives is None or length > MAX_LEN:
+            _refuse("gives nothing that is known", name)
+        return cls(
+            gives,
+            length,
+            digest,
+            tuple(_along(literal_lens, ways, copy_lens)),
+            columns[3],
+            np.unpackbits(np.frombuffer(columns[4], np.uint8)).astype(np.bool_),
+            wrong_at,
+            columns[6],
+        )
+
+
+def _filter(length: int) -> dict[str, int]:
+    """Long notes (with everything in them) are packed fast, and none with a great dictionary."""
+    preset = 9 | lzma.PRESET_EXTREME if length <= _SMALL else 1
+    return {
+        "id": lzma.FILTER_LZMA2,
+        "preset": preset,
+        "dict_size": min(max(length, 1 << 12), 1 << 23),
+        "lc": 0,
+        "pb": 0,
+    }
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_MEMORY_LEN)
+    try:
+        body = stream.decompress(data, MAX_LEN)
+    except (lzma.LZMAError, EOFError):
+        _refuse("is damaged: its checksum is wrong", name)
+    if not stream.eof or stream.unused_data:
+        _refuse("is damaged: it has no end, or more behind it", name)
+    return body
+
+
+def _columns(body: bytes, name: str) -> tuple[list[bytes], bytes]:
+    at, columns = _HEAD.size, []
+    for _ in range(_COLUMNS):
+        if at + _LEN.size > len(body):
+            break
+        (length,) = _LEN.unpack_from(body, at)
+        columns.append(body[at + _LEN.size : at + _LEN.size + length])
+        at += _LEN.size + length
+    if len(columns) != _COLUMNS or at != len(body):
+        _refuse("is cut off", name)
+    return columns, body[: _HEAD.size]
+
+
+def _zigzag(runs: Iterable[Run]) -> Iterable[int]:
+    """How far each run begins from where the one before ended; small numbers for either way."""
+    end = 0
+    for run in runs:
+        way = run.out_off - end
+        yield way * 2 if way >= 0 else -way * 2 - 1
+        end = run.out_off + run.copy_len
+
+
+def _along(
+    literal_lens: Iterable[int], ways: Iterable[int], copy_lens: Iterable[int]
+) -> Iterable[Run]:
+    end = 0
+    for literal_len, way, copy_len in zip(literal_lens, ways, copy_lens, strict=True):
+        out_off = end + (-(way + 1) // 2 if way & 1 else way // 2)
+        yield Run(literal_len, out_off, copy_len)
+        end = out_off + copy_len
+
+
+def _varints(numbers: Iterable[int]) -> bytes:
+    result = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > 0x7F:
+            result.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        result.append(rest)
+    return bytes(result)
+
+
+def _numbers(column: bytes, name: str) -> list[int]:
+    result, number, shift = [], 0, 0
+    for octet in column:
+        number |= (octet & 0x7F) << shift
+        shift += 7
+        if not octet & 0x80:
+            result.append(number)
+            number = shift = 0
+        elif shift > 35:
+            _refuse("holds a number of more than 32 bits", name)
+    return result
+
+
+def _refuse(message: str, name: str) -> NoReturn:
+    raise MalformedImage(f"the note {message}", file=name, place=SECTION, hint=DAMAGED)

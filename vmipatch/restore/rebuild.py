@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Which file was this rewritten kernel made from?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.restore.led import lead_back
+from vmipatch.restore.note import DAMAGED, SECTION, Gives, Note
+from vmipatch.restore.runs import Origins, Run, padded_sites, without_padding
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The file that came back."""
+
+    data: bytes = field(repr=False)
+    gives: Gives
+    sha256: str
+    note_len: int
+    """Bytes of the note."""
+
+
+def restore(output: ElfImage) -> Restored:
+    """The file that `output` was made from, as far as its note promises.
+
+    Raises InputNotUnderstood if there is no note, MalformedImage if note or kernel are damaged:
+    then the result would have another SHA-256 than the note names.
+    """
+    section = output.section_by_name.get(SECTION)
+    if section is None or not section.size:
+        raise InputNotUnderstood(
+            f"there is no {SECTION} in it: nothing tells what it was made from",
+            file=output.name,
+            hint="give the output of `vmipatch rewrite`, as it was written",
+        )
+    note = Note.unpack(output.section_bytes(section), output.name)
+    data = rebuild(output, note)
+    if data is None or hashlib.sha256(data).digest() != note.sha256:
+        raise MalformedImage(
+            "what comes out has another SHA-256 than the input had: the kernel was changed since",
+            file=output.name,
+            hint=DAMAGED,
+        )
+    return Restored(data, note.gives, note.sha256.hex(), section.size)
+
+
+def rebuild(output: ElfImage, note: Note) -> bytes | None:
+    """Apply a note; None if it does not fit the kernel."""
+    answers = _Answers(note.answers)
+    sites = padded_sites(output)
+    is_new, is_in_front = (answers.take(len(sites)).tolist() for _ in range(2))
+    runs = without_padding(note.runs, sites, is_new, is_in_front)
+    if not _fits(output, note, runs):
+        return None
+    result = np.frombuffer(copied(output.data, runs, note.literals), dtype=np.uint8).copy()
+    lead_back(
+        output, Origins.of(runs), result, lambda places, _values, _width: answers.take(len(places))
+    )
+    result[note.wrong_at] = np.frombuffer(note.right, dtype=np.uint8)
+    return result.tobytes()
+
+
+def copied(data: bytes, runs: Sequence[Run], literals: bytes) -> bytes:
+    """The bytes that the runs take from the output and from `literals`, one behind the other."""
+    parts, at = [], 0
+    for run in runs:
+        parts += [
+            literals[at : at + run.literal_len],
+            data[run.out_off : run.out_off + run.copy_len],
+        ]
+        at += run.literal_len
+    return b"".join(parts)
+
+
+def _fits(output: ElfImage, note: Note, runs: Sequence[Run]) -> bool:
+    """Whether the runs lie in the output and add up to what the note promises."""
+    return (
+        sum(run.literal_len + run.copy_len for run in runs) == note.length
+        and sum(run.literal_len for run in runs) == len(note.literals)
+        and all(0 <= run.out_off <= len(output.data) - run.copy_len for run in runs)
+        and (not len(note.wrong_at) or int(note.wrong_at[-1]) < note.length)
+    )
+
+
+class _Answers:
+    """The answers of a note, used up one behind the other; no, where there are no more."""
+
+    def __init__(self, answers: np.ndarray) -> None:
+        self._answers, self._at = answers, 0
+
+    def take(self, count: int) -> np.ndarray:
+        """The next `count` answers (bool)."""
+        found = self._answers[self._at : self._at + count]
+        self._at += count
+        missing = np.zeros(count - len(found), np.bool_)
+        return np.concatenate([found, missing]) if len(missing) else found

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Which bytes of the output are bytes of the input, and where were they?
+
+A file is described as runs: some bytes that the output lacks, then some that are copied from it.
+Of the padding in sites nothing is stored: records of the output tell where it is. The note answers
+two questions of each: is it the rewriter's, and is it in front of the instruction or behind?
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.vmi.record import unpack_records
+
+RECORDS = (".vmi.annotation", ".vmi.annotation.init")
+
+
+class Run(NamedTuple):
+    """`literal_len` bytes that the output lacks, then `copy_len` bytes at `out_off` of it."""
+
+    literal_len: int
+    out_off: int
+    copy_len: int
+
+
+class Site(NamedTuple):
+    """A padded native body: where it is in the output, its length, and that of its padding."""
+
+    off: int
+    length: int
+    pad_len: int
+
+
+def padded_sites(output: ElfImage) -> list[Site]:
+    """The sites of the output that were padded, by their records, in the order of the file.
+
+    Raises MalformedTable and MalformedImage if records are damaged.
+    """
+    sites = []
+    for name in RECORDS:
+        section = output.section_by_name.get(name)
+        if section is None:
+            continue
+        for record in unpack_records(output.section_bytes(section)):
+            if 0 < record.pad_len <= record.native_len:
+                off = output.offset_of(record.native_va)
+                sites.append(Site(off, record.native_len, record.pad_len))
+    return sorted(sites)
+
+
+def without_padding(
+    runs: Sequence[Run],
+    sites: Sequence[Site],
+    is_new: Sequence[bool],
+    is_in_front: Sequence[bool],
+) -> list[Run]:
+    """The runs without the padding of the sites that they cover, where it is the rewriter's."""
+    pads = sorted(
+        (site.off if in_front else site.off + site.length - site.pad_len, site.pad_len)
+        for site, new, in_front in zip(sites, is_new, is_in_front, strict=True)
+        if new
+    )
+    return [part for run in runs for part in _split(run, pads)]
+
+
+def _split(run: Run, pads: Sequence[tuple[int, int]]) -> Iterator[Run]:
+    literal_len, at, copy_len = run
+    end = at + copy_len
+    for off, length in pads[bisect_left(pads, (at, 0)) : bisect_left(pads, (end, 0))]:
+        if off < at:
+            continue  # records that overlap: what comes out is not what was promised
+        yield Run(literal_len, at, off - at)
+        literal_len, at = 0, off + length
+    yield Run(literal_len, at, max(end - at, 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origins:
+    """Where bytes of the output were in the input: ranges (i64) in the order of the output."""
+
+    out_off: np.ndarray
+    in_off: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Origins:
+        """The ranges that `runs` copy."""
+        rows = np.array(runs, dtype=np.int64).reshape(-1, 3)
+        ends = np.cumsum(rows[:, 0] + rows[:, 2])
+        rows = np.column_stack([rows[:, 1], ends - rows[:, 2], rows[:, 2]])[rows[:, 2] > 0]
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        return cls(rows[:, 0], rows[:, 1], rows[:, 2])
+
+    def of_words(self, offs: np.ndarray, width: int) -> np.ndarray:
+        """Where the `width` bytes at each of `offs` were; -1 if they were not together."""
+        if not len(self.out_off):
+            return np.full(len(offs), -1, dtype=np.int64)
+        at = np.maximum(np.searchsorted(self.out_off, offs, side="right") - 1, 0)
+        inside = offs - self.out_off[at]
+        whole = (inside >= 0) & (inside + width <= self.length[at])
+        found: np.ndarray = np.where(whole, self.in_off[at] + inside, -1)
+        return found
+
+    def moved(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in [low, high) of the output another shift begins, and input minus output there."""
+        at = max(int(np.searchsorted(self.out_off, low, side="right")) - 1, 0)
+        chosen = slice(at, int(np.searchsorted(self.out_off, high)))
+        return np.maximum(self.out_off[chosen], low), (self.in_off - self.out_off)[chosen]

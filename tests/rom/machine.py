@@ -158,4 +158,6 @@ def fixed_up(rom: Rom, base: int) -> bytes:
     for off in rom.fixups:
         word = int.from_bytes(data[off : off + 4], "little") + base
         data[off : off + 4] = word.to_bytes(4, "little")
+    if off := rom.marks.stack_off:
+        data[off : off + 4] = (-RING1_SS & 0xFFFFFFFF).to_bytes(4, "little")
     return bytes(data)

@@ -19,6 +19,7 @@ from tests.rom.machine import (
     USER_CS,
     USER_SS,
     Machine,
+    cell_va,
 )
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.vmi.calls import VmiCall
@@ -120,6 +121,30 @@ def test_refused_return_faults_at_the_marked_instruction_with_the_frame_in_place
     assert pc.shared(Shared.IRET_SITE) == SITE_VA
 
 
+def test_return_on_another_stack_segment_is_a_hypercall_and_leaves_the_page_alone() -> None:
+    """With a base in SS (Linux: espfix) the ROM could not reach the page through it."""
+    pc = guest_at_site(USER_CS, IF | 2)
+    pc["eflags"] = ARITHMETIC | IF
+    other = (-(RING1_SS + 8) & 0xFFFFFFFF).to_bytes(4, "little")
+    pc.uc.mem_write(ROM_VA + pc.rom.marks.stack_off, other)
+    page = pc.uc.mem_read(cell_va(Shared.VIRTUAL_IF), 64)
+    seen = []
+
+    def stop(machine: Machine, vector: int) -> None:
+        stack = [machine.word(machine["esp"] + off) for off in (0, 4, 8)]
+        seen.append((vector, machine["esp"], machine["eflags"], stack))
+        assert machine["ebx"] == VmiCall.IRET
+        machine.uc.emu_stop()
+
+    pc.on_interrupt = stop
+    pc.run(TARGET_VA)
+    behind_site = SITE_VA + 5
+    stack = [REGISTERS["ebx"], behind_site, TARGET_VA]
+    assert seen == [(Hypercall.CALL, FRAME_VA - 8, ARITHMETIC | IF, stack)]
+    assert registers_of(pc) == REGISTERS | {"ebx": VmiCall.IRET}
+    assert pc.uc.mem_read(cell_va(Shared.VIRTUAL_IF), 64) == page
+
+
 def test_flags_at_a_fault_are_those_of_the_site() -> None:
     """Nothing before the hardware IRET touches them."""
     pc = guest_at_site(RING1_CS, IF | 2)
@@ -167,7 +192,7 @@ def test_no_event_can_be_delivered_outside_the_regions() -> None:
     """A handler's IRET would write its own site over the one under way."""
     pc = guest_at_site(RING1_CS, IF | 2)
     pc.share(Shared.VIRTUAL_IF, IF)
-    pc.run(TARGET_VA, steps=2)  # the call, and the store that switches virtual IF off
+    pc.run(TARGET_VA, steps=7)  # the call, a look at SS, and the store that switches virtual IF off
     while pc["eip"] != TARGET_VA:
         off = pc["eip"] - ROM_VA
         covered = any(r.start_off <= off < r.end_off for r in pc.rom.restarts)

@@ -104,7 +104,10 @@ class TripleFault(Exception):
 
 
 class UnsupportedGate(Exception):
-    """The guest's IDT wants a task switch, or 16-bit code."""
+    """The guest's IDT wants a task switch, or 16-bit code.
+
+    Linux has a task gate for double faults alone: a kernel whose stack has overflowed comes here.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class Descriptor:
 
 
 _INTERRUPT_GATE, _TRAP_GATE = 0x0E, 0x0F
-_OTHER_GATES = (0x05, 0x06, 0x07)
+_OTHER_GATES: Final = {0x05: "task gate", 0x06: "16-bit gate", 0x07: "16-bit gate"}
 _CODE, _CONFORMING, _WRITABLE_DATA = 0x18, 0x04, 0x12
 _BIG = 1 << 22
 _SHORT_FORMS: dict[int, bytes] = {Vector.BREAKPOINT: b"\xcc", Vector.OVERFLOW: b"\xce"}
@@ -213,8 +216,18 @@ class Delivery:
             if first.vector == Vector.DOUBLE_FAULT:
                 raise TripleFault(first, self.registers.idtr[1])
             if second.vector in _DOUBLE.get(first.vector, frozenset()):
-                second = Event.exception(Vector.DOUBLE_FAULT)
+                self._deliver_double_fault(first, second)
+                return
         self.deliver(second)
+
+    def _deliver_double_fault(self, first: Event, second: Event) -> None:
+        try:
+            self.deliver(Event.exception(Vector.DOUBLE_FAULT))
+        except UnsupportedGate as gate:
+            raise UnsupportedGate(
+                f"double fault: {first} could not be delivered because of {second} "
+                f"(CR2 {self.registers.cr2:#x}), and {gate}"
+            ) from None
 
     def _software_length(self, vector: int) -> int:
         """Bytes of the `int` that EIP is behind; its prefixes, which have no meaning, left out."""
@@ -269,7 +282,7 @@ class Delivery:
         place_va = base + event.vector * 8
         gate = Descriptor(*self.mmu.read_u64(place_va))
         if gate.type in _OTHER_GATES and gate.is_present:
-            raise UnsupportedGate(f"{event} goes to a gate of type {gate.type}")
+            raise UnsupportedGate(f"{event} goes to a {_OTHER_GATES[gate.type]}")
         if gate.type not in (_INTERRUPT_GATE, _TRAP_GATE):
             raise Fault(Vector.PROTECTION, code)
         if event.cause is Cause.SOFTWARE and self.ring_of(gate.dpl) < self.registers.cpl:

@@ -23,7 +23,8 @@ from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
 from vmipatch.emu.paging import PageFault
-from vmipatch.emu.registers import MASK32, Flag
+from vmipatch.emu.registers import MASK32, Flag, SegReg
+from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.emu.rom_image import GuestRom
 from vmipatch.emu.shared_page import SharedPage
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
@@ -52,6 +53,10 @@ _NEAR_CALL_LEN: Final = 5
 _SYSENTER_CS: Final = 0x174
 _USER_CS_OFF, _USER_SS_OFF = 16, 24
 _IF: Final = int(Flag.IF)
+_ISOLATED: Final = (
+    "a call of the ROM on page tables that do not map it: with page-table isolation a kernel "
+    "cannot run paravirtually, boot it with pti=off"
+)
 
 
 class Watch(enum.Enum):
@@ -86,13 +91,11 @@ class ParavirtPrivilege(TrapPrivilege):
     def deliver(self, event: Event) -> None:
         """Let the guest's handler run next; what fails in the ROM's IRET fails at its site."""
         registers = self._registers
-        if (
-            self.is_paravirtual
-            and event.cause is Cause.EXCEPTION
-            and registers.cpl == KERNEL_RING
-            and self._rom.is_iret(self._registers.code_va)
-        ):
-            self._blame_iret_site()
+        if self.is_paravirtual and event.cause is Cause.EXCEPTION and registers.cpl == KERNEL_RING:
+            if self._rom.is_iret(registers.code_va):
+                self._blame_iret_site()
+            elif event.vector == Vector.PAGE_FAULT and self._rom.holds(registers.cr2):
+                raise GuestEnded(Ending.UNSUPPORTED, _ISOLATED)
         super().deliver(event)
 
     def before_run(self) -> None:
@@ -195,10 +198,11 @@ class ParavirtPrivilege(TrapPrivilege):
         """VMI_Init: whether the guest is paravirtual now. EIP is in the ROM, behind the `int`."""
         va = self._registers.code_va
         pa = self._mmu.find(va)
-        if self.is_paravirtual or pa is None or not self._rom.holds_pa(pa):
+        stack = self._registers.segment(SegReg.SS)
+        if self.is_paravirtual or pa is None or not self._rom.holds_pa(pa) or stack.base:
             return False
         memory, vcpu = self._mmu.memory, self._vcpu
-        self._rom.place(memory, (va - pa) & MASK32)
+        self._rom.place(memory, (va - pa) & MASK32, stack.selector)
         page = SharedPage(memory.octets[SHARED_PA : SHARED_PA + PAGE_LEN])
         page.interrupts_enabled = vcpu.page.interrupts_enabled
         page.pending = self._pending
@@ -268,6 +272,8 @@ class ParavirtPrivilege(TrapPrivilege):
             self._set_runtime()
         elif call is VmiCall.SYSEXIT:
             self._sysexit()
+        elif call is VmiCall.IRET:
+            self._iret_on_other_stack()
         elif (body := CALLS.get(call)) is not None:
             body(self._context)
         else:
@@ -294,6 +300,18 @@ class ParavirtPrivilege(TrapPrivilege):
         if not fits:
             raise Fault(Vector.PROTECTION, 0)
         self._runtime = wanted
+
+    def _iret_on_other_stack(self) -> None:
+        """IRET where SS is not the segment of VMI_Init: ESP is at EBX, return address and frame."""
+        registers, context = self._registers, self._context
+        caller_ebx, at = context.peek(0), registers.esp
+        context.drop(8)
+        try:
+            returns.vmi_iret(context)
+        except (Fault, PageFault):
+            registers.esp = at
+            raise
+        registers.ebx = caller_ebx
 
     def _sysexit(self) -> None:
         """To the user: EIP from EDX, ESP from ECX, EBX from the stack, virtual IF on."""

@@ -37,12 +37,19 @@ class GuestRom:
         padding = bytes(-len(self._image) % PAGE_LEN)
         memory.plug(ROM_PA, self._image + padding, Access.READ_ONLY)
 
-    def place(self, memory: GuestMemory, base_va: int) -> None:
-        """Make the image ready for a kernel that sees low memory at `base_va`."""
+    def place(self, memory: GuestMemory, base_va: int, stack_selector: int) -> None:
+        """Make the image ready for a kernel that sees low memory at `base_va`.
+
+        `stack_selector` is in SS now, and has base 0.
+        """
         image = bytearray(self._image)
         for off in self._marks.fixup_offs:
             word = int.from_bytes(image[off : off + _WORD_LEN], "little") + base_va
             image[off : off + _WORD_LEN] = (word & 0xFFFFFFFF).to_bytes(_WORD_LEN, "little")
+        if off := self._marks.stack_off:
+            image[off : off + _WORD_LEN] = (-stack_selector & 0xFFFFFFFF).to_bytes(
+                _WORD_LEN, "little"
+            )
         memory.load(ROM_PA, bytes(image))
         self.base_va = base_va
 

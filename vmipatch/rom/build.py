@@ -21,6 +21,8 @@ LICENSE = "GPL v2"
 _SHIFT = 0x40000000
 """Assembled here and this much higher, absolute words differ in their last byte and no other."""
 _IRET_ENTRY = "iret_again"
+_COMPARISON, _COMPARED_AT = "iret_compares_stack", 2
+"""The instruction that is fixed up, and where its displacement is."""
 _IRET_REGIONS = (
     ("iret_if_stored", "iret_gives_up", Restart.IRET_ECX_SAVED),
     ("iret_gives_up", "iret_pops_ecx", Restart.IRET_FRAME),
@@ -115,7 +117,8 @@ def _marks(code_off: int, low: Assembled, high: Assembled) -> Marks:
         RestartRegion(off_of[start], off_of[end], off_of[_IRET_ENTRY], kind)
         for start, end, kind in _IRET_REGIONS
     )
-    return Marks(fixups, restarts, off_of["hardware_iret"])
+    stack_off = off_of[_COMPARISON] + _COMPARED_AT
+    return Marks(fixups, restarts, off_of["hardware_iret"], stack_off)
 
 
 def _absolute_words(low: bytes, high: bytes) -> list[int]:

@@ -11,10 +11,22 @@ BODY(IRET, native)
 # What the hardware cannot do at CPL 1 (EFLAGS.VM) and a return with an event waiting are
 # the hypervisor's.
 #
+# So is a return on another stack segment than that of VMI_Init: Linux comes here with a base in SS
+# when the user's stack is one of 16 bits (espfix), and %ss: would not reach the shared page.
+#
 # An event may come at any instruction. As long as virtual IF is off it waits, so it is switched off
 # first: an IRET in a handler would otherwise write another site over ours. From the store of the
 # frame's IF on, the restart table tells the hypervisor how to get back to `iret_again`.
 BODY(IRET, paravirt)
+    push ecx
+    mov ecx, ss
+iret_compares_stack:                    # the hypervisor puts minus the selector here
+    lea ecx, [ecx - 0x7FFFFFFF]
+    jecxz .Lflat_stack
+    pop ecx
+    HYPERCALL CALL_IRET
+.Lflat_stack:
+    pop ecx
     mov dword ptr ss:[SHARED_VIRTUAL_IF], 0
     xchg ecx, dword ptr [esp]           # ECX is kept where the return address was
     lea ecx, [ecx - 5]

@@ -66,6 +66,7 @@ def constants(shift: int, *, fail_init: bool) -> dict[str, int]:
     names |= {f"INT_{call.name}": int(call) for call in Hypercall}
     return names | {
         "CALL_COUNT": max(VmiCall) + 1,
+        "CALL_IRET": VmiCall.IRET,
         "CALL_SHUTDOWN": VmiCall.SHUTDOWN,
         "INIT_RESULT": int(fail_init),
         "TRACE_PORT": TRACE_PORT,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.vmi.shared import MARKS_SIGNATURE, RESTART_LEN, Restart, RomMark
 
-_MARKS = struct.Struct("<IHHHHH")
+_MARKS = struct.Struct("<IHHHHHH")
 _WORD = struct.Struct("<H")
 _RESTART = struct.Struct("<HHHH")
 MARKS_LEN = _MARKS.size
@@ -39,6 +39,8 @@ class Marks:
     restarts: tuple[RestartRegion, ...] = ()
     iret_off: int = 0
     """The hardware iret of the IRET call; 0 if there is none."""
+    stack_off: int = 0
+    """A word (u32) that is to hold minus the selector in SS; 0 if there is none."""
 
     def pack(self, tables_off: int) -> tuple[bytes, bytes]:
         """The MARKS_LEN bytes of the header, and the tables that stand at `tables_off`."""
@@ -51,6 +53,7 @@ class Marks:
             tables_off + len(fixups),
             len(self.restarts),
             self.iret_off,
+            self.stack_off,
         )
         return head, fixups + restarts
 
@@ -65,14 +68,15 @@ def parse_marks(rom: bytes) -> Marks | None:
     signature, *fields = _MARKS.unpack_from(rom, RomMark.MARKS)
     if signature != MARKS_SIGNATURE:
         return None
-    fixups_off, fixup_count, restarts_off, restart_count, iret_off = fields
+    fixups_off, fixup_count, restarts_off, restart_count, iret_off, stack_off = fields
     fixups = _slice(rom, fixups_off, fixup_count * _WORD.size)
     offs = tuple(off for (off,) in _WORD.iter_unpack(fixups))
     restarts = _slice(rom, restarts_off, restart_count * RESTART_LEN)
     regions = tuple(_region(row, len(rom)) for row in _RESTART.iter_unpack(restarts))
     _demand(all(off + 4 <= len(rom) for off in offs), "a word to fix up lies outside")
     _demand(iret_off < len(rom), "the iret lies outside")
-    return Marks(offs, regions, iret_off)
+    _demand(stack_off + 4 <= len(rom), "the word for the stack segment lies outside")
+    return Marks(offs, regions, iret_off, stack_off)
 
 
 def _region(row: Iterable[int], rom_len: int) -> RestartRegion:

@@ -77,6 +77,9 @@ class RomMark(enum.IntEnum):
     FIXUPS = 0x24  # u16 offset, u16 count: u16 offsets of words to add `base` to at VMI_Init
     RESTARTS = 0x28  # u16 offset, u16 count: restartable regions, RESTART_LEN bytes each
     IRET = 0x2C  # u16 offset of the hardware iret, 0 for none: its faults belong to IRET_SITE
+    STACK = (
+        0x2E  # u16 offset of a word, 0 for none: at VMI_Init it becomes minus the selector in SS
+    )
 
 
 MARKS_SIGNATURE = 0x31504D56

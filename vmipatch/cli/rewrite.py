@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import read_kernel
+from vmipatch.cli.files import read_file, read_kernel
 from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.outputs import Output, check_outputs, write_all
+from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
 from vmipatch.restore import Gives
 from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
+from vmipatch.rewrite.bzimage import BootCodeChoice, RewrittenBzImage, rewrite_bzimage
 
 SCHEMA = "vmipatch.rewrite/1"
 
@@ -28,6 +30,20 @@ SCHEMA = "vmipatch.rewrite/1"
     show_default=True,
     help="Fill sites with redundant prefixes where they are ignored, or with nops everywhere.",
 )
+@click.option(
+    "--debug",
+    metavar="VMLINUX",
+    type=click.Path(),
+    help="For a bzImage: the vmlinux inside, with symbols and relocations.",
+)
+@click.option(
+    "--boot-code",
+    type=click.Choice([choice.value for choice in BootCodeChoice]),
+    default=BootCodeChoice.AUTO.value,
+    show_default=True,
+    help="For a bzImage: keep its boot code or use vmipatch's own; auto keeps what it understands.",
+)
+@click.option("--vmlinux", "twin_file", type=click.Path(), help="Write the vmlinux of the output.")
 @click.option("--system-map", "map_file", type=click.Path(), help="Write a System.map.")
 @click.option("--address-map", "moves_file", type=click.Path(), help="Write old and new addresses.")
 @click.option(
@@ -43,25 +59,43 @@ def rewrite_command(
     kernel: str,
     output: str,
     pad: str,
+    debug: str | None,
+    boot_code: str,
+    twin_file: str | None,
     map_file: str | None,
     moves_file: str | None,
     keep_original: bool,
     json_file: str | None,
 ) -> None:
-    """Rewrite KERNEL, a vmlinux with relocations and symbols, into a VMI kernel.
+    """Rewrite KERNEL into a VMI kernel: a vmlinux with relocations and symbols, or a bzImage.
 
     Runs as before on bare hardware; what was done and what was left native is in its manifest.
     """
-    check_outputs([kernel], [output, map_file, moves_file, json_file])
-    result = rewrite(read_kernel(kernel), RewriteOptions(Padding(pad), keep_original))
-    outputs = [Output(output, result.data, mode=0o755)]
+    check_outputs([kernel, debug], [output, twin_file, map_file, moves_file, json_file])
+    options = RewriteOptions(Padding(pad), keep_original)
+    data = read_file(kernel)
+    packed = None
+    if is_bzimage(data) and debug is not None:
+        read = BzImage.parse(data, kernel)
+        packed = rewrite_bzimage(data, read, read_kernel(debug), options, BootCodeChoice(boot_code))
+        result = packed.kernel
+        outputs = [Output(output, packed.data)]
+    elif debug is not None:
+        raise click.UsageError(f"--debug is for a bzImage, and {kernel} is none")
+    else:
+        result = rewrite(read_kernel(kernel), options)
+        outputs = [Output(output, result.data, mode=0o755)]
+    if twin_file is not None:
+        outputs.append(Output(twin_file, result.data, mode=0o755))
     if map_file is not None:
         names = system_map(ElfImage.parse(result.data, output))
         outputs.append(Output(map_file, names.encode()))
     if moves_file is not None:
         outputs.append(Output(moves_file, address_map(result).encode()))
     if json_file is not None:
-        outputs.append(json_output(json_file, SCHEMA, report(result, output)))
+        outputs.append(
+            json_output(json_file, SCHEMA, report(result, output) | _packed_report(packed))
+        )
     write_all(outputs)
     console.say(_summary(result, output))
     if result.noted.gives is not Gives.INPUT:
@@ -69,6 +103,8 @@ def rewrite_command(
             f"{output}: `vmipatch restore` gives back {result.noted.gives.text} "
             "(--keep-original keeps them)"
         )
+    if packed is not None:
+        console.say(_packed_summary(packed, len(data), output))
 
 
 def _summary(result: RewrittenImage, output: str) -> str:
@@ -84,6 +120,35 @@ def _summary(result: RewrittenImage, output: str) -> str:
         f"{output}: {len(result.sites)} sites rewritten, {left} left native, "
         f"{result.added_len} bytes of padding added, {moved}{dropped}"
     )
+
+
+def _packed_summary(packed: RewrittenBzImage, old_len: int, output: str) -> str:
+    whose = "the kernel's own" if packed.boot_code is BootCodeChoice.KEEP else "vmipatch's"
+    growth = 100 * len(packed.data) / old_len - 100
+    again = (
+        "which gives the original stream too" if packed.repeats else "the original's was another"
+    )
+    lines = [
+        f"{output}: {len(packed.data)} bytes ({growth:+.2f} %), {whose} boot code",
+        f"{output}: packed by {packed.recipe}, {again}",
+        *(f"{output}: lost: {loss}" for loss in packed.losses),
+    ]
+    return "\n".join(lines)
+
+
+def _packed_report(packed: RewrittenBzImage | None) -> dict[str, Any]:
+    if packed is None:
+        return {}
+    return {
+        "bzimage": {
+            "output_len": len(packed.data),
+            "boot_code": packed.boot_code.value,
+            "compression": packed.recipe.compression.label,
+            "recipe": str(packed.recipe),
+            "recipe_repeats_original": packed.repeats,
+            "lost": list(packed.losses),
+        }
+    }
 
 
 def report(result: RewrittenImage, output: str) -> dict[str, Any]:

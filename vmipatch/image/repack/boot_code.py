@@ -63,9 +63,9 @@ class BootCode:
         """
         code = data[header.code_off : header.code_off + header.syssize * 16]
         head = code[: header.payload_offset]
-        got = _found(_GET_GOT, head, "that finds the global offset table", name)
-        end = _found(_GET_END, head, "that makes room for the kernel", name)
-        out = _found(_TO_TAIL, head, "that leads behind the payload", name)
+        got = _found(_GET_GOT, head, "to find the global offset table", name)
+        end = _found(_GET_END, head, "to make room for the kernel", name)
+        out = _found(_TO_TAIL, head, "to lead behind the payload", name)
         got_off = got.start() + CALL_LEN + _signed(got[1])
         text_off = got_off + _signed(out[2])
         payload_end = header.payload_offset + header.payload_length

@@ -142,6 +142,8 @@ def _reference(boot: BootCode, field: Field, distance: int) -> Change | None:
         if value:
             raise _unknown(boot, field)
         return Change(field.va, -distance - field.va - 4, "branch to startup_32")
+    if value == boot.got_off - field.instruction_va:
+        return None  # behind the call that fetches the program counter; both ends move
     if 0 <= target < boot.text_off:
         if target == 0 or 0 <= target - boot.payload_off < PAYLOAD_HEAD_LEN:
             return Change(field.va, value - distance, "GOT to head or payload")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""What does `vmipatch rewrite` do with a bzImage and the vmlinux that is in it?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import invoke, validated
+from vmipatch.errors import ExitCode
+from vmipatch.image.bzimage import BzImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.reloc_list import relocation_list
+from vmipatch.image.relocations import Relocations
+
+
+@pytest.fixture
+def packed(guest: Path, tmp_path: Path) -> Path:
+    """The guest in a bzImage, with the boot code of `vmipatch wrap`."""
+    output = tmp_path / "bzImage"
+    assert invoke("wrap", guest, "-o", output).returncode == ExitCode.SUCCESS
+    return output
+
+
+def test_bzimage_comes_out_with_its_kernel_rewritten(
+    guest: Path, packed: Path, tmp_path: Path
+) -> None:
+    output, twin, log = tmp_path / "out", tmp_path / "vmlinux.vmi", tmp_path / "log"
+    done = invoke(
+        "rewrite", packed, "--debug", guest, "-o", output, "--vmlinux", twin, "--json", log
+    )
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    report = validated(log.read_text(), "rewrite-1")
+    assert report["bzimage"]["output_len"] == output.stat().st_size
+    made = BzImage.parse(output.read_bytes())
+    image = ElfImage.parse(twin.read_bytes())
+    assert made.relocs == relocation_list(image, Relocations.of(image))
+    inside = ElfImage.parse(made.vmlinux)
+    for load, same in zip(inside.loads, image.loads, strict=True):
+        bytes_inside = inside.data[load.off : load.off + load.file_len]
+        assert bytes_inside == image.data[same.off : same.off + same.file_len]
+    verified = invoke("verify", "--static", twin, "--original", guest)
+    assert verified.returncode == ExitCode.SUCCESS, verified.stdout
+
+
+def test_boot_code_that_is_not_understood_is_replaced_and_reported(
+    guest: Path, packed: Path, tmp_path: Path
+) -> None:
+    done = invoke("rewrite", packed, "--debug", guest, "-o", tmp_path / "out")
+    assert "vmipatch's boot code" in done.stderr
+    assert "lost: the kernel's own boot code" in done.stderr
+
+
+def test_boot_code_that_must_stay_and_is_not_understood_is_an_error(
+    guest: Path, packed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    done = invoke("rewrite", packed, "--debug", guest, "-o", output, "--boot-code", "keep")
+    assert done.returncode == ExitCode.INPUT
+    assert not output.exists()
+
+
+def test_vmlinux_of_another_build_is_refused(guest: Path, packed: Path, tmp_path: Path) -> None:
+    image = ElfImage.parse(guest.read_bytes())
+    other = bytearray(image.data)
+    load = next(image.loads)
+    other[load.off + load.file_len - 1] ^= 1
+    debug, output = tmp_path / "other", tmp_path / "out"
+    debug.write_bytes(other)
+    done = invoke("rewrite", packed, "--debug", debug, "-o", output)
+    assert done.returncode == ExitCode.INPUT
+    assert f"not the kernel that {packed} holds" in done.stderr
+    assert f"{load.va + load.file_len - 1:#x}" in done.stderr
+    assert not output.exists()
+
+
+def test_debug_is_for_bzimages_only(guest: Path, tmp_path: Path) -> None:
+    done = invoke("rewrite", guest, "--debug", guest, "-o", tmp_path / "out")
+    assert done.returncode == ExitCode.USAGE

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Tests of another kernel in a bzImage that keeps its own boot code."""

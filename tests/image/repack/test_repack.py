@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""Does boot code whose tail moved equal the same code linked there? Is what is unknown refused?"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.image.repack.linked import (
+    BSS_VA,
+    HEAD_LEN,
+    LINK_PA,
+    RODATA_VA,
+    TEXT_VA,
+    Extra,
+    Kernel,
+    bzimage,
+    link,
+    small_kernel,
+)
+from vmipatch.errors import UnclassifiedReference
+from vmipatch.image.bzimage import BzImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.packing import Compression, Maker, Recipe, pack_payload
+from vmipatch.image.reloc_list import emit_list
+from vmipatch.image.repack.payload_image import payload_image, stripped
+from vmipatch.image.repack.repack import Repacked, repack
+from vmipatch.image.setup_header import SetupHeader
+
+RELOCS = (TEXT_VA + 4, TEXT_VA + 64)
+GZIP = Recipe(Compression.GZIP, Maker.LIBRARY, "-n -9")
+CODE_OFF = 4 * 512
+
+
+def inside(elf: bytes) -> Kernel:
+    """What boot code around `elf` holds, by arithmetic of its own."""
+    image = ElfImage.parse(elf)
+    unpacked = elf if elf.endswith(emit_list(RELOCS)) else elf + emit_list(RELOCS)
+    end = max(s.pa + s.mem_len for s in image.loads)
+    return Kernel(
+        payload=pack_payload(GZIP, unpacked),
+        output_len=len(unpacked),
+        total_len=-(-(end - LINK_PA) // 0x1000) * 0x1000,
+        bss_len=image.section_by_name[".bss"].va - TEXT_VA,
+        text_len=image.section_by_name[".rodata"].va - TEXT_VA,
+    )
+
+
+OLD = inside(small_kernel())
+
+
+def repacked(new: bytes, extra: Extra | None = None, old: bytes | None = None) -> Repacked:
+    data = old or bzimage(link(OLD, extra), OLD)
+    return repack(data, BzImage.parse(data), ElfImage.parse(new), RELOCS, GZIP)
+
+
+def expected(new: bytes, extra: Extra | None = None) -> tuple[Kernel, bytes, int]:
+    kernel = inside(payload_image(stripped(ElfImage.parse(new)), RELOCS, LINK_PA, "new"))
+    before = link(OLD, extra).text_off
+    distance = -(-max(HEAD_LEN + len(kernel.payload) - before, 0) // 0x1000) * 0x1000
+    return kernel, link(kernel, extra, before + distance).code, distance
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    added_len=st.integers(0, 60_000),
+    bss_len=st.integers(1, 0x90000),
+    shift=st.sampled_from([0, 0x1000, 0x5000]),
+)
+def test_moved_boot_code_is_what_linking_it_there_gives(
+    added_len: int, bss_len: int, shift: int
+) -> None:
+    new = small_kernel(added_len, bss_len, shift)
+    made = repacked(new)
+    _, code, distance = expected(new)
+    assert made.distance == distance
+    assert made.data[CODE_OFF:-4] == code[:-4]
+
+
+def test_kernel_that_packs_shorter_leaves_the_tail_where_it_is() -> None:
+    builder_input = small_kernel(bss_len=0x1000)
+    kernel = ElfImage.parse(builder_input)
+    data = bzimage(link(OLD), OLD)
+    made = repack(data, BzImage.parse(data), kernel, None, GZIP)
+    assert made.distance == 0
+    assert BzImage.parse(made.data).vmlinux == stripped(kernel)
+
+
+def test_header_tells_the_new_lengths_and_places() -> None:
+    new = small_kernel(50_000)
+    made = repacked(new)
+    kernel, code, distance = expected(new)
+    linked = link(kernel, None, link(OLD).text_off + distance)
+    header = SetupHeader.parse(made.data)
+    assert header.syssize * 16 == len(code)
+    assert header.payload_length == len(kernel.payload)
+    assert header.handover_offset == linked.entry_off
+    assert header.kernel_info_offset == linked.info_off
+    unchanged = SetupHeader.parse(bzimage(link(OLD), OLD))
+    assert replace(
+        header, syssize=0, payload_length=0, handover_offset=0, kernel_info_offset=0, init_size=0
+    ) == replace(
+        unchanged, syssize=0, payload_length=0, handover_offset=0, kernel_info_offset=0, init_size=0
+    )
+
+
+def test_memory_suffices_for_the_last_segment_and_the_running_boot_code() -> None:
+    new = small_kernel(50_000, bss_len=0x900000)
+    made = repacked(new)
+    kernel, _, distance = expected(new)
+    linked = link(kernel, None, link(OLD).text_off + distance)
+    running = linked.end_off - linked.text_off
+    assert SetupHeader.parse(made.data).init_size >= kernel.total_len + running
+
+
+def test_kernel_and_list_come_out_again() -> None:
+    new = small_kernel(50_000)
+    made = BzImage.parse(repacked(new).data)
+    assert made.relocs == RELOCS
+    image = ElfImage.parse(made.vmlinux)
+    original = ElfImage.parse(new)
+    for mine, theirs in zip(image.loads, original.loads, strict=True):
+        assert (mine.va, mine.file_len) == (theirs.va, theirs.file_len)
+        assert image.data[mine.off :][: mine.file_len] == new[theirs.off :][: theirs.file_len]
+    assert ".symtab" not in image.section_by_name
+
+
+def test_crc_of_the_whole_is_right() -> None:
+    assert zlib.crc32(repacked(small_kernel(50_000)).data) == 0xFFFFFFFF
+
+
+def test_file_without_crc_gets_none() -> None:
+    data = bzimage(link(OLD), OLD)
+    data = data[:-4] + bytes(4)
+    assert repacked(small_kernel(50_000), old=data).data[-4:] == bytes(4)
+
+
+def test_bytes_behind_the_image_are_reported() -> None:
+    data = bzimage(link(OLD), OLD) + b"~Module signature appended~\n"
+    assert repacked(small_kernel(9000), old=data).dropped == ("28 bytes behind the image",)
+
+
+_x = bytes.fromhex
+KNOWN = {
+    "end of .bss": (_x("8d 83"), ("end", 0)),
+    "a function of the tail": (_x("8d 83"), ("extract", 0)),
+    "its own start": (_x("8d 83"), ("start", 0)),
+    "back to startup_32": (_x("e9"), ("-start", 0)),
+    "second byte of the payload": (_x("0f b6 83"), ("payload", 1)),
+}
+
+
+@pytest.mark.parametrize("parts", KNOWN.values(), ids=KNOWN)
+def test_reference_is_led(parts: tuple[bytes | tuple[str, int], ...]) -> None:
+    extra = Extra(text=parts)
+    new = small_kernel(50_000)
+    _, code, _ = expected(new, extra)
+    assert repacked(new, extra).data[CODE_OFF:-4] == code[:-4]
+
+
+UNKNOWN = {
+    "middle of the payload": Extra(text=(_x("8d 83"), ("payload", 5000))),
+    "end of the payload": Extra(text=(_x("8d 83"), ("payload_end", 0))),
+    "end of the payload, added": Extra(text=(_x("81 c3"), ("payload_end", 0))),
+    "length of the boot code": Extra(text=(_x("b8"), ("=end", 0))),
+    "branch into the head": Extra(text=(_x("e9"), ("-start", 13))),
+    "length of the boot code in data": Extra(data=(("=bss", 0),)),
+    "distance from the GOT in data": Extra(data=(("payload", 0),)),
+}
+
+
+@pytest.mark.parametrize("extra", UNKNOWN.values(), ids=UNKNOWN)
+def test_word_of_unknown_meaning_is_refused(extra: Extra) -> None:
+    with pytest.raises(UnclassifiedReference):
+        repacked(small_kernel(50_000), extra)
+
+
+def test_boot_code_without_its_constants_is_refused() -> None:
+    wrong = replace(OLD, total_len=OLD.total_len + 0x1000)
+    data = bzimage(link(wrong), wrong)
+    with pytest.raises(UnclassifiedReference, match="total_len"):
+        repacked(small_kernel(50_000), old=data)
+
+
+def test_boot_code_of_another_build_is_refused() -> None:
+    data = bytearray(bzimage(link(OLD), OLD))
+    data[CODE_OFF + 8] = 0x90
+    with pytest.raises(UnclassifiedReference):
+        repacked(small_kernel(50_000), old=bytes(data))
+
+
+def test_layout_constants_of_the_samples() -> None:
+    assert (OLD.bss_len, OLD.text_len) == (BSS_VA - TEXT_VA, RODATA_VA - TEXT_VA)
+    assert gzip.decompress(OLD.payload)[:4] == b"\x7fELF"

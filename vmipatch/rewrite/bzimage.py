@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""A bzImage in, the same kind of file out: the kernel inside is rewritten with its debug twin.
+
+The boot code stays if each of its references is understood. Else vmipatch's own starts the kernel,
+and what that costs is reported.
+"""
+
+from __future__ import annotations
+
+import enum
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.bzimage import BzImage
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.packing import Compression, Recipe, find_recipe, likely_recipe
+from vmipatch.image.reloc_list import relocation_list
+from vmipatch.image.relocations import Relocations
+from vmipatch.image.repack import pe_header
+from vmipatch.image.repack.repack import repack
+from vmipatch.image.twin import require_twin
+from vmipatch.image.wrap import wrap
+from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
+
+
+class BootCodeChoice(enum.Enum):
+    """Whose boot code starts the rewritten kernel."""
+
+    AUTO = "auto"
+    """The kernel's own if it is understood."""
+    KEEP = "keep"
+    OWN = "own"
+
+
+@dataclass(frozen=True)
+class RewrittenBzImage:
+    """The new file, and how it came about."""
+
+    data: bytes = field(repr=False)
+    kernel: RewrittenImage = field(repr=False)
+    """The rewritten vmlinux inside, with its symbols."""
+    boot_code: BootCodeChoice
+    """KEEP or OWN."""
+    recipe: Recipe
+    """How the payload is packed."""
+    repeats: bool
+    """Whether the recipe gives the original stream again, bit for bit."""
+    losses: tuple[str, ...]
+    """What the original had and the new file has not."""
+
+
+def rewrite_bzimage(
+    data: bytes,
+    bzimage: BzImage,
+    debug: ElfImage,
+    options: RewriteOptions | None = None,
+    choice: BootCodeChoice = BootCodeChoice.AUTO,
+) -> RewrittenBzImage:
+    """Rewrite the kernel in `data`, which was read as `bzimage`, by what `debug` tells of it.
+
+    The recipe is looked for while the kernel is rewritten: compressors run beside Python. Raises
+    InputNotUnderstood if `debug` is another kernel, and what rewrite and repack raise.
+    """
+    require_twin(bzimage, debug)
+    with ThreadPoolExecutor(1) as pool:
+        payload = bzimage.payload
+        search = pool.submit(find_recipe, payload.compression, payload.stream, payload.unpacked)
+        kernel = rewrite(debug, options)
+        found = search.result()
+    recipe = found or likely_recipe(payload.compression, payload.stream)
+    image = ElfImage.parse(kernel.data, debug.name)
+    relocs = None
+    if bzimage.relocs is not None:
+        relocs = relocation_list(image, Relocations.of(image))
+    if choice is not BootCodeChoice.OWN:
+        try:
+            made = repack(data, bzimage, image, relocs, recipe)
+        except InputNotUnderstood as error:
+            if choice is BootCodeChoice.KEEP:
+                raise
+            reason = f"the kernel's own boot code: {error.message} ({error.place})"
+        else:
+            return RewrittenBzImage(
+                made.data, kernel, BootCodeChoice.KEEP, recipe, found is not None, made.dropped
+            )
+    else:
+        reason = "the kernel's own boot code, as asked for"
+    own = wrap(image, relocs, align=bzimage.header.kernel_alignment, version=bzimage.version)
+    losses = (reason, *_lost_by_wrapping(data, payload.compression))
+    return RewrittenBzImage(own, kernel, BootCodeChoice.OWN, recipe, found is not None, losses)
+
+
+def _lost_by_wrapping(data: bytes, compression: Compression) -> tuple[str, ...]:
+    """What our own boot code does not have."""
+    losses = []
+    if compression is not Compression.NONE:
+        losses.append(f"{compression.label} compression")
+    if pe_header.is_pe(data):
+        losses.append("the EFI stub")
+    if pe_header.certificates(data)[1]:
+        losses.append("the signature")
+    return tuple(losses)

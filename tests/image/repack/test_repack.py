@@ -151,6 +151,7 @@ KNOWN = {
     "a function of the tail": (_x("8d 83"), ("extract", 0)),
     "its own start": (_x("8d 83"), ("start", 0)),
     "back to startup_32": (_x("e9"), ("-start", 0)),
+    "a number that is no distance": (_x("3d 24770100"),),
     "second byte of the payload": (_x("0f b6 83"), ("payload", 1)),
 }
 

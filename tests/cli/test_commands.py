@@ -17,7 +17,7 @@ from vmipatch.errors import ExitCode
 def test_scan_json_on_stdout_is_all_there_is(guest: Path) -> None:
     result = invoke("scan", guest, "--json", "-")
     assert result.returncode == ExitCode.SUCCESS
-    report = validated(result.stdout, "scan-1")
+    report = validated(result.stdout, "scan-2")
     cli_sites = [site for site in report["sites"] if site["class"] == "cli"]
     assert cli_sites
     for site in cli_sites:
@@ -25,16 +25,24 @@ def test_scan_json_on_stdout_is_all_there_is(guest: Path) -> None:
         assert site["mnemonic"] == "cli"
         assert site["vmi_name"] == "DISABLE_INTERRUPTS"
     for section in report["sections"]:
-        parts = section["code_len"] + section["padding_len"] + section["unknown_len"]
-        assert parts == section["end_va"] - section["start_va"], "each byte counts once"
+        size = section["end_va"] - section["start_va"]
+        assert sum(section["bytes"].values()) == size, "each byte counts once"
+        assert sum(section["evidence"].values()) == size
+        edges = [line.split()[0].split("-") for line in section["intervals"]]
+        assert sum(int(end, 16) - int(start, 16) for start, end in edges) == size
+        assert not section["bytes"]["unknown"]
+        counted = sum(sum(kinds.values()) for kinds in section["decodings"].values())
+        assert sum(int(line.split()[-1]) for line in section["decoding_intervals"]) == counted
 
 
 def test_scan_table_adds_up_to_the_json(guest: Path, tmp_path: Path) -> None:
     file = tmp_path / "sites.json"
     result = invoke("scan", guest, "--json", file)
-    report = validated(file.read_text(), "scan-1")
-    total = next(line for line in result.stdout.splitlines() if line.startswith("all "))
-    assert int(total.split()[-1]) == len(report["sites"])
+    report = validated(file.read_text(), "scan-2")
+    totals = [line for line in result.stdout.splitlines() if line.startswith("all ")]
+    assert int(totals[0].split()[-1]) == len(report["sites"])
+    counts = [kinds for section in report["sections"] for kinds in section["decodings"].values()]
+    assert int(totals[1].split()[-1]) == sum(sum(kinds.values()) for kinds in counts)
 
 
 def test_rewrite_then_verify_holds(guest: Path, tmp_path: Path) -> None:

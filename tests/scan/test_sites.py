@@ -10,6 +10,7 @@ import pytest
 from tests.rewrite.smallkernel import INIT_TEXT_VA, Branch, Part, Short, SmallKernel, Word
 from tests.support.elfbuilder import TEXT
 from vmipatch.scan import ScanResult, Site, scan
+from vmipatch.scan.ledger import ByteClass
 from vmipatch.scan.scan import native_disposition
 from vmipatch.scan.site import Disposition, Fusion, Reason
 from vmipatch.scan.zones import Zone, Zones
@@ -88,11 +89,9 @@ def test_census_counts_each_instruction_of_a_group() -> None:
 def test_every_byte_of_code_is_in_one_account() -> None:
     result = scan_of("fa 0f0a c3")  # 0f 0a is no instruction
     (account,) = result.ledger.sections
-    assert account.code_len + account.padding_len + account.unknown_len == (
-        account.end_va - account.start_va
-    )
-    assert account.unknown_len >= 1
-    assert account.padding_len >= 0x4000
+    assert sum(account.length(kind) for kind in ByteClass) == account.end_va - account.start_va
+    assert account.length(ByteClass.UNKNOWN) >= 1
+    assert account.length(ByteClass.PADDING) >= 0x4000
 
 
 @pytest.mark.parametrize(

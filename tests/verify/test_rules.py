@@ -192,10 +192,12 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP070", lambda was, now: now.header_word(".vmi.fallback", 20, 4)),
     ("VP071", lambda was, now: now.write(now.at("__vmi_start"), "90")),
     ("VP072", lambda was, now: now.write(now.at("__vmi_text"), "52")),
+    ("VP080", led_into_instruction),
+    ("VP081", reason_lost),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
-ON_THEIR_OWN = {"VP012", "VP013"}
-"""Rules that have a test of their own below."""
+ON_THEIR_OWN = {"VP012", "VP013", "VP082"}
+"""Rules that have a test of their own below, the last in test_decoder_bugs."""
 
 
 @pytest.mark.parametrize("padding", list(Padding))

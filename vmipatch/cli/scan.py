@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -14,8 +14,10 @@ from vmipatch.cli.files import read_kernel
 from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
 from vmipatch.isa.decode import text_of
 from vmipatch.scan import Disposition, ScanResult, Site, scan
+from vmipatch.scan.decodings import Bucket, Decodings, decodings_of
+from vmipatch.scan.ledger import ByteClass, SectionAccount
 
-SCHEMA = "vmipatch.scan/1"
+SCHEMA = "vmipatch.scan/2"
 
 
 @click.command("scan", epilog="Example: vmipatch scan vmlinux --json sites.json")
@@ -26,17 +28,15 @@ def scan_command(console: Console, kernel: str, json_file: str | None) -> None:
     """Count the sensitive instructions of KERNEL, by class and by what becomes of each."""
     check_outputs([kernel], [json_file])
     result = scan(read_kernel(kernel))
+    decodings = decodings_of(result)
     if json_file is not None:
-        write_all([json_output(json_file, SCHEMA, report(result))])
+        write_all([json_output(json_file, SCHEMA, report(result, decodings))])
     if json_file != STDOUT:
-        console.data(_census(result))
-        console.data("")
-        console.data(_reasons(result))
+        parts = [_census(result), _reasons(result), _bytes(result), _decodings(decodings)]
+        console.data("\n\n".join(parts))
     for account in result.ledger.sections:
-        console.detail(
-            f"{account.name}: {account.code_len} bytes of code, {account.padding_len} of padding, "
-            f"{account.unknown_len} unknown, {account.instructions} instructions"
-        )
+        for why, count in account.evidence.items():
+            console.detail(f"{account.name}: {count} bytes: {why.value}")
 
 
 def _census(result: ScanResult) -> str:
@@ -57,12 +57,51 @@ def _reasons(result: ScanResult) -> str:
     return table(["sites", "disposition", "why"], rows)
 
 
-def report(result: ScanResult) -> dict[str, Any]:
+def _bytes(result: ScanResult) -> str:
+    rows = [
+        (a.name, *(a.length(kind) for kind in ByteClass), a.end_va - a.start_va)
+        for a in result.ledger.sections
+    ]
+    return table(["section", *(k.name.lower() for k in ByteClass), "bytes"], rows)
+
+
+def _decodings(decodings: Sequence[Decodings]) -> str:
+    rows = [
+        (bucket.value, sum(sum(found.counts[bucket].values()) for found in decodings))
+        for bucket in Bucket
+    ]
+    rows.append(("all", sum(found.total for found in decodings)))
+    return table(["sensitive decodings at any byte", ""], rows)
+
+
+def report(result: ScanResult, decodings: Sequence[Decodings]) -> dict[str, Any]:
     """The JSON report: sections with their bytes accounted for, and every site."""
     return {
         "kernel": result.image.name,
-        "sections": [asdict(account) for account in result.ledger.sections],
+        "sections": [
+            _section(account, found)
+            for account, found in zip(result.ledger.sections, decodings, strict=True)
+        ],
         "sites": [_site(result, site) for site in result.sites],
+    }
+
+
+def _section(account: SectionAccount, found: Decodings) -> dict[str, Any]:
+    return {
+        "name": account.name,
+        "start_va": account.start_va,
+        "end_va": account.end_va,
+        "instructions": account.instructions,
+        "bytes": {kind.name.lower(): account.length(kind) for kind in ByteClass},
+        "evidence": {why.value: count for why, count in account.evidence.items()},
+        "intervals": [
+            f"{start:08x}-{end:08x} {kind.name.lower()}" for start, end, kind in account.intervals
+        ],
+        "decodings": {bucket.value: kinds for bucket, kinds in found.counts.items()},
+        "decoding_intervals": [
+            f"{start:08x}-{end:08x} {bucket.value} {count}"
+            for start, end, bucket, count in found.intervals
+        ],
     }
 
 

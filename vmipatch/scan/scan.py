@@ -10,6 +10,7 @@ from vmipatch.image.types import Section
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.isa.forms import AtCpl1, Treatment
 from vmipatch.scan.code import CodeMap
+from vmipatch.scan.follow import follow
 from vmipatch.scan.ledger import Ledger, SectionAccount
 from vmipatch.scan.site import Disposition, Reason, Sighting, Site, find_sightings
 from vmipatch.scan.zones import Zone, Zones
@@ -70,8 +71,9 @@ def scan(image: ElfImage) -> ScanResult:
     zones = Zones.of(code_map)
     sites: list[Site] = []
     accounts: list[SectionAccount] = []
+    followed = follow(code_map)
     for section, stream in code_map:
-        accounts.append(SectionAccount.of(section, stream))
+        accounts.append(SectionAccount.of(section, stream, followed))
         sites += [_decide(s, section, stream, zones) for s in find_sightings(code_map, stream)]
     result = ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
     return result.leaving(_fixed_up(result), Reason.FIXUP)

@@ -17,11 +17,13 @@ from vmipatch.verify.static.added import (
     check_thunk_calls,
     redirected,
 )
+from vmipatch.verify.static.agreement import check_agreement
 from vmipatch.verify.static.bodies import Bodies, read_bodies
 from vmipatch.verify.static.branches import check_branches
 from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
 from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
+from vmipatch.verify.static.ledger import check_boundaries, check_decodings, prove_boundaries
 from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
 from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
@@ -70,6 +72,8 @@ class Proof:
         )
         self.right = Side.of(output, sections, self.chunks.p_va, _places(moved))
         self.sides = (self.left, self.right)
+        check_agreement(self.left, self.chunks.o_va, report)
+        check_agreement(self.right, self.chunks.p_va, report)
         self.bodies: Bodies = read_bodies(output, self.right, report)
         self.paired: Match = match(self.chunks, self.left, self.right, self.bodies, report)
         self.led_to = self._led_to()
@@ -112,6 +116,7 @@ class Proof:
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
+        self._check_ledger(manifest)
         self._check_inside()
         self._check_entry()
         self._account()
@@ -199,6 +204,24 @@ class Proof:
         places = places[places["len"] > 0]
         start = self.images(places["va"].astype(np.int64))
         return list(zip(start.tolist(), (start + places["len"]).tolist(), strict=True))
+
+    def _check_ledger(self, manifest: Manifest) -> None:
+        """Every byte of code, and every sensitive decoding at whatever byte."""
+        offset = self.images.physical
+        absolute = self.relocated["kind"] == R_386_32
+        values = self.relocated["value"].astype(np.int64)[absolute]
+        entry = self.original.entry
+        entries = [entry, entry + offset]
+        references = np.unique(np.concatenate([self.led_to, values, values + offset, entries]))
+        branches = self.left.targets(np.flatnonzero(self.left.widths > 0))
+        # What only a branch leads to is proven by that branch, if it is proven itself.
+        only_branched = np.setdiff1d(branches, np.concatenate([values, values + offset, entries]))
+        references = np.setdiff1d(references, only_branched)
+        proven = prove_boundaries(self.original, self.left, self.tables, references)
+        check_boundaries(self.left, proven, bool(len(self.relocated)), self.report)
+        check_decodings(
+            self.output, self.right, self.paired, proven, self.bodies, manifest, self.report
+        )
 
     def _check_inside(self) -> None:
         """Nothing leads to an address inside of a body."""

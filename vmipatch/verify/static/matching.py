@@ -97,11 +97,9 @@ def _token(side: Side, index: int) -> bytes:
 
 def near_form(opcode: bytes) -> bytes:
     """The opcode of a direct branch (with prefixes), as the near branch has it."""
-    return (
-        opcode[:-1] + NEAR_OPCODE.get(opcode[-1], opcode[-1:])
-        if opcode[-2:-1] != b"\x0f"
-        else opcode
-    )
+    if not opcode or opcode[-2:-1] == b"\x0f":
+        return opcode
+    return opcode[:-1] + NEAR_OPCODE.get(opcode[-1], opcode[-1:])
 
 
 def _report_difference(

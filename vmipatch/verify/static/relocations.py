@@ -72,21 +72,26 @@ def _expected(words: Words, images: Images, original: ElfImage, output: ElfImage
     shndx = symbols["shndx"].astype(np.int64)[words.symbol]
     by_section = symbols["info"][words.symbol] & 15 == STT_SECTION
     executable = np.isin(shndx, [s.index for s in original.executable_sections])
-    addend = ((words.target - value + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+    addend = _signed(words.target - value)
     # A physical address is judged as the linked one it stands for.
     physical = (
         (words.kind == R_386_32)
-        & (np.abs(addend + images.physical) < NEAR_OFFSET)
+        & (np.abs(_signed(addend + images.physical)) < NEAR_OFFSET)
         & (shndx != SHN_ABS)
     )
     base = np.where(physical, images.physical, 0)
-    addend = addend + base
-    target = words.target + base
+    addend = _signed(addend + base)
+    target = (words.target + base) & 0xFFFFFFFF
     inside = executable & (by_section | ((addend > 0) & (addend <= size)))
     led = np.where(inside & images.in_code(target), images(target), new_value + addend)
     fixed = (shndx == SHN_UNDEF) | (words.symbol == 0)
     should = np.where(fixed, target, led)
     return np.where(should == NOWHERE, NOWHERE, (should - base) & 0xFFFFFFFF)
+
+
+def _signed(values: I64) -> I64:
+    """The values as signed numbers of 32 bits."""
+    return ((values + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
 
 def check_entries(

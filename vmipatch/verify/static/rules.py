@@ -345,6 +345,35 @@ NEW_SYMBOL = Rule(
     _REPORT,
 )
 
+BOUNDARY_UNPROVEN = Rule(
+    "VP080",
+    "control flow proves where instructions begin",
+    "Each byte of code of the original is reached by control flow: from a symbol, a relocated "
+    "word, an entry of a kernel table or a branch of proven code. Else it is padding, or nothing "
+    "leads to it: then it is never executed, if the file has relocations, and unknown otherwise. "
+    "Nothing leads into the middle of an instruction. A linear sweep is never evidence.",
+    "`89 c3`: something leads into the middle of it",
+    "The original holds data in its code, or a table that vmipatch does not know: report it.",
+)
+DECODING_UNACCOUNTED = Rule(
+    "VP081",
+    "every sensitive decoding is in one bucket",
+    "Of all bytes of code at which a sensitive instruction could be decoded, each is rewritten "
+    "(it has a record), left native (the manifest lists it), no beginning of an instruction, or "
+    "never executed. One that is none of them was overlooked: at best it traps.",
+    "`fa` is sensitive and has neither record nor reason",
+    "The scan missed it: report it with the original.",
+)
+DECODERS_DISAGREE = Rule(
+    "VP082",
+    "both decoders see the same instructions",
+    "Two decoders of different origin agree on where each instruction of both files begins, how "
+    "control leaves it, whether it is filler, and whether it could be sensitive. What one of them "
+    "gets wrong is not proven by the other.",
+    "the first decoder sees an instruction begin here, the second none",
+    "One decoder has a defect: report it with the bytes.",
+)
+
 RULES: tuple[Rule, ...] = tuple(
     sorted((v for v in list(globals().values()) if isinstance(v, Rule)), key=lambda r: r.number)
 )

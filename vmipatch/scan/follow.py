@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Which instructions are proven to be where the sweep found them, by following control flow?
+
+From symbols, words of kernel tables, relocated words and the entry point, along direct branches
+and from each instruction to the one behind it. A sweep from end to end only proposes boundaries.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vmipatch.image.relocations import R_386_32
+from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
+from vmipatch.isa.decode import Flow
+from vmipatch.scan.code import CodeMap
+from vmipatch.tables.table import Role, TableName
+
+Numbers = npt.NDArray[np.int64]
+Octets = npt.NDArray[np.uint8]
+
+UD2 = (0x0F, 0x0B)
+
+
+class Evidence(enum.IntEnum):
+    """Why it is known that an instruction begins at a place."""
+
+    NONE = 0
+    SYMBOL = 1
+    TABLE = 2  # a word or place of a kernel table
+    REFERENCE = 3  # a relocated word, or the entry point
+    BRANCH = 4  # a direct branch of proven code
+    FLOW = 5  # the proven instruction in front of it
+    SIGNATURE = 6  # no code: what the kernel looks for behind a static call's trampoline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Followed:
+    """The evidence for each instruction of each section, and what contradicts the boundaries."""
+
+    evidence: dict[int, Octets]
+    """By section index, parallel to the stream."""
+    astray: tuple[int, ...]
+    """Addresses inside instructions to which a branch of proven code, a symbol or a table leads."""
+    inside: tuple[int, ...]
+    """The same for relocated words, which may be halves of a computation."""
+    references_known: bool
+    """Whether the image has relocations: if so, what nothing leads to is never executed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Code:
+    """All streams in one row."""
+
+    starts: Numbers
+    ends: Numbers
+    run: Numbers
+    """Instructions of one run follow each other without a stop."""
+    branch: Numbers
+    target: Numbers
+    """Index of the instruction that each branch leads to, -1 for none."""
+    target_va: Numbers
+
+    @classmethod
+    def of(cls, code_map: CodeMap) -> _Code:
+        streams = list(code_map.streams.values())
+        starts = np.concatenate([s.starts.astype(np.int64) for s in streams])
+        ends = np.concatenate([s.starts.astype(np.int64) + s.lens for s in streams])
+        stops = np.concatenate([_stops(code_map, index) for index in code_map.streams])
+        begins = np.ones(len(starts), np.bool_)
+        begins[1:] = stops[:-1] | (ends[:-1] != starts[1:])
+        shift = np.cumsum([0, *map(len, streams)])
+        branch = np.concatenate(
+            [s.branches + at for s, at in zip(streams, shift[:-1], strict=True)]
+        )
+        target_va = np.concatenate([s.branch_targets for s in streams])
+        return cls(starts, ends, np.cumsum(begins) - 1, branch, _find(starts, target_va), target_va)
+
+
+def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
+    """Which instructions do not go on to the next one. A ud2 may: WARN is one."""
+    stream = code_map.streams[index]
+    octets = np.frombuffer(stream.code + b"\0", np.uint8)
+    offs = stream.starts.astype(np.int64) - stream.va
+    is_ud2 = (octets[offs] == UD2[0]) & (octets[offs + 1] == UD2[1])
+    stops: npt.NDArray[np.bool_] = np.isin(stream.flows, (Flow.JUMP, Flow.STOP)) & ~is_ud2
+    stops[stream.undecodable] = True
+    return stops
+
+
+def follow(code_map: CodeMap) -> Followed:
+    """Follow all control flow of an image. Raises nothing: what is not proven has no evidence."""
+    code = _Code.of(code_map)
+    evidence = np.zeros(len(code.starts), np.uint8)
+    astray: list[Numbers] = []
+    inside = np.zeros(0, np.int64)
+    # The strongest evidence last.
+    for kind, vas in _roots(code_map):
+        index = _find(code.starts, vas)
+        evidence[index[index >= 0]] = kind
+        lost = vas[(index < 0) & _within(code, vas)]
+        if kind is Evidence.REFERENCE:
+            inside = lost
+        else:
+            astray.append(lost)
+    behind = _find(code.starts, _behind_places(code_map))
+    behind = behind[behind >= 0]
+    evidence[behind[evidence[behind] == 0]] = Evidence.TABLE
+    astray.append(_spread(code, evidence))
+    _mark_signatures(code_map, code, evidence)
+    sizes = np.cumsum([len(s) for s in code_map.streams.values()])[:-1]
+    parts = np.split(evidence, sizes)
+    return Followed(
+        dict(zip(code_map.streams, parts, strict=True)),
+        tuple(np.unique(np.concatenate(astray)).tolist()),
+        tuple(np.unique(inside).tolist()),
+        bool(len(code_map.relocations)),
+    )
+
+
+def _spread(code: _Code, evidence: Octets) -> Numbers:
+    """Extend evidence along runs and branches; the branch targets that are no boundary."""
+    far = len(code.starts)
+    first = np.full(int(code.run[-1]) + 1, far, np.int64)
+    """Where each run is entered first."""
+    seeds = np.flatnonzero(evidence)
+    np.minimum.at(first, code.run[seeds], seeds)
+    waiting = np.ones(len(code.branch), np.bool_)
+    lost = [np.zeros(0, np.int64)]
+    while True:
+        taken = waiting & (code.branch >= first[code.run[code.branch]])
+        if not taken.any():
+            break
+        waiting &= ~taken
+        target = code.target[taken]
+        lost.append(code.target_va[taken][target < 0])
+        target = target[target >= 0]
+        evidence[target[evidence[target] == 0]] = Evidence.BRANCH
+        np.minimum.at(first, code.run[target], target)
+    reached = np.arange(far) >= first[code.run]
+    evidence[reached & (evidence == 0)] = Evidence.FLOW
+    missed = np.concatenate(lost)
+    return missed[_within(code, missed)]
+
+
+def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
+    image, words = code_map.image, code_map.relocations.entries
+    value = words["value"].astype(np.int64)
+    place = words["va"].astype(np.int64)
+    is_absolute = words["kind"] == R_386_32
+    offset = code_map.page_offset
+    in_data = ~np.isin(words["section"], [s.index for s in image.executable_sections])
+    entry = image.entry if image.entry >= offset else image.entry + offset
+    references = np.concatenate(
+        [
+            value[is_absolute],
+            value[is_absolute] + offset,
+            (value + place)[~is_absolute & in_data] & 0xFFFFFFFF,
+            [entry],
+        ]
+    )
+    tables = [np.zeros(0, np.int64)]
+    for table in code_map.tables:
+        tables.append(table.words["target_va"][table.words["role"] != Role.DATA].astype(np.int64))
+        tables.append(table.places["va"].astype(np.int64))
+    entries = image.symbols.entries
+    kinds = entries["info"] & 15
+    named = ((kinds == STT_FUNC) | (kinds == STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
+    here = [s.index for s in image.executable_sections]
+    named &= np.isin(entries["shndx"], here)
+    symbols = entries["value"][named].astype(np.int64)
+    return [
+        (Evidence.REFERENCE, np.unique(references)),
+        (Evidence.TABLE, np.unique(np.concatenate(tables))),
+        (Evidence.SYMBOL, np.unique(symbols)),
+    ]
+
+
+def _behind_places(code_map: CodeMap) -> Numbers:
+    """What follows code that the kernel replaces: a jump may become nops and be run through."""
+    ends = [np.zeros(0, np.int64)]
+    for table in code_map.tables:
+        places = table.places_of(Role.INSTRUCTION)
+        ends.append(places["va"].astype(np.int64) + places["len"])
+    return np.concatenate(ends)
+
+
+def _mark_signatures(code_map: CodeMap, code: _Code, evidence: Octets) -> None:
+    """The ends of static-call trampolines that nothing runs (__static_call_validate)."""
+    places = code_map.tables.places(TableName.STATIC_CALLS)
+    start = places["va"].astype(np.int64)
+    low = np.searchsorted(code.starts, start)
+    high = np.searchsorted(code.starts, start + places["len"])
+    for first, end in zip(low.tolist(), high.tolist(), strict=True):
+        part = evidence[first:end]
+        part[part == 0] = Evidence.SIGNATURE
+
+
+def _within(code: _Code, vas: Numbers) -> npt.NDArray[np.bool_]:
+    """Which addresses lie inside an instruction."""
+    at = np.maximum(np.searchsorted(code.starts, vas, side="right") - 1, 0)
+    inside: npt.NDArray[np.bool_] = (code.starts[at] < vas) & (vas < code.ends[at])
+    return inside
+
+
+def _find(starts: Numbers, vas: Numbers) -> Numbers:
+    at = np.minimum(np.searchsorted(starts, vas), len(starts) - 1)
+    return np.where(starts[at] == vas, at, -1)

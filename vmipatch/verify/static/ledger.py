@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Is every byte of code proven to be what it is, and every sensitive decoding in one bucket?
+
+The scan keeps such an account with its own decoder; this one is made from the second decoder's
+view of both files and shares nothing with it but the table of instructions. Control flow is
+followed in the original; what it proves holds in the output for the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
+from vmipatch.isa.anywhere import sensitive_anywhere
+from vmipatch.isa.classify import classify
+from vmipatch.isa.second import Filler, Leaves
+from vmipatch.tables.table import Role, TableName, Tables
+from vmipatch.verify.static.added import NEW_CODE
+from vmipatch.verify.static.bodies import Bodies
+from vmipatch.verify.static.manifest import Manifest
+from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.rules import BOUNDARY_UNPROVEN, DECODING_UNACCOUNTED
+from vmipatch.verify.static.side import I64, Flags, Side
+from vmipatch.verify.static.verdict import Report
+
+STOPPING = (Leaves.JUMP, Leaves.STOP)
+IN_SHADOW = ("hlt", "sysexit", "mwait")
+"""What is one site with the sti in front of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proven:
+    """What is proven of each instruction of one side."""
+
+    reached: Flags
+    """Control flow leads to it."""
+    signature: Flags
+    """No code: what the kernel looks for behind the jump of a static call."""
+    disputed: Flags
+    """Control flow leads into the middle of it."""
+
+
+def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I64) -> Proven:
+    """Follow control flow in `side` from symbols, tables and `references`.
+
+    `references` are the addresses that relocated words hold, and the entry point; they may lead
+    inside an instruction, where they are halves of a computation.
+    """
+    named, places_end = _named(image, tables)
+    reached = np.zeros(len(side), np.bool_)
+    for vas in (named, references, places_end):
+        index = side.find(vas)
+        reached[index[index >= 0]] = True
+    falls = ~np.isin(side.leaves, STOPPING) & side.known
+    joined = np.zeros(len(side), np.bool_)
+    joined[1:] = falls[:-1] & (side.ends[:-1] == side.starts[1:])
+    group = np.cumsum(~joined) - 1
+    branches = np.flatnonzero(side.widths > 0)
+    leads_to = side.targets(branches)
+    target = side.find(leads_to)
+    disputed = [named]
+    while True:
+        reached = _run_on(reached, group)
+        taken = reached[branches]
+        new = target[taken & (target >= 0)]
+        disputed.append(leads_to[taken & (target < 0)])
+        branches, leads_to, target = branches[~taken], leads_to[~taken], target[~taken]
+        if not len(new) or reached[new].all():
+            break
+        reached[new] = True
+    marks = np.zeros(len(side), np.bool_)
+    strays = np.unique(np.concatenate(disputed))
+    strays = strays[side.find(strays) < 0]
+    over = side.over(strays)
+    marks[over[over >= 0]] = True
+    return Proven(reached, _signatures(side, tables) & ~reached, marks)
+
+
+def _run_on(reached: Flags, group: I64) -> Flags:
+    """Everything behind a reached instruction of the same group is reached."""
+    seeds = np.flatnonzero(reached)
+    first = np.full(int(group[-1]) + 1, len(group), np.int64)
+    first[group[seeds[::-1]]] = seeds[::-1]  # the lowest is written last
+    return np.asarray(np.arange(len(group)) >= first[group])
+
+
+def _named(image: ElfImage, tables: Tables) -> tuple[I64, I64]:
+    """What symbols and tables lead to; and what follows code that the kernel replaces."""
+    entries = image.symbols.entries
+    here = np.isin(entries["shndx"], [s.index for s in image.executable_sections])
+    labels = np.isin(entries["info"] & 15, (STT_FUNC, STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
+    parts = [entries["value"][here & labels].astype(np.int64)]
+    ends = [np.zeros(0, np.int64)]
+    for table in tables:
+        parts.append(table.words["target_va"][table.words["role"] != Role.DATA].astype(np.int64))
+        parts.append(table.places["va"].astype(np.int64))
+        replaced = table.places_of(Role.INSTRUCTION)
+        ends.append(replaced["va"].astype(np.int64) + replaced["len"])
+    return np.unique(np.concatenate(parts)), np.unique(np.concatenate(ends))
+
+
+def _signatures(side: Side, tables: Tables) -> Flags:
+    result = np.zeros(len(side), np.bool_)
+    places = tables.places(TableName.STATIC_CALLS)
+    start = places["va"].astype(np.int64)
+    low = np.searchsorted(side.starts, start)
+    high = np.searchsorted(side.starts, start + places["len"])
+    for first, end in zip(low.tolist(), high.tolist(), strict=True):
+        result[first:end] = True
+    return result
+
+
+def check_boundaries(side: Side, proven: Proven, references_known: bool, report: Report) -> None:
+    """Count the bytes of the original by what is proven of them; nothing may be unknown."""
+    filler = side.fillers != Filler.CODE
+    code = proven.reached & ~filler
+    idle = ~proven.reached & ~filler & ~proven.signature
+    unknown = proven.disputed | (proven.reached & ~side.known)
+    if not references_known:
+        unknown |= idle
+    for index in np.flatnonzero(unknown).tolist():
+        what = (
+            "something leads into the middle of it"
+            if proven.disputed[index]
+            else "nothing proves that an instruction begins here"
+        )
+        message = f"`{side.code(index).hex(' ')}`: {what}"
+        va = int(side.starts[index])
+        report.add(BOUNDARY_UNPROVEN, va, message, side.image.symbols.place_of(va))
+    counts = report.counts
+    counts["bytes: proven code"] += int(side.lens[code & ~unknown].sum())
+    counts["bytes: padding"] += int(side.lens[filler & ~unknown].sum())
+    counts["bytes: signatures"] += int(side.lens[proven.signature & ~filler & ~unknown].sum())
+    counts["bytes: never executed"] += int(side.lens[idle & ~unknown].sum())
+    counts["bytes: unknown"] += int(side.lens[unknown].sum())
+
+
+def check_decodings(
+    output: ElfImage,
+    side: Side,
+    paired: Match,
+    proven: Proven,
+    bodies: Bodies,
+    manifest: Manifest,
+    report: Report,
+) -> None:
+    """Put each sensitive decoding at each byte of the output into one bucket.
+
+    Rewritten, if a record has it; native, if the manifest lists it; at no boundary, or in what is
+    never executed. A boundary with a sensitive instruction that is neither recorded nor listed was
+    overlooked.
+    """
+    runs = np.zeros(len(side), np.bool_)
+    runs[paired.p] = proven.reached[paired.o]
+    listed = np.array(sorted(manifest.native), np.int64)
+    for section in side.sections:
+        vas = sensitive_anywhere(output.section_bytes(section))[0] + section.va
+        over = side.over(vas)
+        begins = side.starts[over] == vas
+        recorded = begins & (bodies.body_of[over] >= 0)
+        native = begins & ~recorded & (np.isin(vas, listed) | _behind_listed(side, over, listed))
+        idle = ~recorded & ~native & ~runs[over] & (side.fillers[over] == Filler.CODE)
+        missed = begins & ~recorded & ~native & ~idle
+        counts = report.counts
+        counts["decodings: rewritten"] += int(recorded.sum())
+        counts["decodings: native"] += int(native.sum())
+        counts["decodings: never executed"] += int(idle.sum())
+        counts["decodings: at no boundary"] += int((~begins & ~idle).sum())
+        counts["decodings"] += len(vas)
+        for index in over[missed].tolist():
+            code = side.code(index).hex(" ")
+            message = f"`{code}` is sensitive and has neither record nor reason"
+            report.add(DECODING_UNACCOUNTED, int(side.starts[index]), message)
+    added = output.section_by_name.get(NEW_CODE)
+    if added is not None:
+        found = sensitive_anywhere(output.section_bytes(added))[0]
+        report.counts["decodings: in added code"] += len(found)
+        report.counts["decodings"] += len(found)
+
+
+def _behind_listed(side: Side, over: I64, listed: I64) -> Flags:
+    """Whether it stands in the shadow of a listed sti: the manifest names a group by its first."""
+    result = np.isin(side.starts[np.maximum(over - 1, 0)], listed)
+    for at in np.flatnonzero(result).tolist():
+        index = int(over[at])
+        before, form = classify(side.code(index - 1)), classify(side.code(index))
+        shadowed = form is not None and form.kind in IN_SHADOW
+        result[at] = shadowed and before is not None and before.kind == "sti"
+    return result

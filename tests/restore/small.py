@@ -15,7 +15,7 @@ def kernel_with_everything(*, room: bool = True) -> SmallKernel:
     text.function("h", "0f 20 d8 fb f4", "b8", Word("g"), "8b 04 85", Word("table"), "c3", align=64)
     rodata = kernel.rodata()
     rodata.label("table")
-    rodata.put(Word("f"), Word("g"), Distance("h"), "00112233", Word("h", 2))
+    rodata.put(Word("f"), Word("g"), Distance("h"), "00112233", Word("h", 3))
     writable = kernel.writable()
     writable.put(Word("table"), bytes(range(64)))
     return kernel

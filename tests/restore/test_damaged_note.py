@@ -17,6 +17,7 @@ from vmipatch.errors import ExitCode, InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.restore import restore
 
+PADDED_TO = 4
 SIZE_OFF = 20
 """sh_size in a section header."""
 
@@ -49,7 +50,7 @@ def test_a_note_that_was_cut_off_is_refused(left: float) -> None:
     start, end = note_range(rewritten())
     (headers,) = struct.unpack_from("<I", data, 32)
     header = headers + 40 * image.section_by_name[".vmi.restore"].index
-    struct.pack_into("<I", data, header + SIZE_OFF, int(left * (end - start)))
+    struct.pack_into("<I", data, header + SIZE_OFF, int(left * (end - start - PADDED_TO)))
     with pytest.raises(InputNotUnderstood):
         restore(ElfImage.parse(bytes(data)))
 

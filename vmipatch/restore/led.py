@@ -12,7 +12,7 @@ so they cost next to nothing, and a note depends on no decoder and on no table o
 | code, data | a word at any place; aligned, where the section is | it is an address in the kernel |
 | data | the same | it is the distance to an address in the kernel |
 | data | the same | it is the offset of one from the first address (kallsyms) |
-| symbols, relocations | an aligned word | it is an address in the kernel |
+| symbols, relocations, relocation list | an aligned word | it is an address in the kernel |
 | symbols | the size | value and size are of something in the kernel |
 
 The order of the questions is that of this file, section by section: a note of version 1 counts
@@ -28,7 +28,7 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.restore.runs import Origins
+from vmipatch.restore.runs import Body, Origins
 
 WORD_LEN = 4
 
@@ -37,14 +37,13 @@ Judge = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 ones that were (bool)."""
 
 
-def lead_back(output: ElfImage, origins: Origins, result: np.ndarray, judge: Judge) -> None:
+def lead_back(body: Body, origins: Origins, result: np.ndarray, judge: Judge) -> None:
     """Write into `result`, bytes (u8) as the output has them at their old places, what they held.
 
     `judge` answers the questions, batch by batch.
     """
-    octets = np.frombuffer(output.data, dtype=np.uint8)
-    back = _Back.of(output, origins)
-    for offs, values, width in _questions(output, octets, back):
+    back = _Back.of(body.image, origins)
+    for offs, values, width in _questions(body, back):
         places = origins.of_words(offs, width)
         known = places >= 0
         yes = known.copy()
@@ -96,22 +95,26 @@ Batch = tuple[np.ndarray, np.ndarray, int]
 """Offsets in the output (i64), what may have been there (i64), width in bytes."""
 
 
-def _questions(output: ElfImage, octets: np.ndarray, back: _Back) -> Iterator[Batch]:
-    for section in output.sections:
+def _questions(body: Body, back: _Back) -> Iterator[Batch]:
+    octets = np.frombuffer(body.data, dtype=np.uint8)
+    for section in body.image.sections:
         if not section.has_bytes or section.size < WORD_LEN:
             continue
+        start, size = section.off, section.size
         if section.is_alloc and section.is_exec:
             yield from _branches(section, octets, back)
-            yield from _addresses(section, output.data, back, 1)
+            yield from _addresses(start, size, body.data, back, 1)
         elif section.is_alloc:
             step = WORD_LEN if section.align >= WORD_LEN else 1
-            yield from _addresses(section, output.data, back, step)
-            yield from _distances(section, output.data, back, step)
-            yield from _offsets(section, output.data, back, step)
+            yield from _addresses(start, size, body.data, back, step)
+            yield from _distances(section, body.data, back, step)
+            yield from _offsets(section, body.data, back, step)
         elif section.kind in (SectionKind.SYMTAB, SectionKind.REL):
-            yield from _addresses(section, output.data, back, WORD_LEN)
+            yield from _addresses(start, size, body.data, back, WORD_LEN)
             if section.kind is SectionKind.SYMTAB:
-                yield from _sizes(section, output.data, back)
+                yield from _sizes(section, body.data, back)
+    list_len = len(body.data) - body.list_off
+    yield from _addresses(body.list_off, list_len, body.data, back, WORD_LEN)
 
 
 def _branches(section: Section, octets: np.ndarray, back: _Back) -> Iterator[Batch]:
@@ -145,10 +148,10 @@ def _gathered(code: np.ndarray, at: np.ndarray) -> np.ndarray:
     return word
 
 
-def _words(section: Section, data: bytes, step: int) -> Iterator[tuple[np.ndarray, int]]:
-    """The u32 words of a section at all multiples of `step`, and the offset of the first."""
-    for off in range(section.off, section.off + WORD_LEN, step):
-        count = (section.off + section.size - off) // WORD_LEN
+def _words(start: int, size: int, data: bytes, step: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The u32 words of a range at all multiples of `step`, and the offset of the first."""
+    for off in range(start, min(start + WORD_LEN, start + size), step):
+        count = (start + size - off) // WORD_LEN
         yield np.frombuffer(data, dtype="<u4", count=count, offset=off), off
 
 
@@ -157,15 +160,15 @@ def _asked(first_off: int, at: np.ndarray, held: np.ndarray, values: np.ndarray)
     return at[other] * WORD_LEN + first_off, values[other], WORD_LEN
 
 
-def _addresses(section: Section, data: bytes, back: _Back, step: int) -> Iterator[Batch]:
-    for words, off in _words(section, data, step):
+def _addresses(start: int, size: int, data: bytes, back: _Back, step: int) -> Iterator[Batch]:
+    for words, off in _words(start, size, data, step):
         at = np.flatnonzero(back.holds(words))
         held = words[at].astype(np.int64)
         yield _asked(off, at, held, back(held))
 
 
 def _distances(section: Section, data: bytes, back: _Back, step: int) -> Iterator[Batch]:
-    for words, off in _words(section, data, step):
+    for words, off in _words(section.off, section.size, data, step):
         places = np.arange(len(words), dtype=np.int64) * WORD_LEN + (off - section.off + section.va)
         targets = words + places.astype(np.uint32)
         at = np.flatnonzero(back.holds(targets))
@@ -174,7 +177,7 @@ def _distances(section: Section, data: bytes, back: _Back, step: int) -> Iterato
 
 
 def _offsets(section: Section, data: bytes, back: _Back, step: int) -> Iterator[Batch]:
-    for words, off in _words(section, data, step):
+    for words, off in _words(section.off, section.size, data, step):
         at = np.flatnonzero(words < back.high - back.low)
         held = words[at].astype(np.int64)
         yield _asked(off, at, held, back(held + back.low) - back.low)

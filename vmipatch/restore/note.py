@@ -9,10 +9,10 @@ Six bytes of magic and version, then an xz stream (with a CRC-32) that holds, in
 | bytes of the result, and their SHA-256 | u32, 32 bytes |
 | seven columns | each a u32 length and its bytes |
 
-The columns: of the runs the length of what goes before each, the way to it in the output (zigzag)
-and its length; the bytes that the output lacks; one bit for each question of `led` and `runs`;
-the distances between the bytes that are still wrong then, and what they are. Numbers in columns
-are varints, seven bits a byte, the lowest first.
+The columns: of the runs, as `runs.told` gives them, the first, second and third numbers; the bytes
+that the output lacks, the shortest pieces first; one bit for each question of `runs` and `led`; the
+distances between the bytes that are still wrong then, and what they are. Numbers in columns are
+varints, seven bits a byte, the lowest first; those that may be negative are zigzag.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from typing import NoReturn
 import numpy as np
 
 from vmipatch.errors import MalformedImage
-from vmipatch.restore.runs import Run
 
 SECTION = ".vmi.restore"
 MAGIC = b"VMIRS\x01"
@@ -54,6 +53,7 @@ class Gives(enum.Enum):
         "without-debug",
         "the file that was rewritten, but its debug sections are empty",
     )
+    PAYLOAD = (2, "payload", "the kernel inside of the bzImage that was rewritten")
 
     def __init__(self, number: int, label: str, text: str) -> None:
         self.number = number
@@ -68,8 +68,10 @@ class Note:
     gives: Gives
     length: int
     sha256: bytes
-    runs: tuple[Run, ...]
+    rows: tuple[tuple[int, int, int], ...]
+    """The runs as `runs.told` gives them."""
     literals: bytes
+    """What they lack, as `runs.by_length` gives it."""
     answers: np.ndarray
     """Yes or no (bool), in the order in which the questions come up."""
     wrong_at: np.ndarray
@@ -80,9 +82,9 @@ class Note:
     def pack(self) -> bytes:
         """The bytes of the section."""
         columns = (
-            _varints(run.literal_len for run in self.runs),
-            _varints(_zigzag(self.runs)),
-            _varints(run.copy_len for run in self.runs),
+            _varints(_zigzag(row[0]) for row in self.rows),
+            _varints(_zigzag(row[1]) for row in self.rows),
+            _varints(row[2] for row in self.rows),
             self.literals,
             np.packbits(self.answers).tobytes(),
             _varints(np.diff(self.wrong_at, prepend=0).tolist()),
@@ -95,24 +97,32 @@ class Note:
         )
 
     @classmethod
-    def unpack(cls, data: bytes, name: str) -> Note:
-        """Read the section of the file `name`. Raises MalformedImage if it is damaged."""
+    def unpack(cls, data: bytes, name: str, place: str = SECTION) -> Note:
+        """Read the note at `place` of the file `name`. Raises MalformedImage if it is damaged."""
+        try:
+            return cls._unpack(data)
+        except MalformedImage as error:
+            error.file, error.place = name, place
+            raise
+
+    @classmethod
+    def _unpack(cls, data: bytes) -> Note:
         if data[: len(MAGIC)] != MAGIC:
-            _refuse("begins with no magic number and version that this vmipatch knows", name)
-        columns, head = _columns(_unpacked(data[len(MAGIC) :], name), name)
+            _refuse("begins with no magic number and version that this vmipatch knows")
+        columns, head = _columns(_unpacked(data[len(MAGIC) :]))
         number, length, digest = _HEAD.unpack(head)
         gives = next((gives for gives in Gives if gives.number == number), None)
-        literal_lens, ways, copy_lens, gaps = (_numbers(columns[i], name) for i in (0, 1, 2, 5))
+        lacking, ways, copy_lens, gaps = (_numbers(columns[i]) for i in (0, 1, 2, 5))
         wrong_at = np.cumsum(np.array(gaps, dtype=np.int64))
-        if not len(literal_lens) == len(ways) == len(copy_lens) or len(gaps) != len(columns[6]):
-            _refuse("has columns of different lengths", name)
+        if not len(lacking) == len(ways) == len(copy_lens) or len(gaps) != len(columns[6]):
+            _refuse("has columns of different lengths")
         if gives is None or length > MAX_LEN:
-            _refuse("gives nothing that is known", name)
+            _refuse("gives nothing that is known")
         return cls(
             gives,
             length,
             digest,
-            tuple(_along(literal_lens, ways, copy_lens)),
+            tuple(zip(map(_signed, lacking), map(_signed, ways), copy_lens, strict=True)),
             columns[3],
             np.unpackbits(np.frombuffer(columns[4], np.uint8)).astype(np.bool_),
             wrong_at,
@@ -132,18 +142,18 @@ def _filter(length: int) -> dict[str, int]:
     }
 
 
-def _unpacked(data: bytes, name: str) -> bytes:
+def _unpacked(data: bytes) -> bytes:
     stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_MEMORY_LEN)
     try:
         body = stream.decompress(data, MAX_LEN)
     except (lzma.LZMAError, EOFError):
-        _refuse("is damaged: its checksum is wrong", name)
-    if not stream.eof or stream.unused_data:
-        _refuse("is damaged: it has no end, or more behind it", name)
+        _refuse("is damaged: its checksum is wrong")
+    if not stream.eof or stream.unused_data.strip(b"\0"):
+        _refuse("is damaged: it has no end, or more behind it")
     return body
 
 
-def _columns(body: bytes, name: str) -> tuple[list[bytes], bytes]:
+def _columns(body: bytes) -> tuple[list[bytes], bytes]:
     at, columns = _HEAD.size, []
     for _ in range(_COLUMNS):
         if at + _LEN.size > len(body):
@@ -152,27 +162,17 @@ def _columns(body: bytes, name: str) -> tuple[list[bytes], bytes]:
         columns.append(body[at + _LEN.size : at + _LEN.size + length])
         at += _LEN.size + length
     if len(columns) != _COLUMNS or at != len(body):
-        _refuse("is cut off", name)
+        _refuse("is cut off")
     return columns, body[: _HEAD.size]
 
 
-def _zigzag(runs: Iterable[Run]) -> Iterable[int]:
-    """How far each run begins from where the one before ended; small numbers for either way."""
-    end = 0
-    for run in runs:
-        way = run.out_off - end
-        yield way * 2 if way >= 0 else -way * 2 - 1
-        end = run.out_off + run.copy_len
+def _zigzag(number: int) -> int:
+    """Small for small numbers of either sign."""
+    return number * 2 if number >= 0 else -number * 2 - 1
 
 
-def _along(
-    literal_lens: Iterable[int], ways: Iterable[int], copy_lens: Iterable[int]
-) -> Iterable[Run]:
-    end = 0
-    for literal_len, way, copy_len in zip(literal_lens, ways, copy_lens, strict=True):
-        out_off = end + (-(way + 1) // 2 if way & 1 else way // 2)
-        yield Run(literal_len, out_off, copy_len)
-        end = out_off + copy_len
+def _signed(number: int) -> int:
+    return -(number + 1) // 2 if number & 1 else number // 2
 
 
 def _varints(numbers: Iterable[int]) -> bytes:
@@ -186,7 +186,7 @@ def _varints(numbers: Iterable[int]) -> bytes:
     return bytes(result)
 
 
-def _numbers(column: bytes, name: str) -> list[int]:
+def _numbers(column: bytes) -> list[int]:
     result, number, shift = [], 0, 0
     for octet in column:
         number |= (octet & 0x7F) << shift
@@ -195,9 +195,9 @@ def _numbers(column: bytes, name: str) -> list[int]:
             result.append(number)
             number = shift = 0
         elif shift > 35:
-            _refuse("holds a number of more than 32 bits", name)
+            _refuse("holds a number of more than 32 bits")
     return result
 
 
-def _refuse(message: str, name: str) -> NoReturn:
-    raise MalformedImage(f"the note {message}", file=name, place=SECTION, hint=DAMAGED)
+def _refuse(message: str) -> NoReturn:
+    raise MalformedImage(f"the note {message}", hint=DAMAGED)

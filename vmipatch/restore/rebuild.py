@@ -13,7 +13,16 @@ from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.restore.led import lead_back
 from vmipatch.restore.note import DAMAGED, SECTION, Gives, Note
-from vmipatch.restore.runs import Origins, Run, padded_sites, without_padding
+from vmipatch.restore.runs import (
+    Body,
+    Origins,
+    Run,
+    in_file_order,
+    padded_sites,
+    pads_of,
+    untold,
+    without_padding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +36,10 @@ class Restored:
     """Bytes of the note."""
 
 
-def restore(output: ElfImage) -> Restored:
+def restore(output: ElfImage, listed: bytes = b"") -> Restored:
     """The file that `output` was made from, as far as its note promises.
 
+    `listed` is the relocation list that follows the kernel in a bzImage; it comes back with it.
     Raises InputNotUnderstood if there is no note, MalformedImage if note or kernel are damaged:
     then the result would have another SHA-256 than the note names.
     """
@@ -41,7 +51,7 @@ def restore(output: ElfImage) -> Restored:
             hint="give the output of `vmipatch rewrite`, as it was written",
         )
     note = Note.unpack(output.section_bytes(section), output.name)
-    data = rebuild(output, note)
+    data = rebuild(Body.of(output, section.off, listed), note)
     if data is None or hashlib.sha256(data).digest() != note.sha256:
         raise MalformedImage(
             "what comes out has another SHA-256 than the input had: the kernel was changed since",
@@ -51,17 +61,20 @@ def restore(output: ElfImage) -> Restored:
     return Restored(data, note.gives, note.sha256.hex(), section.size)
 
 
-def rebuild(output: ElfImage, note: Note) -> bytes | None:
+def rebuild(body: Body, note: Note) -> bytes | None:
     """Apply a note; None if it does not fit the kernel."""
     answers = _Answers(note.answers)
-    sites = padded_sites(output)
+    sites = padded_sites(body.image)
     is_new, is_in_front = (answers.take(len(sites)).tolist() for _ in range(2))
-    runs = without_padding(note.runs, sites, is_new, is_in_front)
-    if not _fits(output, note, runs):
+    pads = pads_of(sites, is_new, is_in_front)
+    told_runs = untold(note.rows, pads)
+    runs = without_padding(told_runs, pads)
+    if not fits(body.data, note, runs):
         return None
-    result = np.frombuffer(copied(output.data, runs, note.literals), dtype=np.uint8).copy()
+    literals = in_file_order(note.literals, told_runs)
+    result = np.frombuffer(copied(body.data, runs, literals), dtype=np.uint8).copy()
     lead_back(
-        output, Origins.of(runs), result, lambda places, _values, _width: answers.take(len(places))
+        body, Origins.of(runs), result, lambda places, _values, _width: answers.take(len(places))
     )
     result[note.wrong_at] = np.frombuffer(note.right, dtype=np.uint8)
     return result.tobytes()
@@ -79,12 +92,12 @@ def copied(data: bytes, runs: Sequence[Run], literals: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _fits(output: ElfImage, note: Note, runs: Sequence[Run]) -> bool:
-    """Whether the runs lie in the output and add up to what the note promises."""
+def fits(data: bytes, note: Note, runs: Sequence[Run]) -> bool:
+    """Whether the runs lie in `data` and add up to what the note promises."""
     return (
         sum(run.literal_len + run.copy_len for run in runs) == note.length
         and sum(run.literal_len for run in runs) == len(note.literals)
-        and all(0 <= run.out_off <= len(output.data) - run.copy_len for run in runs)
+        and all(min(run) >= 0 and run.out_off + run.copy_len <= len(data) for run in runs)
         and (not len(note.wrong_at) or int(note.wrong_at[-1]) < note.length)
     )
 

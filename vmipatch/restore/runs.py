@@ -9,8 +9,9 @@ two questions of each: is it the rewriter's, and is it in front of the instructi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy as np
 from vmipatch.image.elf import ElfImage
 from vmipatch.vmi.record import unpack_records
 
+FILLED_TO = 15
+"""Functions begin at multiples of 16."""
 RECORDS = (".vmi.annotation", ".vmi.annotation.init")
 
 
@@ -27,6 +30,22 @@ class Run(NamedTuple):
     literal_len: int
     out_off: int
     copy_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A rewritten kernel without its note."""
+
+    image: ElfImage
+    data: bytes
+    """The file up to the note, then the relocation list that follows it in a bzImage."""
+    list_off: int
+    """Where the list begins in `data`."""
+
+    @classmethod
+    def of(cls, image: ElfImage, end_off: int, listed: bytes) -> Body:
+        """`image` up to the place of its note, and the list."""
+        return cls(image, image.data[:end_off] + listed, end_off)
 
 
 class Site(NamedTuple):
@@ -54,22 +73,77 @@ def padded_sites(output: ElfImage) -> list[Site]:
     return sorted(sites)
 
 
-def without_padding(
-    runs: Sequence[Run],
-    sites: Sequence[Site],
-    is_new: Sequence[bool],
-    is_in_front: Sequence[bool],
-) -> list[Run]:
-    """The runs without the padding of the sites that they cover, where it is the rewriter's."""
-    pads = sorted(
+Pads = Sequence[tuple[int, int]]
+"""Offset in the output and length of padding that the rewriter put into sites, by offset."""
+
+
+def pads_of(
+    sites: Sequence[Site], is_new: Sequence[bool], is_in_front: Sequence[bool]
+) -> list[tuple[int, int]]:
+    """The padding of sites, where it is the rewriter's."""
+    return sorted(
         (site.off if in_front else site.off + site.length - site.pad_len, site.pad_len)
         for site, new, in_front in zip(sites, is_new, is_in_front, strict=True)
         if new
     )
+
+
+def without_padding(runs: Sequence[Run], pads: Pads) -> list[Run]:
+    """The runs without the padding in them."""
     return [part for run in runs for part in _split(run, pads)]
 
 
-def _split(run: Run, pads: Sequence[tuple[int, int]]) -> Iterator[Run]:
+def told(runs: Sequence[Run], pads: Pads) -> list[tuple[int, int, int]]:
+    """The runs in small numbers: most of what the output lacks is filler up to a multiple of 16.
+
+    Of each run how many bytes more it lacks than that, the way to it from the end of the one
+    before, and its length.
+    """
+    return list(_relative(runs, pads, -1))
+
+
+def untold(rows: Iterable[tuple[int, int, int]], pads: Pads) -> list[Run]:
+    """The runs that `told` gave these rows for."""
+    return [Run(*row) for row in _relative(rows, pads, 1)]
+
+
+def _relative(
+    rows: Iterable[tuple[int, int, int]], pads: Pads, sign: int
+) -> Iterator[tuple[int, int, int]]:
+    """Each row with what is expected of it added (sign 1) or taken away (-1)."""
+    lens = [0, *accumulate(length for _, length in pads)]
+    in_end = out_end = 0
+    for lacking, out_off, copy_len in rows:
+        other = (lacking + sign * (-in_end & FILLED_TO), out_off + sign * out_end)
+        run = Run(*(other if sign > 0 else (lacking, out_off)), copy_len)
+        yield *other, copy_len
+        out_end = run.out_off + copy_len
+        first, behind = (bisect_left(pads, (at, 0)) for at in (run.out_off, out_end))
+        in_end += run.literal_len + copy_len - lens[behind] + lens[first]
+
+
+def by_length(literals: bytes, runs: Sequence[Run]) -> bytes:
+    """What the runs lack, the shortest pieces first: equal filler stands together."""
+    ends = list(accumulate(run.literal_len for run in runs))
+    return b"".join(
+        literals[ends[i] - runs[i].literal_len : ends[i]] for i in _order_of_length(runs)
+    )
+
+
+def in_file_order(literals: bytes, runs: Sequence[Run]) -> bytes:
+    """What `by_length` gave these bytes for."""
+    pieces, at = [b""] * len(runs), 0
+    for i in _order_of_length(runs):
+        pieces[i] = literals[at : at + runs[i].literal_len]
+        at += runs[i].literal_len
+    return b"".join(pieces)
+
+
+def _order_of_length(runs: Sequence[Run]) -> list[int]:
+    return sorted(range(len(runs)), key=lambda i: runs[i].literal_len)
+
+
+def _split(run: Run, pads: Pads) -> Iterator[Run]:
     literal_len, at, copy_len = run
     end = at + copy_len
     for off, length in pads[bisect_left(pads, (at, 0)) : bisect_left(pads, (end, 0))]:

@@ -12,16 +12,23 @@ import numpy as np
 
 from vmipatch.errors import VmipatchError
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
-from vmipatch.image.elf_write import Content, write_elf
+from vmipatch.image.elf_write import Content
+from vmipatch.image.trim import OFFSET_IN_HEADER, without_debug
 from vmipatch.image.types import Section, SectionFlag, SectionKind
-from vmipatch.restore.led import lead_back
+from vmipatch.restore.led import WORD_LEN, lead_back
 from vmipatch.restore.note import SECTION, Gives, Note
 from vmipatch.restore.rebuild import copied, restore
-from vmipatch.restore.runs import Origins, Run, padded_sites, without_padding
+from vmipatch.restore.runs import (
+    Body,
+    Origins,
+    Run,
+    by_length,
+    padded_sites,
+    pads_of,
+    told,
+    without_padding,
+)
 from vmipatch.restore.walk import Resized, Walk
-
-_SIZE_IN_HEADER = 16
-"""Offset of sh_offset and sh_size in a section header."""
 
 
 def empty_note(index: int) -> Content:
@@ -32,13 +39,12 @@ def empty_note(index: int) -> Content:
     return Content(header, b"")
 
 
-def without_debug(image: ElfImage) -> bytes:
-    """The file of `image` with its debug sections emptied; all that is loaded stays as it is."""
-    loaded = max(s.off + s.file_len for s in image.loads)
-    contents = [
-        Content(s, b"" if s.is_debug else image.section_bytes(s)) for s in image.sections
-    ]  # fmt: skip
-    return write_elf(image, image.data[:loaded], contents, image.segments)
+def without_note(image: ElfImage) -> ElfImage:
+    """A rewritten kernel with the section of its note emptied again, ready for another."""
+    section = image.section_by_name[SECTION]
+    result = bytearray(image.data[: section.off])
+    _set_section(result, image, section.off, 0)
+    return ElfImage.parse(bytes(result), image.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +57,51 @@ class Noted:
     note_len: int
 
 
-def add_note(data: bytes, input_: ElfImage, resized: Sequence[Resized], whole: bool) -> Noted:
-    """The rewritten kernel `data` with a note that gives `input_` back.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The file that is to come back."""
 
-    `resized` are all changes of length, in address order. Debug sections come back only if the
-    note shall give the `whole` file. Raises VmipatchError if what it gives is not the input: then
-    the rewriter has a bug.
+    image: ElfImage
+    listed: bytes = field(default=b"", repr=False)
+    """The relocation list behind it in a bzImage."""
+    whole: bool = False
+    """Whether debug sections have to come back too."""
+
+
+def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized], listed: bytes = b"") -> Noted:
+    """The rewritten kernel `data` with a note that gives the `wanted` file back.
+
+    `resized` are all changes of length, in address order; `listed` is the relocation list that is
+    to follow `data`. Raises VmipatchError if the note gives something else: then the rewriter has
+    a bug.
     """
-    dropped = not whole and any(s.is_debug and s.size for s in input_.sections)
-    gives = Gives.WITHOUT_DEBUG if dropped else Gives.INPUT
-    target = without_debug(input_) if dropped else input_.data
-    output = ElfImage.parse(data, input_.name)
-    note = _take(ElfImage.parse(target, input_.name), output, resized, gives).pack()
+    name = wanted.image.name
+    target = wanted.image if wanted.whole else without_debug(wanted.image)
+    gives = Gives.INPUT if target is wanted.image else Gives.WITHOUT_DEBUG
+    output = ElfImage.parse(data, name)
+    body = Body.of(output, len(data), listed)
+    note = _take(target, wanted.listed, body, resized, gives).pack()
     result = _with_section(output, note)
-    restored = restore(ElfImage.parse(result, input_.name))
-    if restored.data != target:
-        raise VmipatchError("the note gives another file than the input")
-    return Noted(result, gives, restored.sha256, len(note))
+    restored = restore(ElfImage.parse(result, name), listed)
+    if restored.data != target.data + wanted.listed:
+        raise VmipatchError("the note gives another file than the input", file=name)
+    return Noted(result, gives, restored.sha256, restored.note_len)
 
 
-def _take(target: ElfImage, output: ElfImage, resized: Sequence[Resized], gives: Gives) -> Note:
-    sites = padded_sites(output)
-    walk = Walk(target, output, resized, sites)
-    runs = walk.runs()
+def _take(
+    target: ElfImage, target_list: bytes, body: Body, resized: Sequence[Resized], gives: Gives
+) -> Note:
+    sites = padded_sites(body.image)
+    walk = Walk(target, body, resized, sites)
+    runs = walk.runs(target_list)
     is_new = [walk.has_grown(site) for site in sites]
     is_in_front = [walk.is_padded_in_front(site) for site in sites]
-    parts = without_padding(runs, sites, is_new, is_in_front)
-    wanted = np.frombuffer(target.data, dtype=np.uint8)
-    literals = b"".join(_literals(target.data, parts))
-    result = np.frombuffer(copied(output.data, parts, literals), dtype=np.uint8).copy()
+    pads = pads_of(sites, is_new, is_in_front)
+    parts = without_padding(runs, pads)
+    data = target.data + target_list
+    wanted = np.frombuffer(data, dtype=np.uint8)
+    literals = b"".join(_literals(data, parts))
+    result = np.frombuffer(copied(body.data, parts, literals), dtype=np.uint8).copy()
     answers = [np.array(is_new + is_in_front, dtype=np.bool_)]
 
     def judge(places: np.ndarray, values: np.ndarray, width: int) -> np.ndarray:
@@ -89,14 +111,14 @@ def _take(target: ElfImage, output: ElfImage, resized: Sequence[Resized], gives:
         answers.append(yes)
         return yes
 
-    lead_back(output, Origins.of(parts), result, judge)
+    lead_back(body, Origins.of(parts), result, judge)
     wrong_at = np.flatnonzero(result != wanted)
     return Note(
         gives,
-        len(target.data),
-        hashlib.sha256(target.data).digest(),
-        tuple(runs),
-        literals,
+        len(data),
+        hashlib.sha256(data).digest(),
+        tuple(told(runs, pads)),
+        by_length(literals, runs),
         np.concatenate(answers),
         wrong_at,
         wanted[wrong_at].tobytes(),
@@ -113,7 +135,12 @@ def _literals(data: bytes, parts: Sequence[Run]) -> Iterator[bytes]:
 def _with_section(output: ElfImage, note: bytes) -> bytes:
     """The file with the note behind everything else."""
     result = bytearray(output.data)
-    (off,) = struct.unpack_from("<I", result, SHOFF_AT)
-    header = off + SECTION_HEADER_LEN * output.section_by_name[SECTION].index
-    struct.pack_into("<II", result, header + _SIZE_IN_HEADER, len(result), len(note))
+    note += bytes(-(len(result) + len(note)) % WORD_LEN)  # a relocation list may follow
+    _set_section(result, output, len(result), len(note))
     return bytes(result) + note
+
+
+def _set_section(data: bytearray, image: ElfImage, off: int, size: int) -> None:
+    (headers,) = struct.unpack_from("<I", data, SHOFF_AT)
+    header = headers + SECTION_HEADER_LEN * image.section_by_name[SECTION].index
+    struct.pack_into("<II", data, header + OFFSET_IN_HEADER, off, size)

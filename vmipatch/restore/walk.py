@@ -12,7 +12,9 @@ import numpy as np
 
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.types import Section
-from vmipatch.restore.runs import Run, Site
+from vmipatch.restore.runs import Body, Run, Site
+
+ADDED_CODE = ".vmi.text"
 
 
 class Resized(Protocol):
@@ -35,9 +37,9 @@ class Walk:
     """Both files side by side, in the order of the input."""
 
     def __init__(
-        self, target: ElfImage, output: ElfImage, resized: Sequence[Resized], sites: Sequence[Site]
+        self, target: ElfImage, body: Body, resized: Sequence[Resized], sites: Sequence[Site]
     ) -> None:
-        self._target, self._output = target, output
+        self._target, self._body, self._output = target, body, body.image
         self._resized = resized
         self._sites = {(site.off, site.length) for site in sites}
         self._bodies: dict[int, bytes] = {}
@@ -47,8 +49,8 @@ class Walk:
         self._old = self._new = 0
         """How far both files have been described."""
 
-    def runs(self) -> list[Run]:
-        """Runs that give the target, padding of sites included."""
+    def runs(self, listed: bytes) -> list[Run]:
+        """Runs that give the target and its relocation list, padding of sites included."""
         pairs = list(_paired(self._target, self._output))
         loaded = [(s, t) for s, t in pairs if s.is_alloc and s.has_bytes and s.size]
         for was, now in sorted(loaded, key=lambda pair: pair[0].off):
@@ -60,6 +62,8 @@ class Walk:
         for off, size, new_off, new_size in sorted(others):
             self._other(off, size, new_off, min(size, new_size))
         self._lacking(len(self._target.data))
+        self._list(len(listed))
+        self._lacking(len(self._target.data) + len(listed))
         self._rows.append(Run(self._literal_len, 0, 0))
         return self._rows
 
@@ -111,6 +115,18 @@ class Walk:
             self._new = new_off
             self._copy(common)
         self._lacking(off + size)
+
+    def _list(self, length: int) -> None:
+        """The relocation list, without the words of the added code."""
+        words = np.frombuffer(self._body.data, "<u4", offset=self._body.list_off)
+        added = self._output.section_by_name.get(ADDED_CODE)
+        low, high = (added.va, added.end_va) if added else (0, 0)
+        first, behind = np.searchsorted(words, (low, high)).tolist()
+        if 4 * (len(words) - behind + first) == length:
+            self._new = self._body.list_off
+            self._copy(4 * first)
+            self._new += 4 * (behind - first)
+            self._copy(length - 4 * first)
 
     def _copy(self, length: int) -> None:
         self._append(length)

@@ -45,6 +45,11 @@ class Placement:
     room_end_va: int
     shift_len: int
 
+    def resized(self) -> list[Change]:
+        """The changes of all regions in address order."""
+        every = (change for changes in self.changes.values() for change in changes)
+        return sorted(every, key=lambda change: change.va)
+
 
 def place(
     code_map: CodeMap, zones: Zones, text: Region, init: Region | None, room_len: int

@@ -10,14 +10,13 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import InstructionStream
-from vmipatch.restore import Noted, add_note
+from vmipatch.restore import Noted, Wanted, add_note
 from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.attach import Added, attach, seal
 from vmipatch.rewrite.body import Body, Padding, body_of, give_up
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
-from vmipatch.rewrite.layout import Change
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import InitOverflow, Placement, place
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
@@ -91,13 +90,9 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
         manifest.to_json(),
     )
     data = renew_build_id(seal(data, added.runtime, annotations))
-    noted = add_note(data, image, _resized(placement), options.keep_original)
+    wanted = Wanted(image, whole=options.keep_original)
+    noted = add_note(data, wanted, placement.resized())
     return RewrittenImage(noted, scanned, placement, tuple(bodies), manifest)
-
-
-def _resized(placement: Placement) -> list[Change]:
-    every = (change for changes in placement.changes.values() for change in changes)
-    return sorted(every, key=lambda change: change.va)
 
 
 def _plan(

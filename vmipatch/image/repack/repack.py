@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import InputNotUnderstood
@@ -30,6 +31,8 @@ _CRC_OF_ALL = 0xFFFFFFFF
 """zlib.crc32 of a file that ends with the CRC of Linux's tools/build.c (it is not inverted)."""
 _EXTRA_LEN = 128 << 10
 """How far decompression in place may run ahead, besides 1/256 (header.S, ZO_z_extra_bytes)."""
+_SPARE_LEN = 64
+"""A note may get longer when its length moves the tail."""
 _KERNEL_INFO_SINCE, _HANDOVER_SINCE, _INIT_SIZE_SINCE = 0x020F, 0x020B, 0x020A
 
 
@@ -46,8 +49,24 @@ class Repacked:
     """What of the old file could not be kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What the new file is to say about the old one."""
+
+    inside: Callable[[bytes], bytes]
+    """From the stripped kernel to the one that is packed."""
+    behind: Callable[[bytes], bytes]
+    """From the new file to what stands behind its payload. That counts for nothing but the length
+    of the file and the sum in its last four bytes."""
+
+
 def repack(
-    data: bytes, old: BzImage, kernel: ElfImage, relocs: tuple[int, ...] | None, recipe: Recipe
+    data: bytes,
+    old: BzImage,
+    kernel: ElfImage,
+    relocs: tuple[int, ...] | None,
+    recipe: Recipe,
+    notes: Notes | None = None,
 ) -> Repacked:
     """The bzImage `data`, read as `old`, with the vmlinux `kernel` in it.
 
@@ -59,29 +78,55 @@ def repack(
     _require_init_size(header, old.name)
     boot = BootCode.parse(data, header, old.name)
     link_pa = header.pref_address
-    unpacked = payload_image(stripped(kernel), relocs, link_pa, old.name)
+    elf = stripped(kernel)
+    unpacked = payload_image(notes.inside(elf) if notes else elf, relocs, link_pa, old.name)
     payload = pack_payload(recipe, unpacked)
-    before = _constants(ElfImage.parse(old.vmlinux, old.name), old.payload.unpacked, header)
-    new_header = replace(header, payload_length=len(payload))
-    after = _constants(kernel, unpacked, new_header)
-    distance = _distance(boot, len(payload))
-    changes = changed_words(boot, distance, before, after, link_pa)
-    code = _rebuilt(boot, payload, distance, changes)
-    init_size = _init_size(boot, distance, after)
-    new_header = replace(
-        new_header,
-        syssize=len(code) // 16,
-        init_size=max(init_size, header.init_size),
-        handover_offset=_led(header.handover_offset, distance),
-        kernel_info_offset=_led(header.kernel_info_offset, distance),
-    )
-    setup, dropped = _setup(data, boot, new_header, header, distance)
-    summed = zlib.crc32(_unsigned(data, header)) == _CRC_OF_ALL
-    file = setup + code
-    if summed:
-        crc = zlib.crc32(file[:-CRC_LEN]) ^ _CRC_OF_ALL
-        file = file[:-CRC_LEN] + struct.pack("<I", crc)
-    return Repacked(file, tuple(changes), distance, dropped)
+    job = _Job(data, old, boot, kernel, unpacked)
+    made = job.around(payload, b"")
+    if notes is None:
+        return made
+    note = notes.behind(made.data)
+    while True:
+        room = -(-(len(note) + _SPARE_LEN) // _SPARE_LEN) * _SPARE_LEN
+        note = notes.behind(job.around(payload, bytes(room)).data)
+        if len(note) <= room:
+            return job.around(payload, note.ljust(room, b"\0"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What stays the same while it is tried how much room a note needs."""
+
+    data: bytes
+    old: BzImage
+    boot: BootCode
+    kernel: ElfImage
+    unpacked: bytes
+
+    def around(self, payload: bytes, behind: bytes) -> Repacked:
+        """The file with this payload, and `behind` between it and the tail."""
+        data, boot, header = self.data, self.boot, self.old.header
+        before = _constants(
+            ElfImage.parse(self.old.vmlinux, self.old.name), self.old.payload.unpacked, header
+        )
+        new_header = replace(header, payload_length=len(payload))
+        after = _constants(self.kernel, self.unpacked, new_header)
+        distance = _distance(boot, len(payload) + len(behind))
+        changes = changed_words(boot, distance, before, after, header.pref_address)
+        code = _rebuilt(boot, payload + behind, distance, changes)
+        new_header = replace(
+            new_header,
+            syssize=len(code) // 16,
+            init_size=max(_init_size(boot, distance, after), header.init_size),
+            handover_offset=_led(header.handover_offset, distance),
+            kernel_info_offset=_led(header.kernel_info_offset, distance),
+        )
+        setup, dropped = _setup(data, boot, new_header, header, distance)
+        file = setup + code
+        if zlib.crc32(_unsigned(data, header)) == _CRC_OF_ALL:
+            crc = zlib.crc32(file[:-CRC_LEN]) ^ _CRC_OF_ALL
+            file = file[:-CRC_LEN] + struct.pack("<I", crc)
+        return Repacked(file, tuple(changes), distance, dropped)
 
 
 def _require_init_size(header: SetupHeader, name: str) -> None:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""How does a whole bzImage come back: its boot code, and its payload packed as it was?
+
+The kernel inside has its own note. A second one stands right behind the payload, in front of the
+tail of the boot code, where nobody reads: six bytes of magic and version, a u32 length and a CRC-32
+of what follows, then the recipe of the payload (u16 length, JSON) and a note as in `note`. Its runs
+take from the bzImage, and from the payload packed again as if it stood behind the bzImage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from typing import Any, NoReturn
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.image.bzimage import BzImage, elf_length
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.packing import Compression, Maker, Recipe, pack_payload
+from vmipatch.image.reloc_list import emit_list
+from vmipatch.restore.note import DAMAGED, Gives, Note
+from vmipatch.restore.rebuild import Restored, copied, fits, restore
+from vmipatch.restore.runs import Run, by_length, in_file_order, told, untold
+
+MAGIC = b"VMIRF\x01"
+CRC_LEN = 4
+"""The last bytes of boot code are a sum over everything: over the note too."""
+_HEAD = struct.Struct("<6sII")
+_PLACE = "behind the payload"
+_NO_ANSWERS = np.zeros(0, dtype=np.bool_)
+
+
+def listed(bzimage: BzImage) -> bytes:
+    """The relocation list of a bzImage as its payload holds it."""
+    return b"" if bzimage.relocs is None else emit_list(bzimage.relocs)
+
+
+def frame_note(
+    data: bytes, old: BzImage, recipe: Recipe | None, whole: bool, output: bytes
+) -> tuple[bytes, Gives]:
+    """The note that makes `data`, read as `old`, of the rewritten bzImage `output`.
+
+    `recipe` packs the payload as it was packed. Without one only the kernel inside comes back,
+    unless the `whole` file shall: then the note holds its payload. Of `output` the bytes behind
+    the payload, as long as the note, and the last four do not count.
+    """
+    if recipe is None and not whole:
+        return _packed(None, _note(Gives.PAYLOAD, old.vmlinux, [], b"", b"", ())), Gives.PAYLOAD
+    start = old.header.code_off + old.header.payload_offset
+    end = start + old.header.payload_length
+    code_end = min(old.header.code_off + old.header.syssize * 16, len(data))
+    tail = data[end:code_end].lstrip(b"\0")
+    gap_len = code_end - end - len(tail)
+    packed = b"" if recipe is None else data[start:end]
+    runs = [
+        Run(0, 0, start),
+        Run(end - start - len(packed), len(output), len(packed)),
+        Run(gap_len, len(output) - len(tail), len(tail)),
+        Run(len(data) - code_end, 0, 0),
+    ]
+    literals = data[start : end - len(packed)] + bytes(gap_len) + data[code_end:]
+    summed = range(max(code_end - CRC_LEN, end), code_end)
+    note = _note(Gives.INPUT, data, runs, literals, copied(output + packed, runs, literals), summed)
+    return _packed(recipe, note), Gives.INPUT
+
+
+def restore_bzimage(data: bytes, name: str, payload: bytes | None = None) -> Restored:
+    """The bzImage that the rewritten bzImage `data` was made from, or the kernel inside.
+
+    `payload` is the original packed payload, if somebody has it; packing takes long. Raises
+    InputNotUnderstood without a note, MalformedImage if something is damaged, EnvironmentProblem
+    without the library or program of the compression.
+    """
+    read = BzImage.parse(data, name)
+    recipe, note, note_len = _unpacked(data, read)
+    kernel = restore(ElfImage.parse(read.vmlinux, name), listed(read))
+    if note.gives is Gives.PAYLOAD:
+        result: bytes | None = kernel.data[: elf_length(kernel.data, name)]
+    else:
+        if recipe is not None and payload is None:
+            payload = pack_payload(recipe, kernel.data)
+        result = _rebuilt(data + (payload or b"" if recipe else b""), note)
+    if result is None or hashlib.sha256(result).digest() != note.sha256:
+        raise MalformedImage(
+            "what comes out has another SHA-256 than the input had: the file was changed since, "
+            f"or packed here otherwise than by {recipe}",
+            file=name,
+            hint=DAMAGED,
+        )
+    return Restored(result, note.gives, note.sha256.hex(), kernel.note_len + note_len)
+
+
+def _note(
+    gives: Gives, target: bytes, runs: list[Run], literals: bytes, computed: bytes, extra: Any
+) -> Note:
+    """`computed` is what the runs give; bytes at `extra` count as wrong in any case."""
+    wanted = np.frombuffer(target, dtype=np.uint8)
+    wrong = np.zeros(len(wanted), dtype=np.bool_)
+    if runs:
+        wrong = np.frombuffer(computed, dtype=np.uint8) != wanted
+        wrong[list(extra)] = True
+    wrong_at = np.flatnonzero(wrong)
+    digest = hashlib.sha256(target).digest()
+    right = wanted[wrong_at].tobytes()
+    rows = tuple(told(runs, ()))
+    ordered = by_length(literals, runs)
+    return Note(gives, len(target), digest, rows, ordered, _NO_ANSWERS, wrong_at, right)
+
+
+def _rebuilt(body: bytes, note: Note) -> bytes | None:
+    runs = untold(note.rows, ())
+    if not fits(body, note, runs):
+        return None
+    literals = in_file_order(note.literals, runs)
+    result = np.frombuffer(copied(body, runs, literals), dtype=np.uint8).copy()
+    result[note.wrong_at] = np.frombuffer(note.right, dtype=np.uint8)
+    return result.tobytes()
+
+
+def _packed(recipe: Recipe | None, note: Note) -> bytes:
+    text = b"" if recipe is None else json.dumps(_plain(recipe), sort_keys=True).encode()
+    body = struct.pack("<H", len(text)) + text + note.pack()
+    return _HEAD.pack(MAGIC, len(body), zlib.crc32(body)) + body
+
+
+def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, Note, int]:
+    header = read.header
+    at = header.code_off + header.payload_offset + header.payload_length
+    if data[at : at + len(MAGIC)] != MAGIC or len(data) < at + _HEAD.size:
+        raise InputNotUnderstood(
+            "there is no note behind its payload: nothing tells what it was made from",
+            file=read.name,
+            hint="give the output of `vmipatch rewrite`, as it was written",
+        )
+    _, length, crc = _HEAD.unpack_from(data, at)
+    body = data[at + _HEAD.size : at + _HEAD.size + length]
+    if len(body) != length or zlib.crc32(body) != crc:
+        _refuse(read.name)
+    text_len = int.from_bytes(body[:2], "little")
+    text = body[2 : 2 + text_len]
+    note = Note.unpack(body[2 + text_len :], read.name, _PLACE)
+    return _recipe(text, read.name) if text else None, note, _HEAD.size + length
+
+
+def _plain(recipe: Recipe) -> dict[str, str]:
+    return {
+        "compression": recipe.compression.label,
+        "maker": recipe.maker.value,
+        "options": recipe.options,
+        "header": recipe.header.hex(),
+    }
+
+
+def _recipe(text: bytes, name: str) -> Recipe:
+    try:
+        fields = json.loads(text)
+        compression = next(c for c in Compression if c.label == fields["compression"])
+        header = bytes.fromhex(fields["header"])
+        return Recipe(compression, Maker(fields["maker"]), str(fields["options"]), header)
+    except (ValueError, KeyError, TypeError, StopIteration):
+        _refuse(name)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise MalformedImage("the note is damaged", file=name, place=_PLACE, hint=DAMAGED)

@@ -28,6 +28,7 @@ from tests.emu.ring1_guest import (
     paravirt_of,
     paravirt_rom,
 )
+from vmipatch.emu.cmos import EPOCH_NS
 from vmipatch.emu.exits import SENSITIVE, ExitKind
 from vmipatch.emu.machine import MachineOptions, Silence
 from vmipatch.emu.memory import PAGE_LEN
@@ -36,7 +37,7 @@ from vmipatch.emu.report import Ending
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.marks import parse_marks
-from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall, Shared
+from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall, Shared, Time
 
 C = VmiCall
 D = DATA_PA
@@ -545,4 +546,6 @@ def test_sensitive_exits_are_a_subset_of_all() -> None:
 def test_time_page_holds_nothing_of_the_host() -> None:
     done = run(f"{INIT} {END}")
     page = done.machine.memory.read(TIME_PA, PAGE_LEN)
-    assert not any(page[0x20:])
+    epoch_ns = int.from_bytes(page[Time.EPOCH : Time.EPOCH + 8], "little")
+    assert epoch_ns == EPOCH_NS
+    assert not any(page[Time.EPOCH + 8 :])

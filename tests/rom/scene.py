@@ -15,26 +15,17 @@ from tests.rom.machine import BUFFER_VA, FLAGS, GDT_VA, GPRS, TASK, Machine
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Shared
+from vmipatch.vmi.table import ROWS
 
 C = VmiCall
 U32 = st.integers(0, 0xFFFFFFFF)
 STATES = st.tuples(st.fixed_dictionaries(dict.fromkeys(GPRS, U32)), st.integers(0, FLAGS))
 PC_FLAVORS = (Flavor.NATIVE, Flavor.TRACE)
-NO_RETURN = {C.IRET, C.SYSEXIT, C.SHUTDOWN}
+NO_RETURN = {C.IRET, C.SYSEXIT, C.SHUTDOWN, C.REBOOT}
 PORT, DATA = 0x1234, 0x89ABCDEF
 
-RESULTS: dict[VmiCall, tuple[str, ...]] = {
-    C.CPUID: ("eax", "ebx", "ecx", "edx"),
-    C.RDTSC: ("eax", "edx"),
-    **dict.fromkeys(
-        (C.GET_LDT, C.GET_TR, C.GET_CR0, C.GET_CR2, C.GET_CR3, C.GET_CR4, C.GET_DR,
-         C.GET_INTERRUPT_MASK, C.INL, C.INW, C.INB),
-        ("eax",),
-    ),
-    **dict.fromkeys((C.INSL, C.INSW, C.INSB), ("edi", "ecx")),
-    **dict.fromkeys((C.OUTSL, C.OUTSW, C.OUTSB), ("esi", "ecx")),
-}  # fmt: skip
-"""The registers that a call may change, from the VMI specification's list of results."""
+RESULTS = {row.call: row.results for row in ROWS}
+"""The registers that a call may change."""
 
 ARGUMENTS: dict[VmiCall, dict[str, int]] = {
     **{key: {"eax": BUFFER_VA} for key in (C.SET_GDT, C.SET_IDT, C.GET_GDT, C.GET_IDT)},
@@ -44,6 +35,12 @@ ARGUMENTS: dict[VmiCall, dict[str, int]] = {
     C.SET_CR3: {"eax": 0x123000},
     C.SET_CR4: {"eax": 0x280},
     C.SET_DR: {"eax": 2},
+    **{
+        key: {"eax": BUFFER_VA, "edx": 1}
+        for key in (C.WRITE_GDT_ENTRY, C.WRITE_LDT_ENTRY, C.WRITE_IDT_ENTRY)
+    },
+    C.SET_PXE: {"edx": BUFFER_VA},
+    C.SET_PXE_LONG: {"ecx": BUFFER_VA},
     **{key: {"edx": PORT} for key in (C.INL, C.INB, C.INW, C.OUTL, C.OUTB, C.OUTW)},
     **{key: {"edx": PORT, "ecx": 3, "edi": BUFFER_VA} for key in (C.INSL, C.INSW, C.INSB)},
     **{key: {"edx": PORT, "ecx": 3, "esi": BUFFER_VA} for key in (C.OUTSL, C.OUTSW, C.OUTSB)},

@@ -48,6 +48,9 @@ def code_of(rom: Rom, call: VmiCall) -> bytes:
 def line_of(rom: Rom, call: VmiCall) -> str:
     """An entry as GOLDEN has it."""
     known = names(rom) if rom.flavor is Flavor.PARAVIRT else {}
+    if rom.flavor is Flavor.PARAVIRT:
+        read_clock_off = rom.data.index(code_of(rom, VmiCall.RDTSC))
+        known[(read_clock_off - rom.entries[call]) & 0xFFFFFFFF] = "read_clock"
     text = text_of(code_of(rom, call), 0)
     text = re.sub(r"0x[0-9A-F]+", lambda m: known.get(int(m[0], 16), m[0]), text)
     return f"{rom.flavor.value} {call.name}: {text}"

@@ -29,7 +29,16 @@ from vmipatch.vmi.shared import (
     Restart,
     RomMark,
 )
+from vmipatch.vmi.table import ROWS
 
+TIMER = (
+    VmiCall.GET_CYCLE_FREQUENCY,
+    VmiCall.GET_CYCLE_COUNTER,
+    VmiCall.SET_ALARM,
+    VmiCall.CANCEL_ALARM,
+    VmiCall.GET_WALLCLOCK_TIME,
+    VmiCall.WALLCLOCK_UPDATED,
+)
 flavors = pytest.mark.parametrize("flavor", Flavor)
 
 
@@ -103,7 +112,11 @@ def test_every_served_call_has_an_entry_of_its_own(flavor: Flavor) -> None:
 def test_answers_are_those_an_in_tree_kernel_survives(flavor: Flavor) -> None:
     assert relocation_type(VmiCall.IRET, flavor) is RelocationType.CALL_REL
     assert relocation_type(VmiCall.SYSEXIT, flavor) is RelocationType.CALL_REL
-    assert relocation_type(VmiCall.GET_CYCLE_FREQUENCY, flavor) is RelocationType.NONE
+    for call in TIMER:  # together, or not at all
+        declined = relocation_type(call, flavor) is RelocationType.NONE
+        assert declined is (flavor is not Flavor.PARAVIRT)
+    for call in (row.call for row in ROWS if not row.is_documented):
+        assert relocation_type(call, flavor) is RelocationType.NONE
     assert relocation_type(VmiCall.IO_DELAY, flavor) is RelocationType.NOP
     for call in (VmiCall.RDMSR, VmiCall.WRMSR, VmiCall.RDPMC):
         assert relocation_type(call, flavor) is RelocationType.NONE

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 Reader = Callable[[], int]
 Writer = Callable[[int], None]
+_DWORD_LEN = 4
 
 
 class PortBus:
@@ -16,6 +17,7 @@ class PortBus:
     def __init__(self) -> None:
         self._readers: dict[int, Reader] = {}
         self._writers: dict[int, Writer] = {}
+        self._dwords: dict[int, tuple[Reader, Writer]] = {}
         self.reads: Counter[int] = Counter()
         """How often each port was read."""
         self.writes: Counter[int] = Counter()
@@ -30,9 +32,15 @@ class PortBus:
         if write is not None:
             self._writers[port] = write
 
+    def claim_dword(self, port: int, read: Reader, write: Writer) -> None:
+        """Let a device answer accesses of 32 bits at `port`, and no others."""
+        self._dwords[port] = read, write
+
     def read(self, port: int, size: int) -> int:
         """`in` of `size` bytes; a wide access is one of consecutive ports, as on an ISA bus."""
         self.reads[port] += 1
+        if size == _DWORD_LEN and port in self._dwords:
+            return self._dwords[port][0]()
         value = 0
         for i in range(size):
             reader = self._readers.get(port + i & 0xFFFF)
@@ -42,6 +50,9 @@ class PortBus:
     def write(self, port: int, size: int, value: int) -> None:
         """`out` of `size` bytes."""
         self.writes[port] += 1
+        if size == _DWORD_LEN and port in self._dwords:
+            self._dwords[port][1](value)
+            return
         for i in range(size):
             writer = self._writers.get(port + i & 0xFFFF)
             if writer is not None:

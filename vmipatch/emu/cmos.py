@@ -16,6 +16,8 @@ from vmipatch.emu.clock import NS_PER_S, Clock
 INDEX_PORT, DATA_PORT = 0x70, 0x71
 POWER_ON: Final = datetime.datetime(2006, 8, 1)
 """Any fixed day does."""
+EPOCH_NS: Final = int(POWER_ON.replace(tzinfo=datetime.UTC).timestamp()) * NS_PER_S
+"""From 1970 to POWER_ON."""
 _STATUS_A, _STATUS_B, _STATUS_C, _STATUS_D = 0x0A, 0x0B, 0x0C, 0x0D
 _CENTURY = 0x32
 _MODE_24H = 0x02

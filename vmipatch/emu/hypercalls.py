@@ -61,6 +61,10 @@ def _wbinvd(_: Context) -> None:
     """Caches are not modelled."""
 
 
+def _set_iopl_mask(context: Context) -> None:
+    context.vcpu.iopl = context.registers.eax >> 12 & 3
+
+
 def _shutdown(_: Context) -> None:
     raise GuestEnded(Ending.HALTED, "call of Shutdown")
 
@@ -84,6 +88,7 @@ CALLS: Final[dict[VmiCall, CallBody]] = {
     VmiCall.WBINVD: _wbinvd,
     VmiCall.INVAL_PAGE: control.flush_tlb,
     VmiCall.FLUSH_TLB: control.flush_tlb,
+    VmiCall.SET_IOPL_MASK: _set_iopl_mask,
     VmiCall.SHUTDOWN: _shutdown,
     VmiCall.REBOOT: _reboot,
 }

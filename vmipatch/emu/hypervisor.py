@@ -64,7 +64,7 @@ class TrapPrivilege(Privilege):
         super().__init__(machine)
         self._cpu = machine.cpu
         self._registers = machine.cpu.registers
-        self._pic = machine.board.pic
+        self._pic = machine.board.interrupts
         self._mmu = CachingMmu(machine.memory, self._registers)
         self._vcpu = VirtualCpu(self._registers, self._mmu)
         self._delivery = Ring1Delivery(self._vcpu)
@@ -277,7 +277,8 @@ class TrapPrivilege(Privilege):
         self._note_pending()
 
     def _note_pending(self) -> None:
-        self._pending = self._vcpu.page.pending = self._pic.pending_line() is not None
+        self._pending = self._pic.pending_line() is not None
+        self._vcpu.page.pending = self._pending or self._vcpu.iopl != 0
 
     def _skip_user_flags(self) -> bool:
         """A process with IOPL 3 may execute cli and sti; they do nothing here."""

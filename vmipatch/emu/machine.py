@@ -20,6 +20,7 @@ from vmipatch.emu.cpu import Cpu, Exit
 from vmipatch.emu.cpuid import cpuid_leaf
 from vmipatch.emu.events import Event, Vector
 from vmipatch.emu.loader import Boot, load
+from vmipatch.emu.local_apic import BASE_PA, LENGTH
 from vmipatch.emu.memory import GuestMemory
 from vmipatch.emu.native import NativePrivilege
 from vmipatch.emu.paging import Mmu
@@ -153,7 +154,7 @@ class Machine:
         privilege.before_devices()
         if not privilege.interrupts_enabled():
             raise GuestEnded(Ending.HALTED, "hlt with interrupts off")
-        if self.board.pic.pending_line() is not None:
+        if self.board.interrupts.pending_line() is not None:
             return
         if received := self.terminal.poll(True):
             self.board.uart.receive(received)
@@ -222,13 +223,19 @@ class Machine:
         self._remember_refusal(Vector.UNDEFINED)
 
     def on_hole_read(self, pa: int, size: int) -> int:
-        """A bus without a device reads as ones."""
+        """The local APIC, or a bus without a device, which reads as ones."""
         self.statistics.calls[Call.HOLE_READ] += 1
+        if _in_apic(pa):
+            return self.board.apic.read(pa - BASE_PA)
         return (1 << 8 * size) - 1
 
     def on_hole_write(self, pa: int, size: int, value: int) -> None:
-        """Nobody listens."""
+        """Nobody listens but the local APIC."""
         self.statistics.calls[Call.HOLE_WRITE] += 1
+        if _in_apic(pa):
+            self.privilege.before_devices()
+            self.board.apic.write(pa - BASE_PA, value)
+            self.clock.end_slice()  # a stop right here would repeat the write
 
     def _reset(self) -> None:
         raise GuestEnded(Ending.RESET)
@@ -265,6 +272,10 @@ class Machine:
             now_ns=self.clock.now_ns,
             place=f"EIP {registers.eip:#x} at CPL {registers.cpl}",
         )
+
+
+def _in_apic(pa: int) -> bool:
+    return BASE_PA <= pa < BASE_PA + LENGTH
 
 
 def _host_va(octets: bytearray | memoryview) -> int:

@@ -40,7 +40,7 @@ class NativePrivilege(Privilege):
         super().__init__(machine)
         self._cpu = machine.cpu
         self._registers = machine.cpu.registers
-        self._pic = machine.board.pic
+        self._pic = machine.board.interrupts
         self._delivery = Delivery(self._registers, machine.mmu)
         self._promised: tuple[int, int] | None = None
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from vmipatch.emu import returns
 from vmipatch.emu.audit import AuditLog
+from vmipatch.emu.cmos import EPOCH_NS
+from vmipatch.emu.device_calls import DEVICE_CALLS
 from vmipatch.emu.events import Cause, Event, Fault, Vector
 from vmipatch.emu.exits import ExitKind
 from vmipatch.emu.fallback import HLT, MAX_ENTRIES, read_fallbacks
@@ -31,7 +33,7 @@ from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.isa.trapped import TrappedInstruction, take_apart
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.marks import RestartRegion
-from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Hypercall, Restart
+from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Hypercall, Restart, Time
 
 if TYPE_CHECKING:
     from vmipatch.emu.machine import Machine
@@ -50,6 +52,7 @@ _NS_PER_ENTRY: Final = 500
 _ENTRIES_PER_EXIT: Final = 8
 """What it costs to read one entry of a table of fallbacks, in the guest's time and the host's."""
 _NEAR_CALL_LEN: Final = 5
+_EPOCH_LEN: Final = 8
 _SYSENTER_CS: Final = 0x174
 _USER_CS_OFF, _USER_SS_OFF = 16, 24
 _IF: Final = int(Flag.IF)
@@ -276,6 +279,9 @@ class ParavirtPrivilege(TrapPrivilege):
             self._iret_on_other_stack()
         elif (body := CALLS.get(call)) is not None:
             body(self._context)
+        elif (device_body := DEVICE_CALLS.get(call)) is not None:
+            device_body(self._context, self.machine.board)
+            self._note_pending()
         else:
             raise Fault(Vector.PROTECTION, 0)
 
@@ -334,5 +340,7 @@ def plug_paravirt(memory: GuestMemory, rom: GuestRom) -> memoryview:
     """Give a machine that is being built the ROM and its pages; returns the time page."""
     rom.plug(memory)
     memory.plug(SHARED_PA, bytes(PAGE_LEN), Access.READ_WRITE)
-    memory.plug(TIME_PA, bytes(PAGE_LEN), Access.READ_ONLY)
+    time_page = bytearray(PAGE_LEN)
+    time_page[Time.EPOCH : Time.EPOCH + _EPOCH_LEN] = EPOCH_NS.to_bytes(_EPOCH_LEN, "little")
+    memory.plug(TIME_PA, bytes(time_page), Access.READ_ONLY)
     return memory.octets[TIME_PA : TIME_PA + PAGE_LEN]

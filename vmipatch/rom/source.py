@@ -25,11 +25,11 @@ from vmipatch.rom.entries import (
 )
 from vmipatch.rom.header import CODE_ALIGN
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.shared import SHARED_PA, TIME_PA, TSC_STEP, Hypercall, Shared, Time
+from vmipatch.vmi.shared import CYCLES_HZ, SHARED_PA, TIME_PA, TSC_STEP, Hypercall, Shared, Time
 
 _FILES = (
-    "start.S", "lookups.S", "interrupts.S", "returns.S", "control.S", "tables.S", "time.S",
-    "ports.S",
+    "start.S", "lookups.S", "interrupts.S", "returns.S", "control.S", "tables.S", "memory.S",
+    "hints.S", "time.S", "machine.S", "ports.S",
 )  # fmt: skip
 _BODY = re.compile(r"BODY\((\w+), (native|paravirt|any)\)")
 _LOCAL = re.compile(r"\.L\w+")
@@ -54,6 +54,7 @@ def rom_source(flavor: Flavor, *, fail_init: bool, none: Collection[VmiCall]) ->
     lines += _labelled("get_reloc", _body("GET_RELOC", paravirt))
     if paravirt:
         lines += _labelled("lookups", _body("LOOKUPS", paravirt))
+        lines += _labelled("read_clock", _body("RDTSC", paravirt))
     for call in calls:
         lines += _labelled(label(call), _entry(call, flavor))
     return "\n".join([*lines, _ALIGN])
@@ -65,6 +66,7 @@ def constants(shift: int, *, fail_init: bool) -> dict[str, int]:
     names |= {f"TIME_{field.name}": TIME_PA + shift + field for field in Time}
     names |= {f"INT_{call.name}": int(call) for call in Hypercall}
     return names | {
+        "CYCLES_HZ": CYCLES_HZ,
         "CALL_COUNT": max(VmiCall) + 1,
         "CALL_IRET": VmiCall.IRET,
         "CALL_SHUTDOWN": VmiCall.SHUTDOWN,

@@ -47,3 +47,41 @@ BODY(RDTSC, paravirt)
     pop ebx
     popfd
     ret
+
+# The counters of VMI. Real and available time are the clock of RDTSC, for this processor is never
+# made to wait; none is ever stolen.
+
+# Out:      edx:eax = Hz.
+BODY(GET_CYCLE_FREQUENCY, paravirt)
+    mov eax, CYCLES_HZ
+    mov edx, 0
+    ret
+
+# In:       eax = 0 real, 1 available, 2 stolen. Out: edx:eax.
+BODY(GET_CYCLE_COUNTER, paravirt)
+    push ecx
+    mov ecx, eax
+    jecxz .Lclock
+    lea ecx, [ecx - 1]
+    jecxz .Lclock
+    pop ecx
+    mov eax, 0
+    mov edx, 0
+    ret
+.Lclock:
+    pop ecx
+    jmp read_clock
+
+# Out:      edx:eax = nanoseconds since 1970.
+BODY(GET_WALLCLOCK_TIME, paravirt)
+    call read_clock
+    pushfd
+    add eax, dword ptr ss:[TIME_EPOCH]
+    adc edx, dword ptr ss:[TIME_EPOCH + 4]
+    popfd
+    ret
+
+# Out:      eax = 0: nobody sets the clock.
+BODY(WALLCLOCK_UPDATED, paravirt)
+    mov eax, 0
+    ret

@@ -64,7 +64,11 @@ class Time(enum.IntEnum):
     SKEW = 0x10  # i64
     SCALE = 0x18  # u32
     SEQUENCE = 0x1C  # u32, another value whenever LEFT, BASE or SKEW change but by counting down
+    EPOCH = 0x20  # i64, nanoseconds from 1970 to the moment when the clock was 0
 
+
+CYCLES_HZ = 1_000_000_000
+"""Frequency of the clock, which is that of RDTSC and of the cycle counters."""
 
 TSC_STEP = 1000
 """What each RDTSC adds in the guest, so that loops that wait for the clock end soon."""

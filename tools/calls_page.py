@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""How does docs/vmi-calls.md come to be? `python -m tools.calls_page` makes it of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vmipatch.rom.entries import Flavor, RelocationType, relocation_type
+from vmipatch.vmi.table import ROWS, CallRow
+
+PAGE = Path(__file__).parent.parent / "docs" / "vmi-calls.md"
+_HEAD = """\
+<!-- SPDX-License-Identifier: MIT -->
+<!-- Written by `python -m tools.calls_page` from vmipatch/vmi/table.py: change that. -->
+# The calls of VMI
+
+API 3.0, numbers 0 to 73, as Linux 2.6.21 to 2.6.36 used it, and our minor version 1 behind it.
+How the ROM that serves them is built and loaded: [vmi-rom.md](vmi-rom.md).
+
+A call is a near call with arguments in EAX, EDX, ECX and then on the stack, `4(esp)` first; the
+caller takes stack arguments off. API 3.0 lets a call spoil what the column says; our entries are
+those of API 3.1, and spoil nothing but their results
+([decision](decisions/0005-thunks-rely-on-api-3.1.md)).
+A hot call is answered without leaving the guest.
+What each ROM answers to GetRelocationInfo: `call`, `nop` (the site becomes padding) or `none` (the
+native instruction stays). For a PC are the native and the trace ROM, which answer alike.
+
+| no. | call | arguments | results | may spoil | stands for | hot | paravirt | PC | does | source |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+_FOOT = """
+RDMSR, WRMSR and RDPMC are answered `none`: when one of them faults, the kernel's exception table
+must find the instruction's own address. Numbers whose meaning no source tells, and numbers behind
+the last, are answered `none` too.
+A ROM for a PC declines the timer calls, which need a measured clock and memory to keep it in, and
+the calls of the local APIC, whose mapping only the kernel knows: its own way is right there.
+Stolen time is always 0 and real time the same as available time: the one processor never waits for
+another guest. SetInitialAPState is accepted; there is no such processor, so that the kernel has to
+give up by its own time limit.
+"""
+_ANSWER = {
+    RelocationType.NONE: "none",
+    RelocationType.CALL_REL: "call",
+    RelocationType.JUMP_REL: "jump",
+    RelocationType.NOP: "nop",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    return _HEAD + "".join(f"| {' | '.join(_cells(row))} |\n" for row in ROWS) + _FOOT
+
+
+def _cells(row: CallRow) -> Iterable[str]:
+    """One line of the table."""
+    yield str(row.call.value)
+    yield row.name
+    yield ", ".join(f"`{a.place.value}` {a.meaning}" for a in row.arguments) or "-"
+    yield ", ".join(f"`{name}`" for name in row.results) or "-"
+    yield row.clobbers.value
+    yield f"`{row.native}`" if row.native else "-"
+    yield "hot" if row.hot else "-"
+    yield _ANSWER[relocation_type(row.call, Flavor.PARAVIRT)]
+    yield _ANSWER[relocation_type(row.call, Flavor.NATIVE)]
+    yield row.does or "not documented"
+    yield row.source.value
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

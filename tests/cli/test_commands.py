@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,15 @@ def test_rewrite_then_verify_holds(guest: Path, tmp_path: Path) -> None:
     assert len(starts) == 1
     assert int(starts[0], 16) % 4096 == 0
     assert maps[1].read_text().startswith("# old start, new start")
-    checked = invoke("verify", "--static", output, "--original", guest, "--json", "-")
+    papers = tmp_path / "certificate.json", tmp_path / "findings.sarif"
+    checked = invoke(
+        "verify", "--static", output, "--original", guest, "--json", "-",
+        "--certificate", papers[0], "--sarif", papers[1],
+    )  # fmt: skip
+    certificate = validated(papers[0].read_text(), "certificate-1")
+    assert certificate["input_sha256"] == hashlib.sha256(guest.read_bytes()).hexdigest()
+    assert certificate["output_sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert json.loads(papers[1].read_text())["runs"][0]["results"] == []
     verdict = validated(checked.stdout, "verify-2")
     assert (checked.returncode, verdict["holds"], verdict["findings"]) == (0, True, [])
 
@@ -141,7 +150,7 @@ def test_explain_knows_the_rules_that_findings_name() -> None:
 
 def test_each_command_has_a_schema_for_its_json() -> None:
     schemas = {path.stem.rpartition("-")[0] for path in (ROOT / "docs" / "schemas").iterdir()}
-    assert schemas == set(cli.commands)
+    assert schemas == {*cli.commands, "certificate"}, "verify writes two documents"
     for name, command in cli.commands.items():
         assert any("--json" in parameter.opts for parameter in command.params), name
 

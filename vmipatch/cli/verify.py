@@ -14,11 +14,14 @@ from vmipatch.cli.progress import NS_PER_S, progress_on
 from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode
 from vmipatch.verify.boots import BootResult
+from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
+from vmipatch.verify.certificate import certificate, left_out
 from vmipatch.verify.coverage import Coverage
 from vmipatch.verify.parallel import Watcher
 from vmipatch.verify.plan import LIMIT_NS, Extent, Kernel, Request, verify
 from vmipatch.verify.report_html import html_report
 from vmipatch.verify.report_json import SCHEMA, as_json
+from vmipatch.verify.report_sarif import sarif
 from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 
 SHOWN = 12
@@ -66,6 +69,15 @@ _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BEL
     metavar="SECONDS",
     help="Virtual time for each boot.",
 )
+@click.option(
+    "--certificate",
+    "certificate_file",
+    type=click.Path(),
+    help="Write what was proven, observed and left out, with hashes, as JSON; stable to the byte.",
+)
+@click.option(
+    "--sarif", "sarif_file", type=click.Path(), help="Write the static findings as SARIF."
+)
 @click.option("--report", "report_file", type=click.Path(), help="Write a page of HTML.")
 @json_option
 @pass_console
@@ -78,6 +90,8 @@ def verify_command(
     extent: str | None,
     required: float | None,
     limit: float,
+    certificate_file: str | None,
+    sarif_file: str | None,
     report_file: str | None,
     json_file: str | None,
 ) -> None:
@@ -91,7 +105,8 @@ def verify_command(
         raise click.UsageError("--static compares with the kernel that --original names")
     if wanted is Extent.STATIC and required is not None:
         raise click.UsageError("--static executes no site that --require-coverage could count")
-    check_outputs([kernel, original, initrd], [report_file, json_file])
+    files = [report_file, json_file, sarif_file, certificate_file]
+    check_outputs([kernel, original, initrd], files)
     request = Request(
         kernel=_kernel(kernel),
         original=None if original is None else _kernel(original),
@@ -108,8 +123,13 @@ def verify_command(
         outputs.append(json_output(json_file, SCHEMA, as_json(verdict)))
     if report_file is not None:
         outputs.append(Output(report_file, html_report(verdict).encode()))
+    if sarif_file is not None:
+        outputs.append(Output(sarif_file, sarif(kernel, verdict.evidence.static)))
+    if certificate_file is not None:
+        content = certificate(request, verdict)
+        outputs.append(json_output(certificate_file, CERTIFICATE_SCHEMA, content))
     write_all(outputs)
-    if STDOUT not in (json_file, report_file):
+    if STDOUT not in files:
         console.data(summary(verdict))
     if code := _EXIT_CODES.get(verdict.statement):
         raise click.exceptions.Exit(code)
@@ -136,6 +156,8 @@ def summary(verdict: Verdict) -> str:
     if reasons:
         rows = [(count, reason) for reason, count in reasons]
         parts.append(table(["sites", "left native because"], rows))
+    if missing := left_out(verdict):
+        parts.append(table(["not done", "how to have it"], missing))
     parts.append(f"{evidence.kernel}: {verdict.statement.value}")
     return "\n\n".join(parts)
 

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Does the certificate say what was proven and observed, and what was not, the same each time?"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tests.cli.commands import validated
+from tests.verify.evidence import boot, evidence, full_verdict
+from tests.verify.pair import small_pair
+from vmipatch.cli.console import json_output
+from vmipatch.verify.boots import Phase
+from vmipatch.verify.certificate import SCHEMA, certificate
+from vmipatch.verify.plan import Kernel, Request
+from vmipatch.verify.static import RULES
+from vmipatch.verify.verdict import Verdict, judge
+
+ORIGINAL, OUTPUT = (Kernel.of(image) for image in small_pair())
+
+
+def text_of(verdict: Verdict, original: Kernel | None = ORIGINAL) -> str:
+    content = certificate(Request(OUTPUT, original), verdict)
+    return json_output("-", SCHEMA, content).data.decode()
+
+
+def read(verdict: Verdict, original: Kernel | None = ORIGINAL) -> dict[str, Any]:
+    return validated(text_of(verdict, original), "certificate-1")
+
+
+def test_whole_verification_leaves_nothing_out() -> None:
+    found = read(full_verdict())
+    assert found["not_done"] == []
+    assert found["proven"]["outcome"] == "holds"
+    assert found["proven"]["rules"] == [rule.number for rule in RULES]
+    assert set(found["observed"]) == {"original", "native", "audit", "measured", "trapped"}
+    assert found["output_sha256"] == hashlib.sha256(OUTPUT.data).hexdigest()
+    assert found["never_covered"]
+
+
+def test_what_was_not_done_is_named_with_the_way_to_it() -> None:
+    verdict = judge(evidence(boot(Phase.AUDIT), static=None, translations=None))
+    found = read(verdict, None)
+    assert found["input_sha256"] is None
+    assert found["proven"] == {"outcome": "not done", "rules": [], "broken": {}, "counts": {}}
+    assert len(found["not_done"]) == 6
+    assert any("--original" in line["how"] for line in found["not_done"])
+
+
+def test_observation_that_fails_is_not_certified() -> None:
+    found = read(full_verdict(console="nothing"))
+    assert not found["holds"]
+    assert found["observed"]["audit"]["outcome"] == "does not hold"
+
+
+def test_certificate_is_the_same_to_the_byte() -> None:
+    assert text_of(full_verdict()) == text_of(full_verdict())

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What does a verification vouch for? Hashes of what went in, what was proven, observed, left out.
+
+Holds no time, path or host: the same kernels and the same version give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from vmipatch import __version__
+from vmipatch.rom import Flavor, build_rom
+from vmipatch.verify.boots import BootResult, Phase
+from vmipatch.verify.plan import Kernel, Request
+from vmipatch.verify.static import RULES
+from vmipatch.verify.verdict import Outcome, Verdict
+
+SCHEMA = "vmipatch.certificate/1"
+
+LEFT_OUT = {
+    Phase.STATIC: ("the proof from the bytes", "--original FILE"),
+    Phase.TRANSLATIONS: ("each shape of translation against its instruction", "no --static"),
+    Phase.ORIGINAL: ("a boot of the original to compare with", "--original FILE, no --quick"),
+    Phase.NATIVE: ("a boot without a ROM", "no --quick, no --static"),
+    Phase.AUDIT: ("a paravirtual boot that sees every sensitive instruction", "no --static"),
+    Phase.MEASURED: ("a paravirtual boot without interception", "--full"),
+    Phase.TRAPPED: ("a boot of the original by trap and emulate", "--full and --original FILE"),
+}
+"""What each phase does, and how to have it done."""
+
+NEVER_COVERED = (
+    "code that no boot executed is proven from its bytes alone",
+    "hardware, and processors, other than those of the emulator",
+    "modules, and kernels that are loaded later",
+    "more than one processor, suspend, hibernation, kexec in a paravirtual run",
+)
+
+
+def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
+    """The certificate as plain values; docs/schemas/certificate-1.json."""
+    evidence = verdict.evidence
+    static = evidence.static
+    return {
+        "holds": verdict.holds,
+        "statement": verdict.statement.value,
+        "output_sha256": _digest(request.kernel),
+        "input_sha256": _digest(request.original) if request.original else None,
+        "rom_sha256": hashlib.sha256(build_rom(Flavor.PARAVIRT).data).hexdigest(),
+        "proven": {
+            "outcome": _outcome(verdict, Phase.STATIC),
+            "rules": [rule.number for rule in RULES] if static else [],
+            "broken": {rule.number: n for rule, n in static.totals.items()} if static else {},
+            "counts": static.counts if static else {},
+        },
+        "observed": {
+            phase.name.lower(): _observed(boot, _outcome(verdict, phase))
+            for phase, boot in evidence.boots.items()
+        },
+        "translations": None
+        if evidence.translations is None
+        else {
+            "outcome": _outcome(verdict, Phase.TRANSLATIONS),
+            "shapes": evidence.translations.shapes,
+            "sites": evidence.translations.sites,
+        },
+        "coverage": None
+        if evidence.coverage is None
+        else {"executed": evidence.coverage.whole.executed, "sites": evidence.coverage.whole.sites},
+        "native": dict(sorted(evidence.sites.by_reason().items())),
+        "not_done": [{"what": what, "how": how} for what, how in left_out(verdict)],
+        "never_covered": list(NEVER_COVERED),
+        "tool": {"name": "vmipatch", "version": __version__},
+    }
+
+
+def _outcome(verdict: Verdict, phase: Phase) -> str:
+    found = next((p for p in verdict.phases if p.phase is phase), None)
+    return (found.outcome if found else Outcome.NOT_DONE).value
+
+
+def _observed(boot: BootResult, outcome: str) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "ending": boot.ending.name.lower() if boot.ending else "emulator_failed",
+        "system_calls": boot.calls,
+        "processes": len(boot.traces),
+        "console_sha256": hashlib.sha256(boot.console.encode()).hexdigest(),
+    }
+
+
+def _digest(kernel: Kernel) -> str:
+    return kernel.sha256 or hashlib.sha256(kernel.data).hexdigest()
+
+
+def left_out(verdict: Verdict) -> list[tuple[str, str]]:
+    """What was not done, and how to have it done."""
+    return [
+        (what, how)
+        for phase, (what, how) in LEFT_OUT.items()
+        if _outcome(verdict, phase) == Outcome.NOT_DONE.value
+    ]

@@ -47,7 +47,9 @@ test: lint kernels programs
 
 # Its kernels have just been fetched: a missing one is a failure, not a skip.
 test-distro: kernels programs
-	$(BIN)/python -m tests.kernels debian-686 debian-686-pae
+	@tools/need-programs.sh 'grub-mkrescue:grub-common grub-pc-bin' xorriso:xorriso mformat:mtools \
+		/usr/lib/grub/i386-pc:grub-pc-bin /usr/share/OVMF/OVMF32_VARS_4M.fd:ovmf-ia32
+	$(BIN)/python -m tests.kernels debian-686 debian-686-pae tiny-packed
 	CI=$${CI:-true} $(BIN)/pytest -n auto -m distro
 
 lint: $(READY)

@@ -3,12 +3,12 @@
 # Are the programs here that tests run? Root on Debian gets what is missing; everybody else is told
 # what to do (exit code 4).
 #
-# usage: need-programs.sh PROGRAM:PACKAGE...
+# usage: need-programs.sh PROGRAM:PACKAGE... (a PROGRAM with slashes is any file or directory)
 set -eu
 
 missing=
 for pair in "$@"; do
-    command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair#*:}"
+    command -v "${pair%%:*}" > /dev/null || [ -e "${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
 if [ -z "$missing" ]; then
     exit 0

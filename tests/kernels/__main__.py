@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ SCRIPTS = Path(__file__).parent
 def main() -> None:
     """Build or fetch what no cache has, into the default cache."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
-    known = [*kernels.RECIPES, *kernels.DISTRO_FLAVOURS]
+    known = [*kernels.RECIPES, kernels.PACKED.name, *kernels.DISTRO_FLAVOURS]
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(known))
     names = parser.parse_args().names or list(kernels.RECIPES)
     if unknown := set(names) - set(known):
@@ -35,7 +36,7 @@ def main() -> None:
         elif distro:
             packages.append(name)
         else:
-            recipes.append(kernels.RECIPES[name])
+            recipes.append(kernels.recipe(name))
     cache = kernels.default_cache()
     cache.mkdir(parents=True, exist_ok=True)
     if recipes or kernels.find_busybox() is None:
@@ -73,7 +74,9 @@ def _build_kernel(recipe: kernels.Recipe, scratch: Path, cache: Path) -> None:
     fragment.write_text(recipe.fragment())
     out = scratch / recipe.name
     out.mkdir()
-    subprocess.run([SCRIPTS / "build.sh", scratch / "linux", fragment, out], check=True)
+    command = [SCRIPTS / "build.sh", scratch / "linux", fragment, out]
+    environment = os.environ | {"COMPRESSIONS": " ".join(recipe.compressions)}
+    subprocess.run(command, check=True, env=environment)
     _install(out, cache / recipe.name)
 
 

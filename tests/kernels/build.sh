@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # How is one test kernel built? Everything is off but what FRAGMENT says; OUT gets config, vmlinux,
-# bzImage and System.map. JOBS says how many compilers run at once (all processors).
+# bzImage and System.map. JOBS says how many compilers run at once (all processors), COMPRESSIONS
+# which bzImage.NAME are made besides, of the same vmlinux.
 #
 # usage: build.sh SOURCE FRAGMENT OUT
 set -eu
@@ -15,6 +16,7 @@ trap 'rm -rf "$objects"' EXIT
 export KBUILD_BUILD_TIMESTAMP='2025-01-01 00:00:00 +0000'
 export KBUILD_BUILD_USER=vmipatch
 export KBUILD_BUILD_HOST=vmipatch
+export KBUILD_BUILD_VERSION=1
 kernel() { make -s -C "$source" ARCH=i386 O="$objects" "$@"; }
 
 kernel KCONFIG_ALLCONFIG="$fragment" allnoconfig
@@ -32,3 +34,14 @@ fi
 kernel -j"${JOBS:-$(nproc)}" bzImage
 cp "$objects/.config" "$out/config"
 cp "$objects/vmlinux" "$objects/System.map" "$objects/arch/x86/boot/bzImage" "$out/"
+
+for name in ${COMPRESSIONS:-}; do
+    for other in GZIP BZIP2 LZMA XZ LZO LZ4 ZSTD; do
+        "$source/scripts/config" --file "$objects/.config" --disable "KERNEL_$other"
+    done
+    "$source/scripts/config" --file "$objects/.config" --enable "KERNEL_$(echo "$name" | tr a-z A-Z)"
+    kernel olddefconfig
+    kernel -j"${JOBS:-$(nproc)}" bzImage
+    cmp "$objects/vmlinux" "$out/vmlinux"
+    cp "$objects/arch/x86/boot/bzImage" "$out/bzImage.$name"
+done

@@ -8,7 +8,8 @@ set -eu
 scratch=$(realpath "$1")
 
 missing=
-for tool in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils dpkg-deb:dpkg perl:perl; do
+for tool in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils dpkg-deb:dpkg perl:perl \
+    bzip2:bzip2 lzop:lzop lz4:lz4 zstd:zstd; do
     command -v "${tool%%:*}" > /dev/null || missing="$missing ${tool#*:}"
 done
 # The kernel's own tools are programs of the host, which the compiler alone does not suffice for.

@@ -32,6 +32,8 @@ class Recipe:
     name: str
     fragments: tuple[str, ...]
     """Files of tests/kernels, without `.config`, that together are the configuration."""
+    compressions: tuple[str, ...] = ()
+    """Which bzImages of the same vmlinux there are besides, as bzImage.NAME."""
 
     def fragment(self) -> str:
         """The whole configuration fragment, for KCONFIG_ALLCONFIG."""
@@ -50,6 +52,19 @@ RECIPES = {
         Recipe("smp-pae", ("common", "smp-pae", "speed")),
     )
 }
+"""What `make kernels` builds."""
+
+PACKED = Recipe(
+    "tiny-packed",
+    ("common", "tiny", "speed"),
+    ("gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"),
+)
+"""tiny with every compression that Linux knows for i386; built when it is named."""
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name. Raises KeyError."""
+    return PACKED if name == PACKED.name else RECIPES[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +126,8 @@ class BuiltKernel:
 
     def follows(self, recipe: Recipe) -> bool:
         """Whether all files are there and the configuration is that of `recipe`."""
-        names = ("config", "vmlinux", "bzImage", "System.map")
+        names = ["config", "vmlinux", "bzImage", "System.map"]
+        names += [f"bzImage.{name}" for name in recipe.compressions]
         if not all((self.directory / name).is_file() for name in names):
             return False
         return recipe.options() <= set(self.config.read_text().splitlines())
@@ -133,7 +149,7 @@ def caches() -> Iterator[Path]:
 def find(name: str) -> BuiltKernel | None:
     """The kernel `name` of the first cache that has it as its recipe says, or None."""
     candidates = (BuiltKernel(cache / name) for cache in caches())
-    return next((built for built in candidates if built.follows(RECIPES[name])), None)
+    return next((built for built in candidates if built.follows(recipe(name))), None)
 
 
 def find_distro(name: str) -> DistroKernel | None:

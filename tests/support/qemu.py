@@ -74,6 +74,15 @@ def boot(
     STEADY_CLOCK. `append` is added to COMMAND_LINE, `extra` to QEMU's arguments. Raises
     FileNotFoundError without QEMU.
     """
+    arguments = ["-kernel", str(kernel), "-initrd", str(initrd)]
+    arguments += ["-append", f"{COMMAND_LINE} {append}".strip(), *extra]
+    return start(arguments, smp=smp, memory_mib=memory_mib, timeout_s=timeout_s)
+
+
+def start(
+    arguments: Sequence[str], *, smp: int = 1, memory_mib: int = 256, timeout_s: float = 300
+) -> Boot:
+    """Run a machine that finds its kernel by `arguments`, until it is reset; see `boot`."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "cpu.log"
         console = Path(scratch) / "console"
@@ -82,8 +91,7 @@ def boot(
         command += STEADY_CLOCK if smp == 1 else ()
         command += ["-m", str(memory_mib), "-smp", str(smp), "-d", "cpu_reset", "-D", str(log)]
         command += ["-monitor", f"unix:{monitor},server=on,wait=off"]
-        command += ["-kernel", str(kernel), "-initrd", str(initrd)]
-        command += ["-append", f"{COMMAND_LINE} {append}".strip(), *extra]
+        command += arguments
         ending, details = _run(command, console, monitor, timeout_s)
         preface, text = _parts(console.read_text(encoding="utf-8", errors="replace"))
         resets = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""

@@ -25,15 +25,15 @@ KERNEL_INFO_LEN = 16
 def small_kernel(added_len: int = 0, bss_len: int = 0x20000, shift: int = 0) -> bytes:
     """A kernel; `added_len` bytes stand in a segment behind it, `shift` moves what is behind .text.
 
-    Its bytes do not compress.
+    Some of its bytes do not compress; segments follow each other in the file as in memory.
     """
     builder = ElfBuilder()
     noise = b"".join(
         zlib.crc32(bytes((i & 255, i >> 8))).to_bytes(4, "little") for i in range(4096)
     )
-    builder.section(".text", TEXT_VA, noise, TEXT)
-    builder.section(".rodata", RODATA_VA + shift, noise[::-1], RODATA)
-    builder.section(".data", DATA_VA + shift, b"data" * 64, DATA)
+    builder.section(".text", TEXT_VA, noise.ljust(RODATA_VA + shift - TEXT_VA, b"\0"), TEXT)
+    builder.section(".rodata", RODATA_VA + shift, noise[::-1].ljust(DATA_VA - RODATA_VA), RODATA)
+    builder.section(".data", DATA_VA + shift, b"data".ljust(BSS_VA - DATA_VA, b"\0"), DATA)
     builder.nobits(".bss", BSS_VA + shift, bss_len)
     if added_len:
         end = -(-(BSS_VA + shift + bss_len) // 0x1000) * 0x1000
@@ -153,8 +153,9 @@ def _text(kernel: Kernel, names: dict[str, int], extra: Extra) -> bytes:
 
 
 def _rodata(kernel: Kernel, names: dict[str, int], extra: Extra) -> bytes:
-    constants = (kernel.total_len, kernel.text_len, len(kernel.payload), kernel.output_len)
-    body = b"nokaslr\0" + b"".join(map(_word, constants))
+    body = _word(kernel.total_len) + _word(kernel.text_len) + b"nokaslr\0"
+    # piggy.S does not align its two words.
+    body += b"\0" + _word(len(kernel.payload)) + _word(kernel.output_len) + bytes(3)
     return body + _emit(extra.data, names.get("rodata", 0) + len(body), names)
 
 

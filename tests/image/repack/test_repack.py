@@ -152,6 +152,7 @@ KNOWN = {
     "its own start": (_x("8d 83"), ("start", 0)),
     "back to startup_32": (_x("e9"), ("-start", 0)),
     "a number that is no distance": (_x("3d 24770100"),),
+    "before the payload": (_x("8b 84 83"), ("payload", -4)),
     "second byte of the payload": (_x("0f b6 83"), ("payload", 1)),
 }
 

@@ -2,7 +2,7 @@
 """Which words of the boot code change when its tail moves and its kernel is another?
 
 Head and payload stay, the tail moves by whole pages, and with it the global offset table. Each
-field of 32 bits in the code, and each aligned word of the data, is one of these:
+field of 32 bits in the code, and each word of the data, is one of these:
 
     what it says                          what becomes of it
     a constant of the kernel (Constants)  the constant of the new kernel
@@ -28,8 +28,9 @@ from vmipatch.image.repack.boot_code import BootCode, unclassified
 from vmipatch.isa.fields import Field, FieldKind, wide_fields
 
 _WORD = struct.Struct("<i")
-PAYLOAD_HEAD_LEN = 64
-"""How far into the payload boot code looks: gunzip reads its header byte by byte."""
+_NEAR_PAYLOAD = (-16, 64)
+"""What compilers make of indices of input_data: gunzip reads its header byte by byte, unlz4 the
+four bytes before an index."""
 _SMALL = 1 << 16
 """Numbers below are selectors, field offsets and lengths, for no tail begins so early."""
 _BEHIND_END = 64
@@ -148,10 +149,13 @@ def _reference(boot: BootCode, field: Field, distance: int) -> Change | None:
         return Change(field.va, -distance - field.va - 4, "branch to startup_32")
     if value == boot.got_off - field.instruction_va:
         return None  # behind the call that fetches the program counter; both ends move
-    if 0 <= target < boot.text_off:
-        if target == 0 or 0 <= target - boot.payload_off < PAYLOAD_HEAD_LEN:
+    if 0 <= target <= boot.text_off:
+        near = _NEAR_PAYLOAD[0] <= target - boot.payload_off < _NEAR_PAYLOAD[1]
+        if target == 0 or near:
             return Change(field.va, value - distance, "GOT to head or payload")
-        number = field.kind is FieldKind.IMMEDIATE and target != boot.payload_end_off
+        # Where the payload ends without padding, its end and the start of .text are one address.
+        ends = (boot.payload_end_off, boot.text_off)
+        number = field.kind is FieldKind.IMMEDIATE and target not in ends
         if not number and inside:
             raise _unknown(boot, field)
     elif inside and value in _labels_of_tail(boot):
@@ -160,16 +164,14 @@ def _reference(boot: BootCode, field: Field, distance: int) -> Change | None:
 
 
 def _in_data(boot: BootCode, constants: _Replacements) -> Iterator[Change]:
-    """Aligned words behind the code: constants, and nothing that spans the parts."""
+    """Behind the code: constants, not aligned by piggy.S, and no word that spans the parts."""
     labels = (0, boot.payload_off, boot.payload_end_off)
     spans = _labels_of_tail(boot) | {label - boot.got_off for label in labels}
-    start = -(-boot.text_end_off // 4) * 4
-    end = start + (boot.edata_off - start) // 4 * 4
-    for index, (value,) in enumerate(_WORD.iter_unpack(boot.code[start:end])):
-        off = start + 4 * index
+    for off in range(boot.text_end_off, boot.edata_off - 3):
+        (value,) = _WORD.unpack_from(boot.code, off)
         if change := constants.change(off, value):
             yield change
-        elif value in spans or value + off in labels[:2]:
+        elif off % 4 == 0 and (value in spans or value + off in labels[:2]):
             raise unclassified(f"the word {value:#x} spans the moving parts", boot.name, off)
 
 

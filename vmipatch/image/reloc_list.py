@@ -63,7 +63,7 @@ def emit_list(addresses: Sequence[int]) -> bytes:
 
 
 def parse_list(blob: bytes, file: str = "<bytes>") -> tuple[int, ...]:
-    """The addresses in `blob`, the inverse of `emit_list`.
+    """The addresses in `blob`, the inverse of `emit_list`; more 0 words may precede them.
 
     Raises MalformedImage unless it is a 0 word followed by rising addresses.
     """
@@ -74,6 +74,8 @@ def parse_list(blob: bytes, file: str = "<bytes>") -> tuple[int, ...]:
             place="relocation list",
         )
     words = np.frombuffer(blob, dtype="<u4")
+    zeros = int(np.argmax(words != 0)) if words.any() else len(words)
+    words = words[max(zeros - 1, 0) :]
     if words[0] or (len(words) > 1 and not (words[1:] > words[:-1]).all()):
         raise MalformedImage(
             "the relocation list is not a 0 word and rising addresses",

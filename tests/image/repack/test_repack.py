@@ -118,8 +118,10 @@ def test_memory_suffices_for_the_last_segment_and_the_running_boot_code() -> Non
     assert SetupHeader.parse(made.data).init_size >= kernel.total_len + running
 
 
-def test_kernel_and_list_come_out_again() -> None:
-    new = small_kernel(50_000)
+@pytest.mark.parametrize("bss_len", [0, 0x20000])
+def test_kernel_and_list_come_out_again(bss_len: int) -> None:
+    """Without .bss the list does not follow the ELF file at once."""
+    new = small_kernel(50_000, bss_len)
     made = BzImage.parse(repacked(new).data)
     assert made.relocs == RELOCS
     image = ElfImage.parse(made.vmlinux)

@@ -23,6 +23,8 @@ _GET_GOT = re.compile(rb"\xe8\0\0\0\0[\x58-\x5f]\x81[\xc0-\xc7](.{4})", re.DOTAL
 """call 1f; 1: pop reg; add $GOT - 1b, reg."""
 _GET_END = re.compile(rb"\x03\x9e\x60\x02\0\0\x81\xeb(.{4})", re.DOTALL)
 """add init_size(%esi), %ebx; sub $_end@GOTOFF, %ebx."""
+_GET_BSS = re.compile(rb"\xb9(.{4})\xc1\xe9\x02\xfd\xf3\xa5", re.DOTALL)
+"""mov $(_bss - startup_32), %ecx; shr $2, %ecx; std; rep movsl: the copy of itself."""
 _TO_TAIL = re.compile(rb"\x8d([\x80-\x83\x85-\x87])(.{4})\xff[\xe0-\xe7]\Z", re.DOTALL)
 """lea .Lrelocated@GOTOFF(reg), reg; jmp *reg: the head ends so."""
 
@@ -42,6 +44,8 @@ class BootCode:
     text_end_off: int
     """The end of the last function that direct branches lead to."""
     got_off: int
+    bss_off: int
+    """_bss: at the end of what the file holds, or in the padding there."""
     end_off: int
     """_end, the end of .bss."""
 
@@ -65,6 +69,7 @@ class BootCode:
         head = code[: header.payload_offset]
         got = _found(_GET_GOT, head, "to find the global offset table", name)
         end = _found(_GET_END, head, "to make room for the kernel", name)
+        bss = _found(_GET_BSS, head, "to copy itself", name)
         out = _found(_TO_TAIL, head, "to lead behind the payload", name)
         got_off = got.start() + CALL_LEN + _signed(got[1])
         text_off = got_off + _signed(out[2])
@@ -80,6 +85,7 @@ class BootCode:
             text_off,
             _end_of_text(code, text_off, name),
             got_off,
+            _signed(bss[1]),
             got_off + _signed(end[1]),
         )
 

@@ -56,6 +56,10 @@ NEEDED = ("input_len", "output_len", "total_len")
 """What every such boot code holds (piggy.S, arch/x86/boot/compressed/misc.c)."""
 
 
+_UNALIGNED = ("input_len", "output_len")
+"""piggy.S does not ask for an alignment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A word of the boot code (at its old offset) and what it becomes."""
@@ -91,9 +95,9 @@ class _Replacements:
         self.new = new
         self.found: set[str] = set()
 
-    def change(self, off: int, value: int) -> Change | None:
+    def change(self, off: int, value: int, *, aligned: bool = True) -> Change | None:
         name = self.names.get(value)
-        if name is None:
+        if name is None or not (aligned or name in _UNALIGNED):
             return None
         self.found.add(name)
         return Change(off, getattr(self.new, name), name)
@@ -120,7 +124,7 @@ def _in_head(boot: BootCode, distance: int, link_pa: int) -> Iterator[Change]:
         elif boot.got_off - value in (field.instruction_va, field.instruction_va - 1):
             # The distance counts from the pop in front, one byte long.
             yield Change(field.va, value + distance, "head to GOT")
-        elif field.kind is FieldKind.IMMEDIATE and value == boot.edata_off:
+        elif field.kind is FieldKind.IMMEDIATE and value == boot.bss_off:
             yield Change(field.va, value + distance, "start to _bss")
         elif not (0 <= value < _SMALL or value == link_pa or _in_tail(boot, target)):
             raise _unknown(boot, field)
@@ -169,7 +173,7 @@ def _in_data(boot: BootCode, constants: _Replacements) -> Iterator[Change]:
     spans = _labels_of_tail(boot) | {label - boot.got_off for label in labels}
     for off in range(boot.text_end_off, boot.edata_off - 3):
         (value,) = _WORD.unpack_from(boot.code, off)
-        if change := constants.change(off, value):
+        if change := constants.change(off, value, aligned=off % 4 == 0):
             yield change
         elif off % 4 == 0 and (value in spans or value + off in labels[:2]):
             raise unclassified(f"the word {value:#x} spans the moving parts", boot.name, off)
@@ -177,7 +181,8 @@ def _in_data(boot: BootCode, constants: _Replacements) -> Iterator[Change]:
 
 def _labels_of_tail(boot: BootCode) -> set[int]:
     """Distances from startup_32 that would grow."""
-    return {boot.text_off, boot.text_end_off, boot.edata_off, boot.end_off, boot.got_off}
+    ends = {boot.edata_off, boot.bss_off, boot.end_off, boot.got_off}
+    return ends | {boot.text_off, boot.text_end_off}
 
 
 def _in_tail(boot: BootCode, off: int) -> bool:

@@ -141,6 +141,12 @@ def _require_init_size(header: SetupHeader, name: str) -> None:
 def _constants(kernel: ElfImage, unpacked: bytes, header: SetupHeader) -> Constants:
     """What boot code around `kernel` has to hold."""
     sections, start_va = kernel.section_by_name, min(s.va for s in kernel.loads)
+    if missing := {".bss", ".rodata"} - sections.keys():
+        raise InputNotUnderstood(
+            f"the kernel has no {min(missing)} section, where its boot code expects one",
+            file=kernel.name,
+            place="section headers",
+        )
     end_pa = max(s.pa + s.mem_len for s in kernel.loads)
     return Constants(
         input_len=header.payload_length,

@@ -8,15 +8,16 @@ import hashlib
 import pytest
 
 from tests.conftest import KernelFinder
-from tests.distro.conftest import DistroFinder
+from tests.distro.conftest import DistroFinder, VmlinuzFinder
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.trim import without_debug
-from vmipatch.restore import Gives, restore
+from vmipatch.restore import Gives, restore, restore_bzimage
 
 pytestmark = pytest.mark.distro
 
 MOST_PER_CENT = 0.2
 """Of the loaded bytes of the debug twin."""
+MOST_PER_CENT_OF_VMLINUZ = 0.4
 
 
 def test_the_debug_twin_comes_back_but_for_its_debug_sections(
@@ -34,3 +35,13 @@ def test_the_debug_twin_comes_back_but_for_its_debug_sections(
         assert restored.data[bytes_of] == original.data[bytes_of]
     loaded = sum(load.file_len for load in output.loads)
     assert restored.note_len * 100 <= MOST_PER_CENT * loaded
+
+
+def test_vmlinuz_comes_back_to_the_last_byte(
+    distro: DistroFinder, vmlinuz: VmlinuzFinder, name: str
+) -> None:
+    original = distro(name).vmlinuz.read_bytes()
+    restored = restore_bzimage(vmlinuz(name).read_bytes(), name)
+    assert restored.gives is Gives.INPUT
+    assert hashlib.sha256(restored.data).digest() == hashlib.sha256(original).digest()
+    assert restored.note_len * 100 <= MOST_PER_CENT_OF_VMLINUZ * len(original)

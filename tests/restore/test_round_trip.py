@@ -14,7 +14,7 @@ from tests.rewrite.smallkernel import Branch, Short, SmallKernel, Word
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.types import Section, SectionFlag, SectionKind
-from vmipatch.restore import Gives, restore
+from vmipatch.restore import Gives, Wanted, add_note, restore, without_note
 from vmipatch.rewrite import Padding, RewriteOptions, rewrite
 from vmipatch.verify.static import check_static
 
@@ -63,6 +63,15 @@ def test_filler_that_is_used_up_comes_back_as_it_was() -> None:
         kernel.text.function(f"f{index}", "fa fb c3", filler=bytes([0x90]))
         kernel.text.put("8d b6 00 00 00 00 89 f6")
     assert given_back(kernel.image()) == kernel.build()
+
+
+def test_a_note_that_was_told_of_no_change_is_longer_and_still_right() -> None:
+    kernel = kernel_with_everything()
+    done = kernel.rewrite()
+    bare = without_note(done.image).data
+    noted = add_note(bare, Wanted(kernel.image()), [])
+    assert noted.note_len > done.done.noted.note_len
+    assert restore(ElfImage.parse(noted.data)).data == kernel.build()
 
 
 def test_bytes_that_only_look_like_addresses_stay() -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import read_kernel
+from vmipatch.cli.files import read_file
 from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.restore import restore
+from vmipatch.image.bzimage import is_bzimage
+from vmipatch.image.elf import ElfImage
+from vmipatch.restore import restore, restore_bzimage
 
 SCHEMA = "vmipatch.restore/1"
 
@@ -19,12 +21,16 @@ SCHEMA = "vmipatch.restore/1"
 @json_option
 @pass_console
 def restore_command(console: Console, kernel: str, output: str, json_file: str | None) -> None:
-    """Give back what KERNEL, the output of `vmipatch rewrite`, was made from.
+    """Give back what KERNEL, a vmlinux or bzImage made by `vmipatch rewrite`, was made from.
 
     Nothing is written unless it has the SHA-256 that the note in KERNEL names.
     """
     check_outputs([kernel], [output, json_file])
-    restored = restore(read_kernel(kernel))
+    data = read_file(kernel)
+    if is_bzimage(data):
+        restored = restore_bzimage(data, kernel)
+    else:
+        restored = restore(ElfImage.parse(data, kernel))
     outputs = [Output(output, restored.data, mode=0o755)]
     if json_file is not None:
         report = {

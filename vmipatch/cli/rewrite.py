@@ -13,7 +13,7 @@ from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.outputs import Output, check_outputs, write_all
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
-from vmipatch.restore import Gives
+from vmipatch.restore import Gives, Noted
 from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
 from vmipatch.rewrite.bzimage import BootCodeChoice, RewrittenBzImage, rewrite_bzimage
 
@@ -49,8 +49,8 @@ SCHEMA = "vmipatch.rewrite/1"
 @click.option(
     "--keep-original",
     is_flag=True,
-    help="Let `vmipatch restore` give back debug sections too; the output is as long as a packed "
-    "copy of them.",
+    help="Let `vmipatch restore` give back everything, debug sections too; the output holds a "
+    "packed copy of what a note cannot tell.",
 )
 @json_option
 @pass_console
@@ -85,6 +85,7 @@ def rewrite_command(
     else:
         result = rewrite(read_kernel(kernel), options)
         outputs = [Output(output, result.data, mode=0o755)]
+    noted = packed.noted if packed else result.noted
     if twin_file is not None:
         outputs.append(Output(twin_file, result.data, mode=0o755))
     if map_file is not None:
@@ -94,17 +95,17 @@ def rewrite_command(
         outputs.append(Output(moves_file, address_map(result).encode()))
     if json_file is not None:
         outputs.append(
-            json_output(json_file, SCHEMA, report(result, output) | _packed_report(packed))
+            json_output(json_file, SCHEMA, report(result, output, noted) | _packed_report(packed))
         )
     write_all(outputs)
     console.say(_summary(result, output))
-    if result.noted.gives is not Gives.INPUT:
-        console.say(
-            f"{output}: `vmipatch restore` gives back {result.noted.gives.text} "
-            "(--keep-original keeps them)"
-        )
     if packed is not None:
         console.say(_packed_summary(packed, len(data), output))
+    if noted is not None and noted.gives is not Gives.INPUT:
+        console.say(
+            f"{output}: `vmipatch restore` gives back {noted.gives.text} "
+            "(with --keep-original all of it)"
+        )
 
 
 def _summary(result: RewrittenImage, output: str) -> str:
@@ -151,8 +152,8 @@ def _packed_report(packed: RewrittenBzImage | None) -> dict[str, Any]:
     }
 
 
-def report(result: RewrittenImage, output: str) -> dict[str, Any]:
-    """The JSON report."""
+def report(result: RewrittenImage, output: str, noted: Noted | None) -> dict[str, Any]:
+    """The JSON report; `noted` is what comes back from the output."""
     manifest = result.manifest
     return {
         "kernel": result.scan.image.name,
@@ -165,11 +166,8 @@ def report(result: RewrittenImage, output: str) -> dict[str, Any]:
         "added_len": result.added_len,
         "added_instructions": sum(body.added_instructions for _, body in result.sites),
         "dropped": list(manifest.dropped),
-        "restore": {
-            "gives": result.noted.gives.label,
-            "sha256": result.noted.sha256,
-            "note_len": result.noted.note_len,
-        },
+        "restore": noted
+        and {"gives": noted.gives.label, "sha256": noted.sha256, "note_len": noted.note_len},
         "native": [
             {"address": site.va, "class": site.kind, "disposition": site.disposition,
              "reason": site.reason}

@@ -41,7 +41,7 @@ def listed(bzimage: BzImage) -> bytes:
 
 def frame_note(
     data: bytes, old: BzImage, recipe: Recipe | None, whole: bool, output: bytes
-) -> tuple[bytes, Gives]:
+) -> bytes:
     """The note that makes `data`, read as `old`, of the rewritten bzImage `output`.
 
     `recipe` packs the payload as it was packed. Without one only the kernel inside comes back,
@@ -49,7 +49,7 @@ def frame_note(
     the payload, as long as the note, and the last four do not count.
     """
     if recipe is None and not whole:
-        return _packed(None, _note(Gives.PAYLOAD, old.vmlinux, [], b"", b"", ())), Gives.PAYLOAD
+        return _packed(None, _note(Gives.PAYLOAD, old.vmlinux, [], b"", b"", ()))
     start = old.header.code_off + old.header.payload_offset
     end = start + old.header.payload_length
     code_end = min(old.header.code_off + old.header.syssize * 16, len(data))
@@ -65,7 +65,7 @@ def frame_note(
     literals = data[start : end - len(packed)] + bytes(gap_len) + data[code_end:]
     summed = range(max(code_end - CRC_LEN, end), code_end)
     note = _note(Gives.INPUT, data, runs, literals, copied(output + packed, runs, literals), summed)
-    return _packed(recipe, note), Gives.INPUT
+    return _packed(recipe, note)
 
 
 def restore_bzimage(data: bytes, name: str, payload: bytes | None = None) -> Restored:

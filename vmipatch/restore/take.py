@@ -93,12 +93,15 @@ def _take(
 ) -> Note:
     sites = padded_sites(body.image)
     walk = Walk(target, body, resized, sites)
+    data = target.data + target_list
     runs = walk.runs(target_list)
     is_new = [walk.has_grown(site) for site in sites]
     is_in_front = [walk.is_padded_in_front(site) for site in sites]
     pads = pads_of(sites, is_new, is_in_front)
     parts = without_padding(runs, pads)
-    data = target.data + target_list
+    if min(map(min, parts)) < 0 or sum(r.literal_len + r.copy_len for r in parts) != len(data):
+        # Sections in an order that no build has: nothing is copied, everything is missing.
+        runs = parts = [Run(len(data), 0, 0)]
     wanted = np.frombuffer(data, dtype=np.uint8)
     literals = b"".join(_literals(data, parts))
     result = np.frombuffer(copied(body.data, parts, literals), dtype=np.uint8).copy()

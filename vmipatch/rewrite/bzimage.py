@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
@@ -21,7 +21,9 @@ from vmipatch.image.repack import pe_header
 from vmipatch.image.repack.repack import repack
 from vmipatch.image.twin import require_twin
 from vmipatch.image.wrap import wrap
+from vmipatch.restore import Noted, without_note
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
+from vmipatch.rewrite.way_back import notes_for, proven
 
 
 class BootCodeChoice(enum.Enum):
@@ -48,6 +50,8 @@ class RewrittenBzImage:
     """Whether the recipe gives the original stream again, bit for bit."""
     losses: tuple[str, ...]
     """What the original had and the new file has not."""
+    noted: Noted | None
+    """What `vmipatch restore` gives back; None if nothing."""
 
 
 def rewrite_bzimage(
@@ -63,37 +67,43 @@ def rewrite_bzimage(
     InputNotUnderstood if `debug` is another kernel, and what rewrite and repack raise.
     """
     require_twin(bzimage, debug)
+    options = options or RewriteOptions()
     with ThreadPoolExecutor(1) as pool:
         payload = bzimage.payload
         search = pool.submit(find_recipe, payload.compression, payload.stream, payload.unpacked)
-        kernel = rewrite(debug, options)
+        kernel = rewrite(debug, replace(options, keep_original=False))
         found = search.result()
     recipe = found or likely_recipe(payload.compression, payload.stream)
-    image = ElfImage.parse(kernel.data, debug.name)
+    image = without_note(ElfImage.parse(kernel.data, debug.name))
     relocs = None
     if bzimage.relocs is not None:
         relocs = relocation_list(image, Relocations.of(image))
     if choice is not BootCodeChoice.OWN:
         try:
-            made = repack(data, bzimage, image, relocs, recipe)
+            notes = notes_for(data, bzimage, kernel.placement, relocs, found, options.keep_original)
+            made = repack(data, bzimage, image, relocs, recipe, notes)
         except InputNotUnderstood as error:
             if choice is BootCodeChoice.KEEP:
                 raise
             reason = f"the kernel's own boot code: {error.message} ({error.place})"
         else:
+            noted = proven(made.data, data, bzimage)
             return RewrittenBzImage(
-                made.data, kernel, BootCodeChoice.KEEP, recipe, found is not None, made.dropped
-            )
+                made.data, kernel, BootCodeChoice.KEEP, recipe, found is not None, made.dropped,
+                noted,
+            )  # fmt: skip
     else:
         reason = "the kernel's own boot code, as asked for"
     own = wrap(image, relocs, align=bzimage.header.kernel_alignment, version=bzimage.version)
     losses = (reason, *_lost_by_wrapping(data, payload.compression))
-    return RewrittenBzImage(own, kernel, BootCodeChoice.OWN, recipe, found is not None, losses)
+    return RewrittenBzImage(
+        own, kernel, BootCodeChoice.OWN, recipe, found is not None, losses, None
+    )  # fmt: skip
 
 
 def _lost_by_wrapping(data: bytes, compression: Compression) -> tuple[str, ...]:
     """What our own boot code does not have."""
-    losses = []
+    losses = ["the way back: `vmipatch restore` has nothing to go by"]
     if compression is not Compression.NONE:
         losses.append(f"{compression.label} compression")
     if pe_header.is_pe(data):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.distro.conftest import DistroFinder
-from tests.emu.exit_gain import SPARED, Gain
+from tests.emu.exit_gain import AT_MOST_LEFT, SPARED, Gain
 from tests.emu.hypervised_boot import ONE_PROCESSOR, HypervisedBoot, boot
 from tests.support import segments
 from tests.support.console import Console, complaints
@@ -28,11 +28,12 @@ NOTHING_RANDOM = "norandmaps"
 NO_SELF_TESTS = "cryptomgr.notests"
 """Ciphers test themselves at boot: two minutes of virtual time with long numbers, nothing else."""
 
-BEFORE_INIT = 10
-"""Of a kind that is spared: what was executed before VMI_Init, and iret that found an interrupt."""
 ONCE_IN_A_BOOT = 10
 """Of a kind that is kept: what the runtime adds."""
-FOLLOW_TIME: dict[str, float] = {}
+ROM_IN_PLACE = {"reads where no memory is": 0.03}
+"""Twice the kernel looks at every 16 bytes of the BIOS area. The ROM, its shared page and its time
+page are 768 such places where the paravirtual machine has memory and the other has none: 1,526
+reads fewer of 90,216 (686) and of 73,832 (686-pae), the runtime's own ten included."""
 
 Booter = Callable[..., HypervisedBoot]
 
@@ -93,13 +94,17 @@ def _no_rom_serves(call: VmiCall) -> bool:
 
 
 def test_exits_kind_by_kind(run: Booter) -> None:
+    """Of 686, trapped and paravirtual: cli 481,511 and 0, iret 86,035 and 62 (what is left found an
+    interrupt waiting); page faults 14,196 and 14,197, port writes 158,869 and 160,601. The rest of
+    the difference is the timer: 20,745 ticks and 20,993.
+    """
     trapped, paravirtual = run(Mode.TRAP, rewritten=False).result, run(Mode.PARAVIRT).result
     gain = Gain(trapped, paravirtual)
-    assert not gain.left(BEFORE_INIT)
-    assert not gain.off(ONCE_IN_A_BOOT, FOLLOW_TIME)
-    (before, after) = gain.counts((ExitKind.STI,))
-    assert before > 10_000 and after <= BEFORE_INIT
-    assert gain.counts(SPARED["cli"])[0] > 10_000, "trap mode saw them"
+    assert not gain.left()
+    assert not gain.off(ONCE_IN_A_BOOT, ROM_IN_PLACE)
+    before, after = gain.counts((ExitKind.STI,))
+    assert after <= AT_MOST_LEFT * before
+    assert gain.counts(SPARED["cli"])[0] > 100_000, "trap mode saw them"
 
 
 def test_processes_keep_their_segments(run: Booter) -> None:

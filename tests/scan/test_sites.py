@@ -9,6 +9,7 @@ import pytest
 
 from tests.rewrite.smallkernel import INIT_TEXT_VA, Branch, Part, Short, SmallKernel, Word
 from tests.support.elfbuilder import TEXT
+from vmipatch.errors import InputNotUnderstood
 from vmipatch.scan import ScanResult, Site, scan
 from vmipatch.scan.ledger import ByteClass
 from vmipatch.scan.scan import native_disposition
@@ -59,6 +60,23 @@ def test_pushf_is_fused_with_the_pop_of_a_register(register: int) -> None:
 )
 def test_others_are_not_fused(code: str) -> None:
     assert {site.fusion for site in sites_of(code, "c3")} == {Fusion.NONE}
+
+
+def test_line_and_file_of_an_old_bug_are_no_instructions() -> None:
+    """Line 0xfa would be a cli, line 0x0f would swallow what follows."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "0f0b fa00", Word("file"), "fa 0f0b 0f00", Word("file"), "9c c3")
+    kernel.rodata().label("file")
+    kernel.rodata().put(b"mm/slab.c\0")
+    result = scan(kernel.image())
+    assert [(site.kind, site.va - kernel.va("f")) for site in result.sites[2:]] == [
+        ("cli", 8),
+        ("pushf", 17),
+    ]
+    text = next(account for account in result.ledger.sections if account.name == ".text")
+    assert text.unknown_len == 2 * 6
+    with pytest.raises(InputNotUnderstood, match="no instruction"):
+        kernel.rewrite()
 
 
 def test_nothing_is_fused_over_a_target() -> None:

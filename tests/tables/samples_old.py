@@ -247,6 +247,28 @@ def _bugs(layout: str, form: Callable[[int, int], bytes]) -> Sample:
     return Sample(TableName.BUG_TABLE, scene.image(), targets, [(va, 2) for va in bugs], [wrong])
 
 
+def inline_bugs() -> Sample:
+    """Two records; a third ud2 is followed by other code, and is none."""
+    scene = Scene()
+    scene.builder.section(".rodata", RODATA_VA, b"\0mm/slab.c\0kernel/sched.c\0")
+    files = [RODATA_VA + 1, RODATA_VA + 11]
+    bugs = [
+        scene.put(0x13 + 0x40 * i, b"\x0f\x0b" + struct.pack("<HI", 0xFA + i, file))
+        for i, file in enumerate(files)
+    ]
+    scene.put(0x200, "0f0b")
+    return Sample(
+        TableName.INLINE_BUGS,
+        scene.image(),
+        pointing(bugs[0] + 4, 0x40, files),
+        [(va, 8) for va in bugs],
+        [
+            Damage("no line and source file", bugs[1] + 2, bytes(2)),
+            Damage("no line and source file", RODATA_VA + 8, b"\x07"),
+        ],
+    )
+
+
 def jump_labels_absolute() -> Sample:
     scene = Scene()
     rows = [
@@ -494,6 +516,7 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     lambda: _bugs("8", _absolute),
     lambda: _bugs("12", relative),
     lambda: _bugs("8", relative),
+    inline_bugs,
     jump_labels_absolute,
     static_calls_without_signature,
     lambda: _exports(TableName.KSYMTAB, 2, relative),

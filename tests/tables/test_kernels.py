@@ -44,6 +44,7 @@ EVERYWHERE = {
 }
 
 OLD = {
+    TableName.INLINE_BUGS,
     TableName.SMP_ALTERNATIVES,
     TableName.SECURITY_INITCALLS,
     TableName.IOMMU,

@@ -168,17 +168,26 @@ _CODE_NAMES: dict[int, str] = {
 }
 
 
-def decode(code: bytes, va: int, splits: Sequence[int] = ()) -> InstructionStream:
+def decode(
+    code: bytes, va: int, splits: Sequence[int] = (), data: Sequence[tuple[int, int]] = ()
+) -> InstructionStream:
     """Decode `code`, linked at `va`, from end to end.
 
     `splits` are addresses at which an instruction is known to begin (symbols): decoding starts
-    anew there, so that no instruction runs over one.
+    anew there, so that no instruction runs over one. `data` are ranges of addresses known to hold
+    none: each byte of them decodes as nothing.
     """
     lens, codes = array("B"), array("H")
-    edges = sorted({va, va + len(code), *(s for s in splits if va < s < va + len(code))})
+    known = (*splits, *(edge for ends in data for edge in ends))
+    edges = sorted({va, va + len(code), *(s for s in known if va < s < va + len(code))})
+    begins = {start for start, _ in data}
     for start, end in pairwise(edges):
         part = code[start - va : end - va]
         done = 0
+        if start in begins:
+            lens.extend([1] * len(part))
+            codes.extend([0] * len(part))
+            continue
         while done < len(part):
             for instruction in iced_x86.Decoder(32, part[done:] if done else part, ip=start + done):
                 if not instruction.code:

@@ -15,7 +15,8 @@ from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.tables.find import find_all
-from vmipatch.tables.table import Tables
+from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
+from vmipatch.tables.table import TableName, Tables
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,21 @@ class CodeMap:
 
     @classmethod
     def of(cls, image: ElfImage) -> CodeMap:
-        """Decode every executable section, starting anew at each symbol.
+        """Decode every executable section, starting anew at each symbol and behind inline data.
 
         Raises MalformedImage and MalformedTable.
         """
+        tables = find_all(image)
         labels = _labels_by_section(image)
+        bugs = tables.places(TableName.INLINE_BUGS)["va"].astype(np.int64)
+        inline = [(va + UD2_LEN, va + INLINE_BUG_LEN) for va in bugs.tolist()]
         streams = {
             section.index: decode(
-                image.section_bytes(section), section.va, labels.get(section.index, [])
+                image.section_bytes(section), section.va, labels.get(section.index, []), inline
             )
             for section in image.executable_sections
         }
-        return cls(image, streams, Relocations.of(image), find_all(image))
+        return cls(image, streams, Relocations.of(image), tables)
 
     def __iter__(self) -> Iterator[tuple[Section, InstructionStream]]:
         return ((self.image.sections[index], stream) for index, stream in self.streams.items())

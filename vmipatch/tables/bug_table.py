@@ -5,7 +5,7 @@
 (include/asm-i386/bug.h): absolute words on 32-bit processors up to 6.1 and beyond, relative ones
 where GENERIC_BUG_RELATIVE_POINTERS is set. Some kernels around 4.13 have a ud0 for WARN(), and
 4.14's sources a ud1 (bug.h of 4.19 names all three). Searched from the first entry to the last, in
-any order.
+any order. Before 2.6.20: `inline_bugs`.
 """
 
 from __future__ import annotations

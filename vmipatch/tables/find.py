@@ -11,6 +11,7 @@ from vmipatch.tables.bug_table import BUG_TABLE
 from vmipatch.tables.entry_stubs import EARLY_STUBS, INTERRUPTS, IRQ_STUBS, SPURIOUS_STUBS
 from vmipatch.tables.ex_table import EX_TABLE
 from vmipatch.tables.initcalls import CON_INITCALLS, INITCALLS, SECURITY_INITCALLS
+from vmipatch.tables.inline_bugs import INLINE_BUGS
 from vmipatch.tables.jump_table import JUMP_TABLE
 from vmipatch.tables.kallsyms import KALLSYMS, KALLSYMS_BASE
 from vmipatch.tables.kcrctab import ALL_KCRCTABS
@@ -59,6 +60,7 @@ KINDS: tuple[Kind, ...] = (
     PARAINSTRUCTIONS,
     SMP_LOCKS,
     BUG_TABLE,
+    INLINE_BUGS,
     JUMP_TABLE,
     STATIC_CALLS,
     INITCALLS,

@@ -30,6 +30,7 @@ class TableName(enum.Enum):
     PARAINSTRUCTIONS = ".parainstructions"
     SMP_LOCKS = ".smp_locks"
     BUG_TABLE = "__bug_table"
+    INLINE_BUGS = "BUG() in the code"
     JUMP_TABLE = "__jump_table"
     STATIC_CALLS = ".static_call.text"
     INITCALLS = ".initcall.init"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.rewrite.smallkernel import (
@@ -20,7 +22,9 @@ from tests.rewrite.smallkernel import (
     Word,
 )
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, TEXT
+from vmipatch.image.types import SectionKind
 from vmipatch.scan.site import Disposition, Reason
+from vmipatch.verify.static import check_static
 
 CLI = "3e3e3e3efa"
 
@@ -57,6 +61,29 @@ def test_mode_follows_from_the_padding_there_is(done: Outcome) -> None:
     assert done.is_shifted is not has_room
     assert done.done.manifest.mode == ("absorb" if has_room else "shift")
     assert done.done.manifest.shift_len % PAGE == 0
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["absorb", "shift"])
+def test_a_section_right_behind_the_code_is_not_overwritten(room: bool) -> None:
+    """Up to 4.x the exception table begins in the last page of .text."""
+    kernel = SmallKernel(room=room)
+    kernel.text.function("f", "fa " * 8, "c3")
+    near = kernel.block(".near", -(-kernel.text.end_va // 16) * 16, TEXT, 16)
+    near.put(b"\x55" * 8)
+    kernel.rodata().put(Word("f"))
+    done = kernel.rewrite()
+    section = done.image.section_by_name[".near"]
+    assert done.image.section_bytes(section) == b"\x55" * 8
+    assert section.va == near.va + done.done.placement.shift_len
+    assert done.is_shifted is not room
+    assert check_static(kernel.image(), done.image).holds
+
+
+def test_notes_are_no_code_whatever_their_flags_say() -> None:
+    """Up to 4.x the linker gives them those of the segment they share with .text."""
+    section = full_kernel(room=True).image().section_by_name[".text"]
+    assert section.is_exec
+    assert not replace(section, kind=SectionKind.NOTE).is_exec
 
 
 def test_sections_behind_text_move_by_the_same_whole_pages(done: Outcome) -> None:

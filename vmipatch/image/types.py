@@ -77,8 +77,11 @@ class Section:
 
     @property
     def is_exec(self) -> bool:
-        """Whether the section holds instructions."""
-        return bool(self.flags & SectionFlag.EXEC)
+        """Whether the section holds instructions.
+
+        Notes never do, but up to 4.x the linker left them the flag of the segment of code.
+        """
+        return bool(self.flags & SectionFlag.EXEC) and self.kind is not SectionKind.NOTE
 
     @property
     def has_bytes(self) -> bool:

@@ -62,7 +62,7 @@ def emit_image(
     """Put the new file together.
 
     `code` holds the new bytes of executable sections by index, `words` what to write over them
-    and over data, `added` the code between the end of .text's and the end of its last page.
+    and over data, `added` the code between the end of .text's and that of the room behind it.
     """
     writer = _Emitter(image, placement, code)
     writer.write_words(words)

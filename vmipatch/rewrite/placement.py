@@ -86,9 +86,9 @@ class _Planner:
         """One round. A later round never shifts less than an earlier one."""
         text = self.text.stream
         section = _section_of(self.image, text)
-        page_end = -(-section.end_va // PAGE) * PAGE
+        free_end = _free_end(self.image, section)
         while True:
-            room_end = page_end + self._shift
+            room_end = free_end + self._shift
             limit = room_end - section.end_va - self.room_len
             try:
                 text_changes = fit(self.text.items(self._widened_in(text)), limit)
@@ -158,6 +158,16 @@ def _section_of(image: ElfImage, stream: InstructionStream) -> Section:
     section = image.section_at(stream.va)
     assert section is not None, "a stream is decoded from a section"
     return section
+
+
+def _free_end(image: ElfImage, text: Section) -> int:
+    """Where the room behind .text ends: with its page, unless a section begins before.
+
+    Kernels up to 4.x have their exception table right behind the code.
+    """
+    page_end = -(-text.end_va // PAGE) * PAGE
+    behind = (s.va for s in image.allocated_sections if s.va >= text.end_va and s.size)
+    return min(page_end, *behind, page_end)
 
 
 def _sections_behind(image: ElfImage, init: Section) -> tuple[list[Section], int]:

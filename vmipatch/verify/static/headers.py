@@ -89,8 +89,8 @@ def _check_overlap(output: ElfImage, report: Report) -> None:
 
 def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report: Report) -> None:
     """New code is in the room of .text, all else that is loaded behind the kernel's memory."""
-    was, now = original.section_by_name[TEXT], output.section_by_name[TEXT]
-    end_va = was.va + -(-was.size // PAGE) * PAGE + manifest.shift_len
+    now = output.section_by_name[TEXT]
+    end_va = _room_end(original) + manifest.shift_len
     kernel_end_va = max(s.va + s.mem_len for s in original.loads) + manifest.shift_len
     for section in output.sections[len(original.sections) :]:
         low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
@@ -102,8 +102,16 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
             message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
             report.add(NEW_SECTION, section.va, message, section.name)
         elif section.is_exec and section.end_va != end_va:
-            message = f"it ends at {section.end_va:#x}, the last page of {TEXT} at {end_va:#x}"
+            message = f"it ends at {section.end_va:#x}, the room of {TEXT} at {end_va:#x}"
             report.add(NEW_SECTION, section.va, message, section.name)
+
+
+def _room_end(original: ElfImage) -> int:
+    """Where the last page of .text ends, or the next section begins in it."""
+    text = original.section_by_name[TEXT]
+    page_end = text.va + -(-text.size // PAGE) * PAGE
+    behind = (s.va for s in original.allocated_sections if s.va >= text.end_va and s.size)
+    return min(page_end, *behind, page_end)
 
 
 def _is_loaded(section: Section, output: ElfImage) -> bool:
@@ -125,10 +133,10 @@ def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report
     for index, (was, now) in enumerate(zip(original.segments, output.segments, strict=False)):
         place = f"segment {index}"
         moved = shift_len if was.va > text.va else 0
-        # The segment of .text reaches at least to the end of the last page of .text, shifted.
-        to_page_end = text.va + -(-text.size // PAGE) * PAGE - was.va - was.mem_len
+        # The segment of .text reaches at least to the end of the room behind .text, shifted.
+        to_room_end = _room_end(original) - was.va - was.mem_len
         holds_text = was.va <= text.va < was.va + was.mem_len
-        grown = shift_len + max(to_page_end, 0) if holds_text else 0
+        grown = shift_len + max(to_room_end, 0) if holds_text else 0
         expected = (was.va + moved, was.pa + moved, was.mem_len + grown, was.flags, was.align)
         found = (now.va, now.pa, now.mem_len, now.flags, now.align)
         if expected != found or was.kind != now.kind or now.file_len != was.file_len + grown:

@@ -212,11 +212,11 @@ SEGMENT_HEADER = Rule(
 NEW_SECTION = Rule(
     "VP052",
     "new code lies in the room of .text, records behind the kernel",
-    "New code lies behind .text's end and reaches to the end of its last page (and the shift): "
-    "what lies elsewhere is made non-executable, freed or never reserved. Records are read once, "
-    "before the first allocation: they lie in a read-only segment of their own behind everything "
-    "that the kernel reserves. What the rewriter tells about the file (.vmi.manifest, "
-    ".vmi.restore) may hold anything, so it is never loaded.",
+    "New code lies behind .text's end and reaches to the end of its last page, or to a section "
+    "that begins there (and the shift): what lies elsewhere is made non-executable, freed or never "
+    "reserved. Records are read once, before the first allocation: they lie in a read-only segment "
+    "of their own behind everything that the kernel reserves. What the rewriter tells about the "
+    "file (.vmi.manifest, .vmi.restore) may hold anything, so it is never loaded.",
     ".vmi.text ends at 0xc1201010, behind 0xc1201000",
     _REPORT,
 )

@@ -248,7 +248,7 @@ def _bugs(layout: str, form: Callable[[int, int], bytes]) -> Sample:
 
 
 def inline_bugs() -> Sample:
-    """Two records; a third ud2 is followed by other code, and is none."""
+    """Two records; a third ud2 is followed by a word that names data, and is none."""
     scene = Scene()
     scene.builder.section(".rodata", RODATA_VA, b"\0mm/slab.c\0kernel/sched.c\0")
     files = [RODATA_VA + 1, RODATA_VA + 11]
@@ -256,16 +256,12 @@ def inline_bugs() -> Sample:
         scene.put(0x13 + 0x40 * i, b"\x0f\x0b" + struct.pack("<HI", 0xFA + i, file))
         for i, file in enumerate(files)
     ]
-    scene.put(0x200, "0f0b")
+    scene.put(0x200, b"\x0f\x0b\x66\xa3" + word(DATA_VA))
     return Sample(
         TableName.INLINE_BUGS,
         scene.image(),
         pointing(bugs[0] + 4, 0x40, files),
         [(va, 8) for va in bugs],
-        [
-            Damage("no line and source file", bugs[1] + 2, bytes(2)),
-            Damage("no line and source file", RODATA_VA + 8, b"\x07"),
-        ],
     )
 
 

@@ -2,8 +2,8 @@
 """Which ud2 in the code is followed by the line and file of its BUG(), which are no instructions.
 
 Up to 2.6.19 (include/asm-i386/bug.h of 2.6.18) `ud2; .word line; .long file`, where the trap
-handler looks for it. Nothing names these places: each ud2 whose word could be a file name must
-have one. Kernels with a __bug_table have none of this.
+handler looks for it. Nothing names these places: a ud2 with a line, and with the address of the
+name of a source file, is one; any other is an instruction. Kernels with a __bug_table have none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmipatch.errors import MalformedTable
 from vmipatch.tables.bug_table import BUG_TABLE, UD2
 from vmipatch.tables.layout import places
 from vmipatch.tables.table import U32, WORD, Form, Mask, Role, Table, TableName
@@ -32,10 +31,7 @@ class InlineBugKind:
     name: TableName = TableName.INLINE_BUGS
 
     def parse(self, view: ImageView) -> Table | None:
-        """All records, None if there are none. Places are a ud2 with its line and file.
-
-        Raises MalformedTable if a record names no source file, or line 0.
-        """
+        """All records, None if there are none. Places are a ud2 with its line and file."""
         if BUG_TABLE.locate(view.image) is not None:
             return None
         va = _candidates(view)
@@ -44,12 +40,9 @@ class InlineBugKind:
         entries = np.frombuffer(view.bytes_at(va, INLINE_BUG_LEN).tobytes(), ENTRY)
         legible = [_is_source(view.string_at(file)) for file in entries["file"].tolist()]
         fits = np.array(legible) & (entries["line"] > 0)
-        if not fits.all():
-            raise MalformedTable(
-                f"{self.name.value}: the ud2 is followed by no line and source file",
-                file=view.image.name,
-                place=f"{int(va[np.argmin(fits)]):#x}",
-            )
+        va, entries = va[fits], entries[fits]
+        if not len(va):
+            return None
         words = np.zeros(len(va), WORD)
         words["va"], words["target_va"] = va + np.uint32(FILE_AT), entries["file"]
         words["form"], words["role"] = Form.ABSOLUTE, Role.DATA

@@ -96,8 +96,9 @@ class ElfImage:
         section = self.section_at(va)
         if section is None or not section.has_bytes:
             raise MalformedImage(
-                f"address {va:#x} has no byte in the file",
+                "an address has no byte in the file",
                 file=self.name,
+                place=f"{va:#x}",
                 hint="a symbol or relocation points outside of the image",
             )
         return section.off + va - section.va

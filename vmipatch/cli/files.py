@@ -8,6 +8,8 @@ from pathlib import Path
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import Module, is_module
+from vmipatch.image.packed import unpack
 
 
 def read_file(path: str) -> bytes:
@@ -23,9 +25,11 @@ def read_file(path: str) -> bytes:
 
 
 def read_kernel(path: str) -> ElfImage:
-    """The ELF kernel in a file: a vmlinux, or what a bzImage holds.
+    """The ELF kernel in a file: a vmlinux, what a bzImage holds, or a module as if linked.
 
     Raises EnvironmentProblem, InputNotUnderstood and MalformedImage.
     """
-    data = read_file(path)
+    data = unpack(read_file(path), path)
+    if is_module(data):
+        return Module.parse(data, path).image
     return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)

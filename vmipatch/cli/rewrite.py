@@ -10,9 +10,20 @@ import click
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.cli.files import read_file, read_kernel
 from vmipatch.cli.maps import address_map, system_map
+from vmipatch.cli.modules import SCHEMA as TREE_SCHEMA
+from vmipatch.cli.modules import (
+    describe,
+    jobs_option,
+    rewrite_packed,
+    rewrite_tree,
+    summary_of_module,
+)
+from vmipatch.cli.modules import report as tree_report
 from vmipatch.cli.outputs import Output, check_outputs, write_all
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_module
+from vmipatch.image.packed import unpack
 from vmipatch.restore import Gives, Noted
 from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
 from vmipatch.rewrite.bzimage import BootCodeChoice, RewrittenBzImage, rewrite_bzimage
@@ -52,6 +63,10 @@ SCHEMA = "vmipatch.rewrite/1"
     help="Let `vmipatch restore` give back everything, debug sections too; the output holds a "
     "packed copy of what a note cannot tell.",
 )
+@click.option(
+    "--tree", "is_tree", is_flag=True, help="KERNEL is a directory: rewrite all modules in it."
+)
+@jobs_option
 @json_option
 @pass_console
 def rewrite_command(
@@ -65,15 +80,25 @@ def rewrite_command(
     map_file: str | None,
     moves_file: str | None,
     keep_original: bool,
+    is_tree: bool,
+    jobs: int | None,
     json_file: str | None,
 ) -> None:
-    """Rewrite KERNEL into a VMI kernel: a vmlinux with relocations and symbols, or a bzImage.
+    """Rewrite KERNEL for VMI: a vmlinux with relocations and symbols, a bzImage, or a module.
 
     Runs as before on bare hardware; what was done and what was left native is in its manifest.
     """
-    check_outputs([kernel, debug], [output, twin_file, map_file, moves_file, json_file])
     options = RewriteOptions(Padding(pad), keep_original)
+    if is_tree:
+        _refuse_for_modules(map_file, moves_file, debug, twin_file)
+        rewrite_tree(console, kernel, output, options, jobs, json_file)
+        return
+    check_outputs([kernel, debug], [output, twin_file, map_file, moves_file, json_file])
     data = read_file(kernel)
+    if is_module(unpack(data, kernel)):
+        _refuse_for_modules(map_file, moves_file, debug, twin_file)
+        _rewrite_module(console, data, kernel, output, options, json_file)
+        return
     packed = None
     if is_bzimage(data) and debug is not None:
         read = BzImage.parse(data, kernel)
@@ -106,6 +131,29 @@ def rewrite_command(
             f"{output}: `vmipatch restore` gives back {noted.gives.text} "
             "(with --keep-original all of it)"
         )
+
+
+def _refuse_for_modules(*files: str | None) -> None:
+    """Raise click.UsageError if an option for kernels alone was given."""
+    if any(file is not None for file in files):
+        raise click.UsageError("a module has no System.map, address map, debug twin or vmlinux")
+
+
+def _rewrite_module(
+    console: Console,
+    data: bytes,
+    kernel: str,
+    output: str,
+    options: RewriteOptions,
+    json_file: str | None,
+) -> None:
+    new_data, result = rewrite_packed(data, kernel, options)
+    outputs = [Output(output, new_data)]
+    if json_file is not None:
+        entries = [describe(output, result)]
+        outputs.append(json_output(json_file, TREE_SCHEMA, tree_report(output, entries)))
+    write_all(outputs)
+    console.say(summary_of_module(result, output))
 
 
 def _summary(result: RewrittenImage, output: str) -> str:

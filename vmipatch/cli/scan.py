@@ -12,6 +12,7 @@ import click
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import read_kernel
 from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
+from vmipatch.image.module import is_linked_module
 from vmipatch.isa.decode import text_of
 from vmipatch.scan import Disposition, ScanResult, Site, scan
 from vmipatch.scan.decodings import Bucket, Decodings, decodings_of
@@ -106,9 +107,10 @@ def _section(account: SectionAccount, found: Decodings) -> dict[str, Any]:
 
 
 def _site(result: ScanResult, site: Site) -> dict[str, Any]:
+    section = result.image.sections[site.section]
     return {
-        "address": site.va,
-        "section": result.image.sections[site.section].name,
+        "address": site.va - (section.va if is_linked_module(result.image) else 0),
+        "section": section.name,
         "symbol": result.image.symbols.place_of(site.va),
         "bytes": site.code.hex(),
         "mnemonic": text_of(site.code, site.va),

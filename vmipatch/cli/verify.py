@@ -9,10 +9,13 @@ import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
 from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
 from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode
+from vmipatch.image.module import is_module
+from vmipatch.image.packed import unpack
 from vmipatch.verify.boots import BootResult
 from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
 from vmipatch.verify.certificate import certificate, left_out
@@ -79,6 +82,10 @@ _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BEL
     "--sarif", "sarif_file", type=click.Path(), help="Write the static findings as SARIF."
 )
 @click.option("--report", "report_file", type=click.Path(), help="Write a page of HTML.")
+@click.option(
+    "--tree", "is_tree", is_flag=True, help="KERNEL and --original are directories of modules."
+)
+@jobs_option
 @json_option
 @pass_console
 def verify_command(
@@ -93,6 +100,8 @@ def verify_command(
     certificate_file: str | None,
     sarif_file: str | None,
     report_file: str | None,
+    is_tree: bool,
+    jobs: int | None,
     json_file: str | None,
 ) -> None:
     """Check the rewritten KERNEL: proof from its bytes, boots in the emulator, comparison.
@@ -100,6 +109,14 @@ def verify_command(
     Exit code 0 only if everything that was asked for holds. Without --original nothing is proven
     from the bytes; without --initrd the kernel runs a workload of verify's own.
     """
+    if is_tree:
+        if original is None:
+            raise click.UsageError("--tree compares with the tree that --original names")
+        verify_tree(console, kernel, original, jobs, json_file)
+        return
+    if original is not None and is_module(unpack(read_file(kernel), kernel)):
+        verify_module(console, kernel, original, json_file)
+        return
     wanted = Extent(extent or Extent.NORMAL.value)
     if wanted is Extent.STATIC and original is None:
         raise click.UsageError("--static compares with the kernel that --original names")

@@ -24,6 +24,7 @@ from vmipatch.emu.hypercalls import CALLS
 from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.memory import PAGE_LEN, Access, GuestMemory
+from vmipatch.emu.own_code import OwnCode
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.registers import MASK32, Flag, SegReg
 from vmipatch.emu.report import Ending, GuestEnded
@@ -46,8 +47,6 @@ _EXIT_OF: Final = {
     Hypercall.HALT: ExitKind.HYPERCALL_HALT,
 }
 _REFUSED: Final = 0xFFFFFFFF
-_ADDED_SECTION: Final = ".vmi.text"
-_MOST_RUNTIME_LEN: Final = 1 << 16
 _NS_PER_ENTRY: Final = 500
 _ENTRIES_PER_EXIT: Final = 8
 """What it costs to read one entry of a table of fallbacks, in the guest's time and the host's."""
@@ -77,18 +76,15 @@ class ParavirtPrivilege(TrapPrivilege):
         self._rom = rom
         self._watch = watch
         self._fallbacks: dict[int, bytes] = {}
-        self._runtime = range(0)
+        self._own_code: OwnCode | None = None
         """Thunks and runtime in the guest, which mean what the hardware does, as the ROM does."""
-        self._added_code: range | None = None
-        """The section that holds them, if the kernel has section headers."""
         self._is_new = False
         self.is_paravirtual = False
         self.audit = AuditLog()
 
     def start(self, boot: Boot) -> None:
         """Enter the kernel as a boot loader does, but for its ring."""
-        section = boot.kernel.section_by_name.get(_ADDED_SECTION)
-        self._added_code = None if section is None else range(section.va, section.end_va)
+        self._own_code = OwnCode(boot.kernel)
         super().start(boot)
 
     def deliver(self, event: Event) -> None:
@@ -134,7 +130,7 @@ class ParavirtPrivilege(TrapPrivilege):
     def _on_intercept(self) -> None:
         registers = self._registers
         va = registers.code_va
-        knows = self.is_paravirtual and (self._rom.holds(va) or va in self._runtime)
+        knows = self.is_paravirtual and (self._rom.holds(va) or self._is_own(va))
         if registers.cpl == USER_RING or not knows:
             super()._on_intercept()
             return
@@ -221,7 +217,9 @@ class ParavirtPrivilege(TrapPrivilege):
         """The guest has no use for the ROM any more: as in the beginning."""
         self.is_paravirtual = False
         self._context.paging_left = False
-        self._fallbacks, self._runtime = {}, range(0)
+        self._fallbacks = {}
+        if self._own_code is not None:
+            self._own_code.forget()
         steps_ns = self._vcpu.page.steps_ns()
         self.machine.clock.guest_ns = lambda: steps_ns
         page = SharedPage()
@@ -298,14 +296,11 @@ class ParavirtPrivilege(TrapPrivilege):
     def _set_runtime(self) -> None:
         """What is exempt from the audit: the code that the rewriter added, and never the kernel."""
         wanted = range(self._registers.eax, self._registers.edx)
-        allowed = self._added_code
-        if allowed is None:
-            fits = len(wanted) <= _MOST_RUNTIME_LEN
-        else:
-            fits = allowed.start <= wanted.start and wanted.stop <= allowed.stop
-        if not fits:
+        if self._own_code is None or not self._own_code.announce(wanted, self._mmu):
             raise Fault(Vector.PROTECTION, 0)
-        self._runtime = wanted
+
+    def _is_own(self, va: int) -> bool:
+        return self._own_code is not None and self._own_code.holds(va, self._mmu)
 
     def _iret_on_other_stack(self) -> None:
         """IRET where SS is not the segment of VMI_Init: ESP is at EBX, return address and frame."""

@@ -71,20 +71,23 @@ def annotate(
     new: AddressMap,
     thunks: Thunks,
     start_va: int,
+    stride: int = 0,
 ) -> Annotations:
     """Describe every site, and those that were left though they are unprivileged.
 
     Sites that call the ROM directly share one translation; a site with a thunk has its own,
-    final one.
+    final one. With a `stride`, as in a module, each part has a section of its own, that far behind
+    the one before, which the loader places as it likes: then a final translation calls its thunk
+    from where it stands itself, and whoever copies it has to correct the distance.
     """
     permanent, init = list(sites), list(init_sites)
-    init_va = start_va + RECORD_LEN * len(permanent)
-    calls_va = init_va + RECORD_LEN * len(init)
     calls = b"".join(_PAIR.pack(call.va, call.call) for call in thunks.calls)
     calls += b"".join(_PAIR.pack(va, MERGE_FLAGS) for va in thunks.merges)
-    fallback_va = calls_va + len(calls)
     fallback = _fallback(left, new)
-    translator = _Translator(new, thunks, fallback_va + len(fallback))
+    lens = (RECORD_LEN * len(permanent), RECORD_LEN * len(init), len(calls), len(fallback))
+    vas = [start_va + (stride * i if stride else sum(lens[:i])) for i in range(1, 5)]
+    init_va, calls_va, fallback_va, translation_va = vas
+    translator = _Translator(new, thunks, translation_va, in_place=stride > 0)
     records = pack_records(translator.record(*pair) for pair in permanent)
     init_records = pack_records(translator.record(*pair) for pair in init)
     pad = bytes(-len(translator.bytes) % 4)
@@ -100,9 +103,11 @@ def annotate(
 class _Translator:
     """Writes records, and the translations that they need."""
 
-    def __init__(self, new: AddressMap, thunks: Thunks, va: int) -> None:
+    def __init__(self, new: AddressMap, thunks: Thunks, va: int, *, in_place: bool) -> None:
         self.va, self.bytes = va, bytearray(NEAR_CALL)
         self._new, self._thunks = new, thunks
+        self._in_place = in_place
+        self._made: dict[int, int] = {}
 
     def record(self, site: Site, body: Body) -> AnnotationRecord:
         assert site.call is not None, "a site is rewritten because a call stands for it"
@@ -110,8 +115,7 @@ class _Translator:
         thunk_va = self._thunks.of_site.get(site.va)
         translation_va, call_off = self.va, 0
         if thunk_va is not None:
-            translation_va, call_off = self.va + len(self.bytes), FINAL_TRANSLATION
-            self.bytes += b"\xe8" + struct.pack("<i", thunk_va - native_va - NEAR_CALL_LEN)
+            translation_va, call_off = self._final(thunk_va, native_va), FINAL_TRANSLATION
         return AnnotationRecord(
             call=site.call,
             native_va=native_va,
@@ -121,6 +125,15 @@ class _Translator:
             pad_len=body.pad_len,
             call_off=call_off,
         )
+
+    def _final(self, thunk_va: int, native_va: int) -> int:
+        """Address of a translation that calls `thunk_va` from the site, or from where it stands."""
+        if self._in_place and thunk_va in self._made:
+            return self._made[thunk_va]
+        translation_va = self._made[thunk_va] = self.va + len(self.bytes)
+        origin_va = translation_va if self._in_place else native_va
+        self.bytes += b"\xe8" + struct.pack("<i", thunk_va - origin_va - NEAR_CALL_LEN)
+        return translation_va
 
 
 def _fallback(left: Iterable[Site], new: AddressMap) -> bytes:

@@ -20,6 +20,8 @@ from vmipatch.scan.code import CodeMap
 from vmipatch.vmi.record import unpack_records
 
 START = "start_kernel"
+LOADER = "module_finalize"
+"""What the module loader calls when a module is in its place and linked (kernel/module.c)."""
 LOGGERS = ("_printk", "printk")
 """The kernel's log function: since 5.15, before."""
 
@@ -69,6 +71,9 @@ def attach(
         runtime = build_runtime(facts, runtime_va)
         code += runtime.code
         redirect = {start_kernel: runtime.entry}
+        loader = code_map.image.symbols.address(LOADER)
+        if loader is not None:
+            redirect[loader] = runtime.module_entry
     if len(code) > end_va - start_va:
         raise InputNotUnderstood(
             f"thunks and runtime need {len(code)} bytes, {end_va - start_va} were reserved",
@@ -82,6 +87,12 @@ def attach(
         runtime,
         redirect,
     )
+
+
+def attach_thunks(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> Added:
+    """Thunks alone, as long as they are: what a module needs."""
+    code = _with_words(code_map, new, thunks, words)
+    return Added(thunks.va, code, _relocations(code_map, thunks), None, {})
 
 
 def _with_words(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> bytes:
@@ -113,10 +124,12 @@ def _facts(
 ) -> RuntimeFacts:
     symbols = code_map.image.symbols
     logger = next((va for name in LOGGERS if (va := symbols.address(name)) is not None), None)
+    loader = symbols.address(LOADER)
     return RuntimeFacts(
         page_offset=code_map.page_offset,
         start_kernel=start_kernel,
         printk=0 if logger is None else new.one(logger),
+        module_finalize=0 if loader is None else new.one(loader),
         annotation=annotations.records.va,
         annotation_end=annotations.init_records.end_va,
         thunk_calls=annotations.thunk_calls.va,

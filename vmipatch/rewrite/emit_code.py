@@ -35,11 +35,13 @@ def emit_code(
     at = stream.va
     for change in changes:
         parts.append(stream.code[at - stream.va : change.va - stream.va])
-        parts.append(_replacement(stream, change, bodies.get(change.va)))
+        site = bodies.get(change.va) if change.old_len else None
+        parts.append(_replacement(stream, change, site))
         at = change.va + change.old_len
     parts.append(stream.code[at - stream.va :])
     code = bytearray(b"".join(parts))
-    _lead_branches(stream, {change.va for change in changes}, new, redirect, code)
+    changed = {change.va for change in changes if change.old_len}
+    _lead_branches(stream, changed, new, redirect, code)
     return bytes(code)
 
 
@@ -48,6 +50,8 @@ def _replacement(
 ) -> bytes:
     if site is not None:
         return site[1].code
+    if not change.old_len:
+        return nops(change.new_len)
     index = stream.index_of(change.va)
     old = stream.bytes_at(index)
     match Flow(int(stream.flows[index])):

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import REGION_LEN
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
@@ -61,17 +62,52 @@ def place(
     widened.
     """
     planner = _Planner(code_map.image, text, init, room_len)
+    return _settle(code_map, zones, planner.widened, planner.layout)
+
+
+def place_apart(code_map: CodeMap, zones: Zones, regions: Sequence[Region]) -> Placement:
+    """Lay out sections that have room of their own to grow, as those of a linked module have.
+
+    Raises InputNotUnderstood for a branch that cannot be widened.
+    """
+    widened: dict[int, Change] = {}
+
+    def layout() -> Placement:
+        changes: dict[int, tuple[Change, ...]] = {}
+        pieces: list[tuple[int, int]] = []
+        for region in regions:
+            section = _section_of(code_map.image, region.stream)
+            mine = _within(widened, region.stream)
+            changes[section.index] = tuple(fit(region.items(mine), REGION_LEN - section.size))
+            moved, drift = _pieces(section.va, 0, changes[section.index])
+            pieces += [*moved, (section.end_va, drift), (section.va + REGION_LEN, 0)]
+        return Placement(AddressMap.of(pieces), changes, {}, 0, 0, 0)
+
+    return _settle(code_map, zones, widened, layout)
+
+
+def _settle(
+    code_map: CodeMap,
+    zones: Zones,
+    widened: dict[int, Change],
+    layout: Callable[[], Placement],
+) -> Placement:
+    """Lay out until every short branch reaches; those that do not are added to `widened`."""
     while True:
-        placement = planner.layout()
+        placement = layout()
         far = [
             change
             for _, stream in code_map
-            for change in _out_of_reach(stream, placement.map, planner.widened, zones)
+            for change in _out_of_reach(stream, placement.map, widened, zones)
         ]
         if not far:
             _check_jump_labels(code_map, placement.map)
             return placement
-        planner.widened.update((change.va, change) for change in far)
+        widened.update((change.va, change) for change in far)
+
+
+def _within(widened: dict[int, Change], stream: InstructionStream) -> dict[int, Change]:
+    return {va: change for va, change in widened.items() if stream.va <= va < stream.end_va}
 
 
 class _Planner:
@@ -91,7 +127,7 @@ class _Planner:
             room_end = free_end + self._shift
             limit = room_end - section.end_va - self.room_len
             try:
-                text_changes = fit(self.text.items(self._widened_in(text)), limit)
+                text_changes = fit(self.text.items(_within(self.widened, text)), limit)
                 break
             except NoRoom as error:
                 unit = self._shift_unit(section)
@@ -121,7 +157,7 @@ class _Planner:
         align = max((s.align for s in behind), default=1)
         slack = (fixed_va - end_va) // align * align
         try:
-            changes = fit(self.init.items(self._widened_in(stream)), slack)
+            changes = fit(self.init.items(_within(self.widened, stream)), slack)
         except NoRoom as error:
             raise InitOverflow(error.missing) from error
         pieces, drift = _pieces(stream.va, self._shift, changes)
@@ -131,9 +167,6 @@ class _Planner:
         pieces += [(fixed_va, self._shift)]
         trailing = {s.index: tail for s in behind}
         return {section.index: tuple(changes)}, trailing, pieces
-
-    def _widened_in(self, stream: InstructionStream) -> dict[int, Change]:
-        return {va: c for va, c in self.widened.items() if stream.va <= va < stream.end_va}
 
     def _shift_unit(self, text: Section) -> int:
         """Whole pages that keep the alignment of every later section and segment."""

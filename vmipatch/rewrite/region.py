@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,9 +37,18 @@ class Region:
         zones: Zones,
         stream: InstructionStream,
         sites: Iterable[tuple[Site, Body]],
+        align: int = 1,
     ) -> Region:
-        """Find the padding of `stream` that may give way."""
-        return cls(stream, tuple(sites), tuple(_paddings(code_map, zones, stream)))
+        """Find the padding of `stream` that may give way.
+
+        With an `align` above 1, the section's own, every function keeps its distance to that
+        alignment, and padding may come where none was: arrays of functions keep their stride.
+        """
+        paddings = _paddings(code_map, zones, stream)
+        if align > 1:
+            paddings = [replace(p, align=max(p.align, align)) for p in paddings]
+            paddings += _missing_paddings(code_map, zones, stream, paddings, align)
+        return cls(stream, tuple(sites), tuple(paddings))
 
     def items(self, widened: dict[int, Change]) -> list[Change | Padding]:
         """Everything that changes its length, in address order.
@@ -52,7 +61,7 @@ class Region:
             if len(body.code) != len(site.code)
         ]
         items: list[Change | Padding] = [*grown, *self.paddings, *widened.values()]
-        return sorted(items, key=lambda item: item.va)
+        return sorted(items, key=lambda item: (item.va, isinstance(item, Change)))
 
 
 def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> list[Padding]:
@@ -70,6 +79,25 @@ def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> lis
             keep = BARRIER_LEN if _is_barrier(stream, first) else 0
             result.append(Padding(va, end_va - va, _alignment(va, end_va), keep))
     return result
+
+
+def _missing_paddings(
+    code_map: CodeMap, zones: Zones, stream: InstructionStream, paddings: list[Padding], align: int
+) -> list[Padding]:
+    """An empty padding in front of each function that has none."""
+    padded = {padding.va + padding.old_len for padding in paddings}
+    functions = code_map.function_starts
+    inside = functions[(functions > stream.va) & (functions < stream.end_va)]
+    return [
+        Padding(va, 0, align)
+        for va in inside.tolist()
+        if va not in padded and stream.index_of(va) >= 0 and not _splits(zones, va)
+    ]
+
+
+def _splits(zones: Zones, va: int) -> bool:
+    zone = zones.over(va, va + 1)
+    return zone is not None and zone.start_va < va
 
 
 def _is_barrier(stream: InstructionStream, index: int) -> bool:

@@ -10,7 +10,7 @@ from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section, SectionKind, Segment
 from vmipatch.scan.code import CodeMap
-from vmipatch.scan.scan import LAID_OUT
+from vmipatch.scan.scan import laid_out
 
 NAMES_AT = 50
 """Offset of e_shstrndx in the ELF header."""
@@ -48,8 +48,9 @@ def require_relinkable(image: ElfImage) -> None:
 
 def require_decoded(code_map: CodeMap) -> None:
     """Raise InputNotUnderstood if code that is to move has bytes that are no instruction."""
+    movable = laid_out(code_map.image)
     for section, stream in code_map:
-        if section.name in LAID_OUT and len(stream.undecodable):
+        if section.name in movable and len(stream.undecodable):
             va = int(stream.starts[stream.undecodable[0]])
             raise InputNotUnderstood(
                 "there are bytes in the code that are no instruction",

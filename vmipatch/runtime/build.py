@@ -7,10 +7,14 @@ from dataclasses import dataclass, fields
 from importlib import resources
 
 from vmipatch.isa.assemble import assemble
+from vmipatch.isa.lengths import IMMEDIATES, groups, opcode_maps
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
 from vmipatch.vmi.record import MERGE_FLAGS
 
-SOURCES = ("entry.S", "find_rom.S", "check.S", "patch.S", "log.S", "messages.S")
+SOURCES = (
+    "job.S", "entry.S", "find_rom.S", "check.S", "patch.S", "module.S", "scan.S", "log.S",
+    "messages.S",
+)  # fmt: skip
 """In the order in which they run, and can be read."""
 
 
@@ -23,6 +27,8 @@ class RuntimeFacts:
     start_kernel: int
     printk: int
     """The kernel's printk, 0 if it has none."""
+    module_finalize: int
+    """What its module loader calls last, 0 if it has no modules."""
     annotation: int
     annotation_end: int
     """Records of permanent and then of init code."""
@@ -43,11 +49,15 @@ class RuntimeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The linked runtime. `entry` takes the place of start_kernel for its callers."""
+    """The linked runtime.
+
+    `entry` takes the place of start_kernel for its callers, `module_entry` that of module_finalize.
+    """
 
     va: int
     code: bytes
     entry: int
+    module_entry: int
     segment_sum_va: int
     """Where the sum of the annotation segment's u32 words (modulo 2^32) is to be written."""
     native_sum_va: int
@@ -68,6 +78,25 @@ def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
     }
     package = resources.files("vmipatch.runtime")
     source = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
-    linked = assemble(source, va, symbols=symbols, name="runtime")
+    linked = assemble(f"{source}\n{opcode_tables()}", va, symbols=symbols, name="runtime")
     at = linked.labels
-    return Runtime(va, linked.code, at["vmi_start"], at["vmi_segment_sum"], at["vmi_native_sum"])
+    return Runtime(
+        va,
+        linked.code,
+        at["vmi_start"],
+        at["vmi_module"],
+        at["vmi_segment_sum"],
+        at["vmi_native_sum"],
+    )
+
+
+def opcode_tables() -> str:
+    """What scan.S looks opcodes up in."""
+    one, two = opcode_maps()
+    rows = [
+        f".byte {opcode & 0xFF}, {opcode >> 8}, {memory}, {register}"
+        for opcode, memory, register in groups()
+    ]
+    tables = (("vmi_one_byte", one), ("vmi_two_byte", two), ("vmi_immediates", IMMEDIATES))
+    lines = [f"{label}:\n.byte {', '.join(map(str, data))}" for label, data in tables]
+    return "\n".join([*lines, "vmi_groups:", *rows, ".byte 0xff, 0xff"])

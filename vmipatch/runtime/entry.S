@@ -34,8 +34,46 @@ vmi_here:
     jnz vmi_native
 
     call vmi_bring_in
+    mov dword ptr [ebp + vmi_rom], edi
+    lea eax, [ebp + fact_text]
+    lea edx, [ebp + fact_text_end]
     call vmi_announce
-    call vmi_patch                  # ECX = sites patched, EDX = sites left
+
+    mov eax, ebp
+    sub esp, job_len
+    mov ebp, esp
+    mov dword ptr [ebp + job_self], eax
+    mov dword ptr [ebp + job_added], eax
+    lea ecx, [eax + fact_annotation]
+    mov dword ptr [ebp + job_records], ecx
+    lea ecx, [eax + fact_annotation_end]
+    mov dword ptr [ebp + job_records_end], ecx
+    lea ecx, [eax + fact_thunk_calls]
+    mov dword ptr [ebp + job_calls], ecx
+    lea ecx, [eax + fact_thunk_calls_end]
+    mov dword ptr [ebp + job_calls_end], ecx
+    lea ecx, [eax + fact_fallback]
+    mov dword ptr [ebp + job_fallback], ecx
+    lea ecx, [eax + fact_fallback_end]
+    mov dword ptr [ebp + job_fallback_end], ecx
+    xor eax, eax
+    mov dword ptr [ebp + job_in_place], eax
+    mov dword ptr [ebp + job_refused], eax
+    mov dword ptr [ebp + job_patched], eax
+    mov dword ptr [ebp + job_left], eax
+    call vmi_aim_thunks
+    call vmi_patch
+    mov eax, cs
+    test al, 3
+    jz vmi_patched                  # still at CPL 0: the instruction does what it says
+    call vmi_fall_back
+vmi_patched:
+    jmp vmi_serialized
+vmi_serialized:
+    mov ecx, dword ptr [ebp + job_patched]
+    mov edx, dword ptr [ebp + job_left]
+    mov ebp, dword ptr [ebp + job_self]
+    add esp, job_len
     mov eax, vmi_said_totals
     call vmi_log
     jmp vmi_done
@@ -45,3 +83,7 @@ vmi_native:
 vmi_done:
     popad
     jmp fact_start_kernel
+
+# The ROM in use, 0 while the kernel is native; written once, before text becomes read-only.
+vmi_rom:
+    .long 0

@@ -3,54 +3,53 @@
 #
 # The ROM says for each call number how to reach it (VMI relocation types). First the calls inside
 # thunks are aimed; if one is refused, sites with thunks stay native. Then each record's translation
-# is copied over its site. Interrupts are off, nobody else runs, and the far-reaching jump at the end
-# serializes. What remains unprivileged and native gets a hlt over its first byte when we are
-# deprivileged, so that it faults instead of being silently wrong; the hypervisor is told the table.
-#
-# In:       EBP = relocation, EDI = ROM
-# Out:      ECX = sites patched, EDX = sites left as they were
-# Clobbers: EAX, EBX, ESI, flags
+# is copied over its site. Nobody else runs this code yet: at boot there is one processor, and a
+# module has not been entered. What remains unprivileged and native in the kernel gets a hlt over
+# its first byte when we are deprivileged, so that it faults instead of being silently wrong; the
+# hypervisor is told the table.
 
-vmi_patch:
-    push 0                                  # [esp + 8]: sites left
-    push 0                                  # [esp + 4]: sites patched
-    push 0                                  # [esp]: thunk calls refused
-    lea esi, [ebp + fact_thunk_calls]
+# In:       EBP = job, EDI = ROM
+# Out:      job_refused
+# Clobbers: EAX, EBX, EDX, ESI, flags
+vmi_aim_thunks:
+    mov esi, dword ptr [ebp + job_calls]
 vmi_next_thunk:
-    lea eax, [ebp + fact_thunk_calls_end]
-    cmp esi, eax
+    cmp esi, dword ptr [ebp + job_calls_end]
     jae vmi_thunks_aimed
     mov eax, dword ptr [esi + 4]            # call number
+    mov ebx, dword ptr [esi]
+    add ebx, dword ptr [ebp + job_added]
     cmp eax, merge_flags
     je vmi_merge
     call vmi_ask
     cmp dl, 1
     je vmi_aim_thunk
-    inc dword ptr [esp]
+    inc dword ptr [ebp + job_refused]
     jmp vmi_thunk_done
 vmi_merge:                                  # lea r, [flags + eax - 0x200]
     mov eax, cs
     test al, 3
     jnz vmi_thunk_done
-    mov ebx, dword ptr [esi]
-    or byte ptr [ebx + ebp + 2], 0x20       # at CPL 0: lea r, [flags]
-    mov dword ptr [ebx + ebp + 3], 0
+    or byte ptr [ebx + 2], 0x20             # at CPL 0: lea r, [flags]
+    mov dword ptr [ebx + 3], 0
     jmp vmi_thunk_done
 vmi_aim_thunk:
-    mov ebx, dword ptr [esi]
-    add ebx, ebp
     sub eax, ebx
     sub eax, 5
     mov dword ptr [ebx + 1], eax
 vmi_thunk_done:
     add esi, 8
     jmp vmi_next_thunk
-
 vmi_thunks_aimed:
-    lea esi, [ebp + fact_annotation]
+    ret
+
+# In:       EBP = job, EDI = ROM
+# Out:      job_patched, job_left
+# Clobbers: EAX, EBX, ECX, EDX, ESI, flags
+vmi_patch:
+    mov esi, dword ptr [ebp + job_records]
 vmi_next_record:
-    lea eax, [ebp + fact_annotation_end]
-    cmp esi, eax
+    cmp esi, dword ptr [ebp + job_records_end]
     jae vmi_records_done
     mov eax, dword ptr [esi]
     cmp eax, call_read_segment
@@ -62,16 +61,22 @@ vmi_needs_rom:
     call vmi_ask
 vmi_asked:
     mov ebx, dword ptr [esi + 4]
-    add ebx, ebp                            # EBX = site
+    add ebx, dword ptr [ebp + job_added]    # EBX = site
     cmp byte ptr [esi + 15], 0xFF
     jne vmi_direct
     cmp dl, 1
     jne vmi_leave
-    cmp dword ptr [esp], 0
+    cmp dword ptr [ebp + job_refused], 0
     jne vmi_leave
     push esi
     call vmi_copy
     pop esi
+    cmp dword ptr [ebp + job_in_place], 0
+    je vmi_count
+    mov eax, dword ptr [esi + 8]
+    add eax, dword ptr [ebp + job_added]
+    sub eax, ebx
+    add dword ptr [ebx + 1], eax            # it was a call from the translation
     jmp vmi_count
 
 vmi_direct:
@@ -109,25 +114,14 @@ vmi_displace:
     sub eax, 5
     mov dword ptr [ecx + 1], eax
 vmi_count:
-    inc dword ptr [esp + 4]
+    inc dword ptr [ebp + job_patched]
     jmp vmi_record_done
 vmi_leave:
-    inc dword ptr [esp + 8]
+    inc dword ptr [ebp + job_left]
 vmi_record_done:
     add esi, 16
     jmp vmi_next_record
-
 vmi_records_done:
-    mov eax, cs
-    test al, 3
-    jz vmi_patched                          # still at CPL 0: the instruction does what it says
-    call vmi_fall_back
-vmi_patched:
-    pop eax
-    pop ecx
-    pop edx
-    jmp vmi_serialized
-vmi_serialized:
     ret
 
 # Copies the translation of the record at ESI over the site at EBX; the rest becomes nops.
@@ -138,7 +132,7 @@ vmi_copy:
     movzx ecx, byte ptr [esi + 13]
     movzx edx, byte ptr [esi + 12]
     mov esi, dword ptr [esi + 8]
-    add esi, ebp
+    add esi, dword ptr [ebp + job_added]
     sub edx, ecx
     rep movsb
     mov ecx, edx
@@ -155,7 +149,7 @@ vmi_fill:
 vmi_filled:
     ret
 
-# Asks the ROM for call EAX: EAX = address, DL = relocation type. Keeps all other registers.
+# Asks the ROM at EDI for call EAX: EAX = address, DL = relocation type. Keeps all other registers.
 vmi_ask:
     push ecx
     push ebx
@@ -171,25 +165,30 @@ vmi_ask:
     pop ecx
     ret
 
-# Tells a hypervisor where our own code is: its pushf and popf mean the real flags.
+# Tells a hypervisor where code of ours is, [EAX, EDX): its pushf and popf mean the real flags.
+# In:       EDI = ROM
 # Clobbers: EAX, EBX, ECX, EDX, flags
 vmi_announce:
+    push eax
+    push edx
     mov eax, call_set_runtime
     call vmi_ask
-    cmp dl, 1
-    jne vmi_announced
     mov ebx, eax
-    lea eax, [ebp + fact_text]
-    lea edx, [ebp + fact_text_end]
+    mov cl, dl
+    pop edx
+    pop eax
+    cmp cl, 1
+    jne vmi_announced
     call ebx
 vmi_announced:
     ret
 
 # Relocates the table of one-byte fallbacks, announces it, then puts a hlt over each entry.
+# In:       EBP = job, EDI = ROM
 # Clobbers: EAX, EBX, ECX, EDX, ESI, flags
 vmi_fall_back:
-    lea esi, [ebp + fact_fallback]
-    lea ecx, [ebp + fact_fallback_end]
+    mov esi, dword ptr [ebp + job_fallback]
+    mov ecx, dword ptr [ebp + job_fallback_end]
     cmp esi, ecx
     jae vmi_fell_back
     mov eax, call_set_fallback
@@ -197,25 +196,23 @@ vmi_fall_back:
     cmp dl, 1
     jne vmi_fell_back
     mov ebx, eax
-    mov eax, esi
+    mov edx, dword ptr [ebp + job_added]
 vmi_relocate_fallback:
-    add dword ptr [esi], ebp
+    add dword ptr [esi], edx
     add esi, 8
     cmp esi, ecx
     jb vmi_relocate_fallback
-    mov esi, eax
+    mov eax, dword ptr [ebp + job_fallback]
     mov edx, ecx
-    sub edx, esi
+    sub edx, eax
     shr edx, 3
-    push esi
     call ebx
-    pop esi
-    lea ecx, [ebp + fact_fallback_end]
+    mov esi, dword ptr [ebp + job_fallback]
 vmi_next_fallback:
     mov ebx, dword ptr [esi]
     mov byte ptr [ebx], 0xF4
     add esi, 8
-    cmp esi, ecx
+    cmp esi, dword ptr [ebp + job_fallback_end]
     jb vmi_next_fallback
 vmi_fell_back:
     ret

@@ -93,6 +93,8 @@ def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
 
 def follow(code_map: CodeMap) -> Followed:
     """Follow all control flow of an image. Raises nothing: what is not proven has no evidence."""
+    if not code_map.streams:
+        return Followed({}, (), (), bool(len(code_map.relocations)))  # a module of data alone
     code = _Code.of(code_map)
     evidence = np.zeros(len(code.starts), np.uint8)
     astray: list[Numbers] = []

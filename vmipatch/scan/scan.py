@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.isa.forms import AtCpl1, Treatment
@@ -24,8 +25,15 @@ RDMSR, WRMSR, RDPMC and XSETBV call the ROM directly; ours answers NONE and leav
 The fault of an IRET is reported at its site by the ROM's hypervisor.
 """
 
-LAID_OUT = (".text", ".init.text")
-"""Sections that the rewriter lays out anew; sites elsewhere stay native."""
+LAID_OUT = frozenset({".text", ".init.text"})
+"""Sections of a kernel that the rewriter lays out anew; sites elsewhere stay native."""
+
+
+def laid_out(image: ElfImage) -> frozenset[str]:
+    """Names of the sections of `image` that are laid out anew: of a module, all code."""
+    if not is_linked_module(image):
+        return LAID_OUT
+    return frozenset(section.name for section in image.executable_sections)
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,11 @@ def scan(image: ElfImage) -> ScanResult:
     zones = Zones.of(code_map)
     sites: list[Site] = []
     accounts: list[SectionAccount] = []
-    followed = follow(code_map)
+    movable, followed = laid_out(image), follow(code_map)
     for section, stream in code_map:
         accounts.append(SectionAccount.of(section, stream, followed))
-        sites += [_decide(s, section, stream, zones) for s in find_sightings(code_map, stream)]
+        seen = find_sightings(code_map, stream)
+        sites += [_decide(s, section, stream, zones, section.name in movable) for s in seen]
     result = ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
     return result.leaving(_fixed_up(result), Reason.FIXUP)
 
@@ -88,11 +97,13 @@ def _fixed_up(result: ScanResult) -> frozenset[int]:
     )
 
 
-def _decide(seen: Sighting, section: Section, stream: InstructionStream, zones: Zones) -> Site:
+def _decide(
+    seen: Sighting, section: Section, stream: InstructionStream, zones: Zones, is_movable: bool
+) -> Site:
     zone = zones.over(seen.va, seen.va + len(seen.code))
     if zone is not None and zone.reason is Reason.ALTERNATIVE:
         seen = _with_its_nops(seen, stream, zone)
-    disposition, reason = _verdict(seen, section, zone)
+    disposition, reason = _verdict(seen, is_movable, zone)
     return Site(
         seen.va, seen.code, section.index, seen.forms, seen.fusion, seen.call, disposition, reason
     )
@@ -106,7 +117,7 @@ def _with_its_nops(seen: Sighting, stream: InstructionStream, zone: Zone) -> Sig
     return replace(seen, code=seen.code + rest)
 
 
-def _verdict(seen: Sighting, section: Section, zone: Zone | None) -> tuple[Disposition, Reason]:
+def _verdict(seen: Sighting, is_movable: bool, zone: Zone | None) -> tuple[Disposition, Reason]:
     if seen.treatment is Treatment.LEAVE:
         return Disposition.HARMLESS, Reason.SAME_AT_CPL1
     native = native_disposition(seen)
@@ -115,7 +126,7 @@ def _verdict(seen: Sighting, section: Section, zone: Zone | None) -> tuple[Dispo
         if fits and seen.treatment is Treatment.CALL:
             return Disposition.REWRITTEN, Reason.CALL_IN_ALTERNATIVE
         return native, zone.reason
-    if section.name not in LAID_OUT:
+    if not is_movable:
         return native, Reason.OTHER_SECTION
     if seen.treatment is Treatment.CALL:
         return Disposition.REWRITTEN, Reason.CALL

@@ -87,6 +87,13 @@ KINDS: tuple[Kind, ...] = (
     EARLY_STUBS,
 )
 
+KINDS_OF_MODULE: tuple[Kind, ...] = (
+    EX_TABLE, ALTERNATIVES, ALTINSTR_REPLACEMENT, PARAINSTRUCTIONS, SMP_LOCKS, BUG_TABLE,
+    JUMP_TABLE, STATIC_CALLS,
+)  # fmt: skip
+"""Those that say which code the kernel looks up, copies or patches. Whatever else in a module holds
+an address has a relocation, and needs no more."""
+
 
 def find_all(image: ImageSource) -> Tables:
     """Every table that `image` (an ElfImage) has, complete and valid.
@@ -95,5 +102,5 @@ def find_all(image: ImageSource) -> Tables:
     table and entry, if one is there and fails its validation.
     """
     view = ImageView.of(image)
-    found = (kind.parse(view) for kind in KINDS)
+    found = (kind.parse(view) for kind in (KINDS_OF_MODULE if view.is_module else KINDS))
     return Tables(tuple(table for table in found if table is not None))

@@ -222,6 +222,7 @@ class Layout:
             {field.name: there for field, (_, there) in zip(self.fields, read, strict=True)},
         )
         self.check(draft)
+        order = self.order(draft)
         return Table(
             name=name,
             layout=self.name,
@@ -230,7 +231,7 @@ class Layout:
             entries=entries,
             words=_interleave(read),
             places=self.places(draft),
-            order=self.order(draft),
+            order=Order.KEPT if view.is_module and order is Order.SORTED else order,
             base_va=base_va,
             in_code=bool(view.code.hold(np.array([extent.start_va], np.uint32))[0]),
         )

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from vmipatch.tables.source import ImageSource, SectionSource
 from vmipatch.tables.table import U32, Mask
 
+SUPPLIED = "*kernel*"
+"""The section of a linked module that stands for what its loader supplies, code and data."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extents:
@@ -50,7 +53,7 @@ class ImageView:
 
     image: ImageSource
     code: Extents
-    """Executable sections."""
+    """Executable sections, and what the loader of a module supplies."""
     stored: Extents
     """Allocated sections that have bytes in the file."""
     allocated: Extents
@@ -61,13 +64,19 @@ class ImageView:
     def of(cls, image: ImageSource) -> ImageView:
         """Prepare `image`; costs nothing to speak of."""
         allocated = image.allocated_sections
+        supplied = [s for s in allocated if s.name == SUPPLIED]
         return cls(
             image,
-            Extents.of(image.executable_sections),
+            Extents.of([*image.executable_sections, *supplied]),
             Extents.of([s for s in allocated if s.has_bytes]),
             Extents.of(allocated),
             np.frombuffer(image.data, dtype=np.uint8),
         )
+
+    @property
+    def is_module(self) -> bool:
+        """Whether this is a module: then the loader sorts its tables, relocations name words."""
+        return SUPPLIED in self.image.section_by_name
 
     def bytes_at(self, va: U32, length: int) -> npt.NDArray[np.uint8]:
         """`length` bytes at each address: shape (len(va), length). Zero where the file has none."""

@@ -45,8 +45,9 @@ def _pack(recipe: Recipe, data: bytes) -> bytes:
         from zstandard import ZstdCompressionParameters, ZstdCompressor
     except ImportError as error:
         raise missing_package(Compression.ZSTD, "zstandard") from error
+    level = int(recipe.options.split()[0].lstrip("-"))
     parameters = ZstdCompressionParameters.from_level(
-        22, write_checksum=True, write_content_size=False
+        level, write_checksum=True, write_content_size=False
     )
     packer = ZstdCompressor(compression_params=parameters).compressobj()
     return packer.compress(data) + packer.flush()

@@ -36,6 +36,8 @@ NEW_CODE, NEW_RELOCATIONS = ".vmi.text", ".rel.vmi.text"
 THUNK_CALLS, FALLBACK = ".vmi.thunks", ".vmi.fallback"
 START = "start_kernel"
 """Where the kernel's C code begins: the runtime runs before it (design rule D5)."""
+LOADER = "module_finalize"
+"""What the module loader calls for a linked module: the runtime patches the module."""
 NEAR_JUMP = 0xE9
 MERGE_LEN = 7
 """Bytes of the instruction that merges real and virtual flags."""
@@ -47,18 +49,20 @@ def redirected(
 ) -> dict[int, int]:
     """Which original address branches lead to the added code instead of to its image.
 
-    Only start_kernel may be among them, and the added code has to go on there.
+    Only start_kernel and the module loader's hook may be among them, and the added code has to go
+    on there.
     """
     code = output.section_by_name.get(NEW_CODE)
-    start_va = original.symbols.address(START)
+    names = {original.symbols.address(name): name for name in (START, LOADER)}
     for old_va, new_va in manifest.redirect.items():
-        if old_va != start_va:
+        name = names.get(old_va)
+        if name is None:
             place = original.symbols.place_of(old_va)
             report.add(REDIRECTED, new_va, f"{place} is led elsewhere, only {START} may be")
         elif code is None or new_va not in code:
-            report.add(REDIRECTED, new_va, f"{START} is led to what is not in {NEW_CODE}")
+            report.add(REDIRECTED, new_va, f"{name} is led to what is not in {NEW_CODE}")
         elif images.one(old_va) not in _jump_targets(output, code):
-            report.add(REDIRECTED, new_va, f"nothing in {NEW_CODE} jumps on to {START}")
+            report.add(REDIRECTED, new_va, f"nothing in {NEW_CODE} jumps on to {name}")
         else:
             report.counts["redirected functions"] += 1
     return manifest.redirect

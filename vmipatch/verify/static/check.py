@@ -7,6 +7,7 @@ import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_linked_module
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Role, TableName, Tables
@@ -24,6 +25,7 @@ from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
 from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
 from vmipatch.verify.static.ledger import check_boundaries, check_decodings, prove_boundaries
+from vmipatch.verify.static.links import check_links
 from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
 from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
@@ -106,7 +108,10 @@ class Proof:
         )
         self._check_data()
         RecordCheck(self.sides, self.paired, self.bodies, report).check(self.output)
-        check_record_relocations(self.output, report)
+        if is_linked_module(self.output):
+            check_links(self.output, self.bodies, report)
+        else:
+            check_record_relocations(self.output, report)
         check_added_words(self.output, report)
         check_thunk_calls(self.output, report)
         runtime_va = check_runtime(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section, SectionKind, Segment, SegmentKind
 from vmipatch.verify.static.manifest import Manifest
 from vmipatch.verify.static.rules import NEW_SECTION, SECTION_HEADER, SEGMENT_HEADER
@@ -13,6 +14,11 @@ from vmipatch.verify.static.verdict import Report
 
 PAGE = 4096
 TEXT = ".text"
+MODULE_SECTIONS = (
+    ".vmi.text", ".vmi.annotation", ".vmi.annotation.init", ".vmi.thunks", ".vmi.fallback",
+    ".vmi.translation",
+)  # fmt: skip
+"""What a module has got: its loader looks them up by name."""
 NEW_PREFIXES = (".vmi.", ".rel.vmi.")
 NEVER_LOADED = (".vmi.manifest", ".vmi.restore")
 """What the rewriter tells about the file, not to the kernel."""
@@ -29,7 +35,8 @@ def check_headers(original: ElfImage, output: ElfImage, manifest: Manifest, repo
         message = f"{len(output.sections)} sections, were {len(original.sections)}"
         report.add(SECTION_HEADER, 0, message, "section headers")
         return False
-    if TEXT not in original.section_by_name:
+    is_module = is_linked_module(original)
+    if not is_module and TEXT not in original.section_by_name:
         report.add(SECTION_HEADER, 0, "the original has no .text", TEXT)
         return False
     renamed = [
@@ -41,29 +48,35 @@ def check_headers(original: ElfImage, output: ElfImage, manifest: Manifest, repo
     if renamed:
         return False
     for was, now in zip(original.sections, output.sections, strict=False):
-        _check_section(original, was, now, manifest.shift_len, report)
-    _check_overlap(output, report)
-    _check_new(original, output, manifest, report)
+        _check_columns(was, now, report)
+        if was.is_alloc and not is_module:
+            _check_place(original, was, now, manifest.shift_len, report)
+    if is_module:
+        _check_new_of_module(original, output, report)
+    else:
+        _check_overlap(output, report)
+        _check_new(original, output, manifest, report)
+        _check_segments(original, output, manifest.shift_len, report)
     _check_elf_header(original, output, report)
-    _check_segments(original, output, manifest.shift_len, report)
     report.counts["sections"] += len(output.sections)
     return True
 
 
-def _check_section(
-    original: ElfImage, was: Section, now: Section, shift_len: int, report: Report
-) -> None:
+def _check_columns(was: Section, now: Section, report: Report) -> None:
     for column in ("kind", "flags", "align", "entry_len", "link"):
         if getattr(was, column) != getattr(now, column):
             message = f"its {column} was {getattr(was, column)!s} and is {getattr(now, column)!s}"
             report.add(SECTION_HEADER, now.va, message, now.name)
     if was.kind is SectionKind.REL and was.info != now.info:
         report.add(SECTION_HEADER, now.va, "it applies to another section", now.name)
-    if not was.is_alloc:
-        return
-    if was.size != now.size and not was.is_exec:
+    if was.is_alloc and was.size != now.size and not was.is_exec:
         message = f"it has {now.size} bytes, had {was.size}"
         report.add(SECTION_HEADER, now.va, message, now.name)
+
+
+def _check_place(
+    original: ElfImage, was: Section, now: Section, shift_len: int, report: Report
+) -> None:
     text = original.section_by_name[TEXT]
     should = was.va + (shift_len if was.va > text.va else 0)
     if now.va != should and not _follows_code(original, was):
@@ -120,6 +133,21 @@ def _is_loaded(section: Section, output: ElfImage) -> bool:
     return section.is_alloc or any(
         section.off < load.off + load.file_len and load.off < end_off for load in output.loads
     )
+
+
+def _check_new_of_module(original: ElfImage, output: ElfImage, report: Report) -> None:
+    """The sections that the kernel looks for are there, loaded, and one of them alone is code."""
+    added = output.sections[len(original.sections) :]
+    for section in added:
+        if not section.name.startswith(NEW_PREFIXES):
+            report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
+        elif section.is_exec != (section.name == MODULE_SECTIONS[0]):
+            report.add(NEW_SECTION, section.va, "it must be code, or must not", section.name)
+    loaded = [section.name for section in added if section.is_alloc and section.has_bytes]
+    for name in MODULE_SECTIONS:
+        if loaded.count(name) != 1:
+            message = f"{loaded.count(name)} sections of this name are loaded"
+            report.add(NEW_SECTION, 0, message, name)
 
 
 def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:

@@ -108,7 +108,8 @@ ANNOTATION_RELOCATION = Rule(
     "VP012",
     "records hold linked addresses",
     "Records and translations have no relocations. The runtime adds to their addresses what the "
-    "boot loader moved the kernel by; with a relocation it would be added twice.",
+    "boot loader moved the kernel by; with a relocation it would be added twice. In a module each "
+    "of their addresses has one relocation, by a symbol of the section that it lies in.",
     ".rel.vmi.annotation has entries",
     _REPORT,
 )

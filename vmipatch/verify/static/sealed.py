@@ -16,7 +16,7 @@ import numpy as np
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section
 from vmipatch.runtime import RuntimeFacts, build_runtime
-from vmipatch.verify.static.added import NEW_CODE, START
+from vmipatch.verify.static.added import LOADER, NEW_CODE, START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.images import Images
 from vmipatch.verify.static.rules import REDIRECTED, RUNTIME
@@ -76,10 +76,12 @@ def _facts(original: ElfImage, code: Section, parts: list[Section], images: Imag
     logger = next(
         (va for name in LOGGERS if (va := original.symbols.address(name)) is not None), None
     )
+    loader = original.symbols.address(LOADER)
     return RuntimeFacts(
         page_offset=images.physical,
         start_kernel=images.one(original.symbols.by_name[START].va),
         printk=0 if logger is None else images.one(logger),
+        module_finalize=0 if loader is None else images.one(loader),
         annotation=records.va,
         annotation_end=init_records.end_va,
         thunk_calls=thunk_calls.va,

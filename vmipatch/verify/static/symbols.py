@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_linked_module
 from vmipatch.image.symbols import STT_SECTION
+from vmipatch.verify.static.added import START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.fillers import KeptFillers
 from vmipatch.verify.static.images import NOWHERE, Images
@@ -31,6 +33,8 @@ NEW_BOUNDS = {
 """The symbol at the start of each new section; with `_end` behind, the one at its end."""
 NEW_START = "__vmi_start"
 """Where the callers of start_kernel arrive."""
+NEW_SECTION_START = "__vmi_section_"
+"""With its index: the start of a section of a module that had no symbol of its own."""
 GLOBAL_NOTYPE = 0x10
 """st_info of a global label (System V ABI, chapter 4)."""
 
@@ -40,17 +44,22 @@ def check_new(
 ) -> None:
     """The rewriter's own symbols: the bounds of its sections, and the start of the runtime."""
     wanted: dict[str, tuple[int, int]] = {}
+    is_module = is_linked_module(output)
     for section_name, name in NEW_BOUNDS.items():
         section = output.section_by_name.get(section_name)
         if section is not None:
             wanted[name] = section.va, section.index
-            wanted[f"{name}_end"] = section.end_va, section.index
+            if not is_module:
+                wanted[f"{name}_end"] = section.end_va, section.index
     code = output.section_by_name.get(".vmi.text")
-    if redirect and code is not None:
-        wanted[NEW_START] = next(iter(redirect.values())), code.index
+    start_va = redirect.get(original.symbols.address(START) or 0)
+    if start_va is not None and code is not None:
+        wanted[NEW_START] = start_va, code.index
     for i in range(len(original.symbols), len(output.symbols)):
         symbol, info = output.symbols[i], int(output.symbols.entries["info"][i])
         should = wanted.pop(symbol.name, None)
+        if is_module and symbol.name == f"{NEW_SECTION_START}{symbol.section}":
+            should = output.sections[symbol.section].va, symbol.section
         if should is None:
             message = f"{symbol.name} is not a symbol of the rewriter, or a second one"
             report.add(NEW_SYMBOL, symbol.va, message)

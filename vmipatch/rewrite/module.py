@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""A module in, the same module with room for VMI calls out.
+
+The road is the kernel's (`rewrite.py`), over the linked image of the module; but every section of
+code may grow as it needs, and thunks and annotations are sections of the module like others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.module import REGION_LEN, Module, region_va
+from vmipatch.isa.decode import InstructionStream
+from vmipatch.rewrite.annotate import annotate
+from vmipatch.rewrite.attach import attach_thunks
+from vmipatch.rewrite.body import Body, body_of
+from vmipatch.rewrite.build_id import renew_build_id
+from vmipatch.rewrite.emit_code import emit_code
+from vmipatch.rewrite.emit_module import emit_module
+from vmipatch.rewrite.manifest import Manifest, manifest_of
+from vmipatch.rewrite.placement import place_apart
+from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
+from vmipatch.rewrite.region import Region
+from vmipatch.rewrite.rewrite import RewriteOptions
+from vmipatch.rewrite.suitable import require_decoded
+from vmipatch.rewrite.thunks import build_thunks, untranslatable
+from vmipatch.scan.scan import ScanResult, scan
+from vmipatch.scan.site import Reason, Site
+
+MARK = ".vmi.annotation"
+"""The section by which a rewritten module is known, to us and to the kernel that loads it."""
+INIT_PREFIX = ".init"
+"""What names of sections begin with that the loader frees (kernel/module/main.c)."""
+
+
+@dataclass(frozen=True)
+class RewrittenModule:
+    """The new file, and what was decided on the way to it."""
+
+    data: bytes
+    scan: ScanResult
+    sites: tuple[tuple[Site, Body], ...]
+    """The widened sites with their new bodies, in address order."""
+    manifest: Manifest | None
+    """None if there was nothing to do: `data` is the input then, signature included."""
+    signature_len: int
+    """Bytes of the signature that the input had behind it; a rewritten module has none."""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was rewritten."""
+        return self.manifest is not None
+
+
+def rewrite_module(
+    data: bytes, name: str, options: RewriteOptions | None = None
+) -> RewrittenModule:
+    """Widen and annotate every site of the module in `data`.
+
+    A module without sites that become calls stays as it is. Raises InputNotUnderstood if it is
+    rewritten already or has bytes in its code that are none, MalformedImage, MalformedTable and
+    UnclassifiedReference.
+    """
+    options = options or RewriteOptions()
+    module = Module.parse(data, name)
+    if MARK in module.file.section_by_name:
+        raise InputNotUnderstood(
+            "this module is rewritten already", file=name, place=MARK,
+            hint="rewrite the module as the build left it",
+        )  # fmt: skip
+    scanned = scan(module.image)
+    scanned = scanned.leaving(untranslatable(scanned.rewritten), Reason.NO_TRANSLATION)
+    if not scanned.rewritten:
+        return RewrittenModule(data, scanned, (), None, module.signature_len)
+    require_decoded(scanned.code_map)
+    bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
+    new_data, manifest = _emit(module, scanned, bodies, options, data)
+    return RewrittenModule(new_data, scanned, tuple(bodies), manifest, module.signature_len)
+
+
+def _emit(
+    module: Module,
+    scanned: ScanResult,
+    bodies: list[tuple[Site, Body]],
+    options: RewriteOptions,
+    data: bytes,
+) -> tuple[bytes, Manifest]:
+    code_map = scanned.code_map
+    placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))
+    first = len(module.file.sections)
+    thunks = build_thunks((site for site, _ in bodies), region_va(first))
+    init = {s.index for s in module.file.sections if s.name.startswith(INIT_PREFIX)}
+    annotations = annotate(
+        [pair for pair in bodies if pair[0].section not in init],
+        [pair for pair in bodies if pair[0].section in init],
+        scanned.sites,
+        placement.map,
+        thunks,
+        region_va(first + 1),
+        REGION_LEN,
+    )
+    relocated = lead_relocations(code_map, placement)
+    tables = lead_tables(code_map, placement)
+    words = Words(
+        np.concatenate([relocated.va, tables.va]), np.concatenate([relocated.value, tables.value])
+    )
+    added = attach_thunks(code_map, placement.map, thunks, words)
+    manifest = replace(
+        manifest_of(module.file, scanned.sites, placement, options.padding, added),
+        input_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    by_va = {site.va: (site, body) for site, body in bodies}
+
+    def emit(index: int, stream: InstructionStream) -> bytes:
+        return emit_code(stream, placement.changes.get(index, ()), by_va, placement.map, {})
+
+    code = {section.index: emit(section.index, stream) for section, stream in code_map}
+    file = emit_module(module, placement, code, words, added, annotations, manifest.to_json())
+    return renew_build_id(file), manifest
+
+
+def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> list[Region]:
+    """The sections that have sites; the others keep every byte."""
+    with_sites = {site.section for site, _ in bodies}
+    return [
+        Region.of(
+            scanned.code_map,
+            scanned.zones,
+            stream,
+            [(site, body) for site, body in bodies if site.section == section.index],
+            max(section.align, 2),
+        )
+        for section, stream in scanned.code_map
+        if section.index in with_sites
+    ]

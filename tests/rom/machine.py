@@ -56,6 +56,7 @@ class Machine:
     """One processor with a ROM at its place, at CPL 0 and without paging."""
 
     rom: Rom
+    rom_pa: int = ROM_PA
     uc: Any = field(init=False)
     interrupts: list[Interrupt] = field(default_factory=list)
     on_interrupt: Callable[[Machine, int], None] | None = None
@@ -65,13 +66,18 @@ class Machine:
         made: Any = unicorn  # ships hints that say less than it does
         self.uc = made.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
         self.uc.mem_map(BASE, 0x100000)
-        self.uc.mem_write(ROM_VA, fixed_up(self.rom, BASE))
+        self.uc.mem_write(self.rom_va, fixed_up(self.rom, BASE))
         self.uc.mem_write(GDT_VA, struct.pack("<8Q", *_DESCRIPTORS))
         self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT_VA, 8 * len(_DESCRIPTORS) - 1, 0))
         for segment in ("CS", "SS", "DS", "ES"):
             selector = KERNEL_CS if segment == "CS" else KERNEL_SS
             self.uc.reg_write(getattr(x86, f"UC_X86_REG_{segment}"), selector)
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupted)
+
+    @property
+    def rom_va(self) -> int:
+        """Where the ROM is seen."""
+        return BASE + self.rom_pa
 
     def __getitem__(self, register: str) -> int:
         return int(self.uc.reg_read(_REG[register]))
@@ -106,7 +112,7 @@ class Machine:
 
     def site(self, entry_off: int) -> None:
         """Write the near call of a site and stand in front of it, the stack clean."""
-        target = ROM_VA + entry_off - (SITE_VA + CALL_LEN)
+        target = self.rom_va + entry_off - (SITE_VA + CALL_LEN)
         self.uc.mem_write(SITE_VA, b"\xe8" + struct.pack("<i", target))
         self.uc.mem_write(STACK_VA - STACK_PAD, bytes(2 * STACK_PAD))
         self["esp"] = STACK_VA

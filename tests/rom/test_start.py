@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from tests.rom.machine import FLAGS, RING1_CS, RING1_SS, ROM_VA, Machine
 from tests.rom.scene import PC_FLAVORS, prepared
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import Flavor, Rom, build_rom
 from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Hypercall
@@ -56,3 +58,32 @@ def test_get_reloc_answers_for_every_number(flavor: Flavor, none: frozenset[VmiC
         assert pc["edx"] == kind, number
         assert pc["eax"] == (0 if entry is None else ROM_VA + entry), number
         assert (pc["ecx"], pc["ebx"], pc["eflags"]) == (88, 99, FLAGS | 2)
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+@pytest.mark.parametrize("rom_pa", range(0xC8000, 0xDC001, 0x800))
+def test_rom_answers_wherever_a_bios_puts_it(flavor: Flavor, rom_pa: int) -> None:
+    """Each multiple of 2 KiB; the paravirtual one up to its answers, for its place is our own."""
+    pc = Machine(build_once(flavor), rom_pa=rom_pa)
+    rom_va = pc.rom_va
+    assert rom_pa + len(pc.rom.data) <= 0xE0000
+    pc.call(pc.rom.init_off)
+    assert pc["eax"] == (0xFFFFFFFF if flavor is Flavor.PARAVIRT else 0)
+    for call, off in pc.rom.entries.items():
+        pc["eax"] = call
+        pc.call(pc.rom.get_reloc_off)
+        assert (pc["edx"], pc["eax"]) == (RelocationType.CALL_REL, rom_va + off)
+    if flavor is not Flavor.PARAVIRT:
+        pc["edx"] = 1
+        pc.call_vmi(C.GET_CR0)
+        assert (pc["eax"], pc["edx"]) == (pc["cr0"], 1)
+
+
+@cache
+def build_once(flavor: Flavor) -> Rom:
+    return build_rom(flavor)
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+def test_rom_is_smaller_than_promised(flavor: Flavor) -> None:
+    assert len(build_once(flavor).data) <= 32 << 10

@@ -20,6 +20,8 @@ assert CYCLES_HZ == NS_PER_S, "a cycle is a nanosecond of the clock"
 COUNTER_MASK: Final = 0xFF
 IS_PERIODIC: Final = 0x100
 BY_LVTT: Final = 0x10000
+NEVER: Final = 1 << 60
+"""Cycles that no run lives to see: an alarm behind them is armed, and does not ring."""
 LEAST_PERIOD: Final = 10_000
 """A shorter one would leave the guest no time between two interrupts."""
 
@@ -37,7 +39,7 @@ class _Armed:
     period: int
     """0: it rings once."""
     ring: Callable[[], None]
-    alarm: Alarm
+    alarm: Alarm | None = None
 
 
 class CycleAlarms:
@@ -61,8 +63,8 @@ class CycleAlarms:
         wanted = period if flags & IS_PERIODIC else 0
         period = max(wanted, LEAST_PERIOD) if wanted else 0
         ring = self._ring_lvtt if flags & BY_LVTT else self._ring_line
-        alarm = self._clock.at(expiry, lambda: self._expired(counter))
-        self._armed[counter] = _Armed(expiry, period, ring, alarm)
+        self._armed[counter] = _Armed(expiry, period, ring)
+        self._wind(counter)
 
     def cancel(self, flags: int) -> bool:
         """CancelAlarm: whether it was armed."""
@@ -70,15 +72,22 @@ class CycleAlarms:
         armed = None if counter is None else self._armed.pop(counter, None)
         if armed is None:
             return False
-        armed.alarm.cancel()
+        if armed.alarm is not None:
+            armed.alarm.cancel()
         return True
+
+    def _wind(self, counter: Counter) -> None:
+        armed = self._armed[counter]
+        armed.alarm = None
+        if armed.expiry < NEVER:
+            armed.alarm = self._clock.at(armed.expiry, lambda: self._expired(counter))
 
     def _expired(self, counter: Counter) -> None:
         armed = self._armed[counter]
         if armed.period:
             missed = max(0, self._clock.now_ns - armed.expiry) // armed.period
             armed.expiry += (missed + 1) * armed.period
-            armed.alarm = self._clock.at(armed.expiry, lambda: self._expired(counter))
+            self._wind(counter)
         else:
             del self._armed[counter]
         armed.ring()

@@ -63,14 +63,15 @@ def build_rom(
     license: str = LICENSE,
     fail_init: bool = False,
     none: Set[VmiCall] = frozenset(),
+    nop: Set[VmiCall] = frozenset(),
 ) -> Rom:
     """A ROM of one flavour; the same arguments give the same bytes.
 
     The keywords make ROMs that a kernel has to cope with: another version or licence, a VMI_Init
-    that fails, calls answered NONE. Raises AssemblyFailed if the ROM cannot be made.
+    that fails, calls answered NONE or NOP. Raises AssemblyFailed if the ROM cannot be made.
     """
     head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor)
-    source = rom_source(flavor, fail_init=fail_init, none=none)
+    source = rom_source(flavor, fail_init=fail_init, none=none, nop=nop)
     low, high = (
         assemble(
             source,
@@ -82,7 +83,7 @@ def build_rom(
     )
     marks = _marks(head.code_off, low, high)
     off_of = {name: va - ROM_PA for name, va in low.labels.items()}
-    entries = {call: off_of[label(call)] for call in served_calls(flavor) if call not in none}
+    entries = {call: off_of[label(call)] for call in served_calls(flavor) if call not in none | nop}
     data = _image(head, low.code, marks, off_of["init"], off_of["get_reloc"])
     return Rom(flavor, data, entries, off_of["init"], off_of["get_reloc"], marks)
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# A guest that knows VMI from its header alone, as Linux 2.6.21-2.6.36 does: start and protocol.
+# Loaded at LOAD_PA by a multiboot loader or by Linux's 32-bit protocol; runs at that address, and
+# sees physical memory at PAGE_OFFSET too.
+
+header:
+    .long 0x1badb002, 0x10000, 0xe4514ffe
+    .long header, header, IMAGE_END, 0, start
+
+start:
+    mov esp, STACK_TOP
+    cld
+    call build_tables
+    .byte 0x0f, 0x01, 0x15              # lgdt [gdt_operand]
+    .long gdt_operand
+    .byte 0x0f, 0x01, 0x1d              # lidt [idt_operand]
+    .long idt_operand
+    mov eax, KERNEL_CS
+    push eax
+    lea eax, [on_own_gdt]
+    push eax
+    retf
+on_own_gdt:
+    mov eax, KERNEL_DS
+    mov ss, ax
+    mov eax, USER_DS
+    mov ds, ax
+    mov es, ax
+    mov eax, 0
+    mov fs, ax
+    mov gs, ax
+    mov eax, TSS_SELECTOR
+    ltr ax
+    mov eax, cr4
+    or eax, 0x10                        # 4 MiB pages
+    mov cr4, eax
+    mov eax, DIRECTORY
+    mov cr3, eax
+    mov eax, cr0
+    or eax, 0x80010000                  # paging, write protection
+    and eax, 0xfffffff3                 # no TS, no EM
+    mov cr0, eax
+    call mask_interrupts
+    call probe
+    call activate
+    call all_checks
+    SAY("conformance: %x checks, %x failed", dword ptr [checks], dword ptr [failures])
+    mov eax, 1
+    VMI(REBOOT)
+    SAY("Reboot came back")
+finish:
+    mov al, 0xfe
+    out 0x64, al
+    cli
+    hlt
+    jmp finish
+
+# The ROM, by the rules of Linux. Out: ebp = its linear address; ends here without one.
+probe:
+    mov ebp, PAGE_OFFSET + 0xc0000
+probe_next:
+    cmp word ptr [ebp], 0xaa55
+    jne probe_step
+    cmp dword ptr [ebp + 8], 0x696d5663
+    je probe_found
+probe_step:
+    add ebp, 0x800
+    cmp ebp, PAGE_OFFSET + 0xe0000
+    jb probe_next
+    SAY("no ROM")
+    jmp finish
+probe_found:
+    movzx eax, byte ptr [ebp + 0x0d]
+    movzx ecx, byte ptr [ebp + 0x0c]
+    mov dword ptr [minor], ecx
+    cmp eax, 3
+    je probe_version
+    SAY("mismatched version %x", eax)
+    jmp finish
+probe_version:
+    movzx esi, word ptr [ebp + 0x18]
+    test esi, esi
+    jnz probe_pci
+    SAY("no PCI header")
+    jmp finish
+probe_pci:
+    add esi, ebp
+    CHECK("PCI signature", dword ptr [esi], 0x52494350)
+    CHECK("PCI vendor and device", dword ptr [esi + 4], 0x080115ad)
+    movzx esi, word ptr [ebp + 0x1a]    # the PnP header, if there is one, names the maker
+    test esi, esi
+    jz probe_licence
+    add esi, ebp
+    CHECK("PnP signature", dword ptr [esi], 0x506e5024)
+    movzx ecx, word ptr [esi + 14]
+    add ecx, ebp
+    SAY("maker %s", ecx)
+probe_licence:
+    movzx esi, word ptr [ebp + 0x16]
+    add esi, ebp
+    cmp word ptr [esi], 0x5047          # "GPL" or "GPL v2"
+    jne probe_other_licence
+    cmp word ptr [esi + 2], 0x004c
+    je probe_licensed
+    cmp dword ptr [esi + 2], 0x3276204c
+    jne probe_other_licence
+    cmp byte ptr [esi + 6], 0
+    je probe_licensed
+probe_other_licence:
+    SAY("licence %s", esi)
+    jmp finish
+probe_licensed:
+    mov eax, dword ptr [ebp + 0x10]
+    SAY("version 3.%x, hole from %x", dword ptr [minor], eax)
+    mov dword ptr [rom], ebp
+    ret
+
+# VMI_Init, then every site: what GetRelocationInfo says becomes of it.
+activate:
+    mov eax, dword ptr [rom]
+    add eax, 0x80
+    call eax
+    test eax, eax
+    jz activated
+    SAY("failed to initialize")
+    jmp finish
+activated:
+    mov eax, cs
+    and eax, 3
+    mov dword ptr [ring], eax
+    SAY("ring %x", eax)
+    mov esi, sites
+patch_next:
+    cmp esi, sites_end
+    jae patched
+    mov eax, dword ptr [esi + 4]
+    call relocation
+    mov edi, dword ptr [esi]
+    movzx ecx, byte ptr [esi + 8]
+    cmp edx, 0
+    je patch_done                       # NONE: native
+    cmp edx, 3
+    je patch_pad                        # NOP
+    mov bl, 0xe8
+    cmp edx, 1
+    je patch_near
+    mov bl, 0xe9
+patch_near:
+    mov byte ptr [edi], bl
+    sub eax, edi
+    sub eax, 5
+    mov dword ptr [edi + 1], eax
+    add edi, 5
+    sub ecx, 5
+patch_pad:
+    mov al, 0x90
+    rep stosb
+patch_done:
+    add esi, 12
+    jmp patch_next
+patched:
+    mov eax, 0                          # serialize
+    cpuid
+    ret
+
+# In: eax = call number. Out: eax = address, edx = type. Clobbers ecx.
+relocation:
+    mov ecx, dword ptr [rom]
+    add ecx, 0x88
+    call ecx
+    ret

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Does a guest that was written from the interface alone find all of it, and cope with less?"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from examples.vmi_guest.build import NATIVE, build_elf, build_image
+from tests.support.qemu import EMULATOR, STEADY_CLOCK
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import MachineOptions, Silence
+from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.report import Ending
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.vmi.calls import VmiCall
+
+C = VmiCall
+OPTIONS = MachineOptions(ram_len=16 << 20, limit_ns=3_000_000_000)
+TIMER = {
+    C.GET_CYCLE_FREQUENCY, C.GET_CYCLE_COUNTER, C.SET_ALARM, C.CANCEL_ALARM,
+    C.GET_WALLCLOCK_TIME, C.WALLCLOCK_UPDATED,
+}  # fmt: skip
+APIC = {C.APIC_READ, C.APIC_WRITE}
+LAST_OF_3_0 = 73
+NEVER_DECLINED = {C.IRET, C.SYSEXIT}
+HAS_NO_NATIVE_FORM = TIMER | APIC | NEVER_DECLINED
+
+
+def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT) -> list[str]:
+    """What the guest said; the machine must have come to its end as the guest wanted."""
+    terminal = Silence()
+    machine = build_machine(mode, terminal, OPTIONS, rom=rom)
+    result = machine.run(Boot(ElfImage.parse(build_elf(), "guest")))
+    lines = terminal.heard.decode("ascii").splitlines()
+    assert result.ending is Ending.RESET, (result, lines)
+    assert result.place.endswith("CPL 1")
+    return lines
+
+
+def on_pc(rom: Rom, directory: Path) -> list[str]:
+    """What the guest said in QEMU, where SeaBIOS finds the ROM."""
+    kernel, image, console = (directory / name for name in ("guest", "vmi.rom", "console"))
+    kernel.write_bytes(build_image())
+    image.write_bytes(rom.data)
+    command = [EMULATOR, "-accel", "tcg", "-display", "none", "-no-reboot", "-nic", "none"]
+    command += [*STEADY_CLOCK, "-m", "16", "-kernel", str(kernel), "-monitor", "none"]
+    command += ["-serial", f"file:{console}", "-option-rom", str(image)]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    text = console.read_bytes().decode("ascii", errors="replace")
+    lines = text.replace("\r", "").splitlines()
+    first = next((i for i, line in enumerate(lines) if _is_the_guests(line)), len(lines))
+    return lines[first:]
+
+
+def _is_the_guests(line: str) -> bool:
+    return line.startswith(("maker", "mismatched", "no ", "licence", "FAIL"))
+
+
+def checks_passed(line: str) -> int:
+    """How many checks the last line counts, none of which may have failed."""
+    _, made, _, failed, _ = line.split()
+    assert int(failed, 16) == 0, line
+    return int(made, 16)
+
+
+def test_every_check_passes_on_the_hypervisor() -> None:
+    *said, last = on_hypervisor(build_rom(Flavor.PARAVIRT).data)
+    assert said == ["maker vmipatch", "version 3.1, hole from 0", "ring 1"]
+    assert checks_passed(last) > 900
+
+
+def test_every_check_passes_in_an_audit_run() -> None:
+    assert checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT).data, Mode.AUDIT)[-1]) > 900
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("flavor", [Flavor.NATIVE, Flavor.TRACE])
+def test_every_check_passes_on_a_pc(flavor: Flavor, tmp_path: Path) -> None:
+    *said, last = on_pc(build_rom(flavor), tmp_path)
+    assert said[1:] == ["version 3.1, hole from 0", "ring 0", "no timer", "no APIC"]
+    assert checks_passed(last) > 600
+
+
+def test_guest_meets_every_call_of_3_0() -> None:
+    """Else the runs above promise less than they say: numbers 42, 43 and 72 mean nothing."""
+    sources = "".join(
+        (Path(__file__).parents[2] / "examples" / "vmi_guest" / name).read_text(encoding="utf-8")
+        for name in ("guest.S", "support.S", "checks.S")
+    )
+    unmet = {call for call in VmiCall if f"VMI({call.name})" not in sources}
+    raw = {call for call in unmet if f"VMI_RAW({call.name})" in sources}
+    assert raw == {C.IRET, C.SYSEXIT}
+    beyond = {call for call in VmiCall if call > LAST_OF_3_0}
+    undocumented = {C.MACHINE_TO_PHYSICAL, C.PHYSICAL_TO_MACHINE, C.SET_CALLBACKS}
+    assert unmet - raw - beyond == undocumented | {C.RDPMC, C.SHUTDOWN}
+
+
+@pytest.mark.parametrize(
+    ("rom", "said"),
+    [
+        (build_rom(Flavor.PARAVIRT, api_major=4), "mismatched version 4"),
+        (build_rom(Flavor.PARAVIRT, license="BSD"), "licence BSD"),
+        (build_rom(Flavor.PARAVIRT, license="GPL v3"), "licence GPL v3"),
+        (build_rom(Flavor.PARAVIRT, fail_init=True), "failed to initialize"),
+    ],
+)
+def test_guest_refuses_the_rom(rom: Rom, said: str) -> None:
+    assert on_hypervisor(rom.data)[-1] == said
+
+
+def test_guest_refuses_a_rom_without_a_pci_header() -> None:
+    image = bytearray(build_rom(Flavor.PARAVIRT).data)
+    image[0x18:0x1A] = b"\0\0"
+    assert on_hypervisor(bytes(image))[-1] == "no PCI header"
+
+
+@pytest.mark.parametrize("license", ["GPL", "GPL v2"])
+def test_guest_takes_either_licence(license: str) -> None:
+    checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT, license=license).data)[-1])
+
+
+def test_guest_of_3_0_takes_the_rom_too() -> None:
+    checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT, api_minor=0).data)[-1])
+
+
+def declinable() -> list[VmiCall]:
+    return [call for call in NATIVE if call not in HAS_NO_NATIVE_FORM]
+
+
+@pytest.mark.parametrize("call", declinable())
+def test_native_form_serves_a_call_that_is_declined(call: VmiCall) -> None:
+    """NONE for one call: what stands at its sites is trapped, and means the same."""
+    rom = build_rom(Flavor.PARAVIRT, none={call})
+    checks_passed(on_hypervisor(rom.data, Mode.AUDIT)[-1])
+
+
+def test_native_forms_serve_when_all_but_the_returns_are_declined() -> None:
+    rom = build_rom(Flavor.PARAVIRT, none=frozenset(VmiCall) - NEVER_DECLINED)
+    *said, last = on_hypervisor(rom.data, Mode.AUDIT)
+    assert said[-2:] == ["no timer", "no APIC"]
+    checks_passed(last)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        C.IO_DELAY, C.WBINVD, C.UPDATE_PXE, C.UPDATE_PXE_LONG, C.SET_LAZY_MODE, C.ALLOCATE_PAGE,
+        C.RELEASE_PAGE, C.UPDATE_KERNEL_STACK, C.SET_LINEAR_MAPPING, C.SET_INITIAL_AP_STATE,
+    ],
+)  # fmt: skip
+def test_padding_serves_for_a_hint(call: VmiCall) -> None:
+    """NOP where nothing has to be done: here the hypervisor reads the guest's own memory."""
+    checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT, nop={call}).data)[-1])
+
+
+def test_guest_is_lost_where_sysexit_is_declined() -> None:
+    """Its native form is a jump into nowhere, as Linux has it: the ROM must never do that."""
+    said = on_hypervisor(build_rom(Flavor.PARAVIRT, none={C.SYSEXIT}).data)
+    assert said[-1].startswith("fault e ") and said[-1].endswith(" at feedbab0")
+
+
+def test_hypervisor_does_not_start_with_a_rom_that_declines_iret() -> None:
+    with pytest.raises(InputNotUnderstood):
+        on_hypervisor(build_rom(Flavor.PARAVIRT, none={C.IRET}).data)
+
+
+def test_guest_is_lost_where_if_calls_become_padding() -> None:
+    """NOP for DisableInterrupts: the guest's own check sees it."""
+    said = on_hypervisor(build_rom(Flavor.PARAVIRT, nop={C.DISABLE_INTERRUPTS}).data)
+    assert any(line.startswith("FAIL IF behind") for line in said)

@@ -79,10 +79,15 @@ class SymbolTable:
         return len(self.entries)
 
     def __iter__(self) -> Iterator[Symbol]:
-        return (self[i] for i in range(len(self)))
+        # All rows in one step: one by one they take four times as long.
+        for index, row in enumerate(self.entries.tolist()):
+            yield self._symbol(index, row)
 
     def __getitem__(self, index: int) -> Symbol:
-        name, value, size, info, _, shndx = self.entries[index].tolist()
+        return self._symbol(index, self.entries[index].tolist())
+
+    def _symbol(self, index: int, row: tuple[int, ...]) -> Symbol:
+        name, value, size, info, _, shndx = row
         return Symbol(index, self.name_at(name), value, size, info & 15, shndx)
 
     def name_at(self, offset: int) -> str:

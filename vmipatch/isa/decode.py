@@ -97,7 +97,7 @@ class InstructionStream:
         result = np.zeros(len(self), dtype=np.uint8)
         octets = np.frombuffer(self.code, dtype=np.uint8)
         last = octets[self.starts.astype(np.int64) - self.va + self.lens - 1]
-        for code in np.unique(self.codes).tolist():
+        for code in np.flatnonzero(np.bincount(self.codes)).tolist():
             name = _CODE_NAMES.get(code, "")
             if name == "INT3":
                 result[self.codes == code] = Shape.INT3

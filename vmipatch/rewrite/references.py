@@ -145,7 +145,7 @@ class _Targets:
     def _within_sections(self) -> np.ndarray:
         shndx = self._image.symbols.entries["shndx"][self._entries["symbol"]]
         result = np.zeros(len(shndx), dtype=bool)
-        for index in np.unique(shndx).tolist():
+        for index in np.flatnonzero(np.bincount(shndx)).tolist():
             if index < len(self._image.sections):
                 section = self._image.sections[index]
                 chosen = shndx == index

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.decode import Flow
-from vmipatch.scan.code import CodeMap
+from vmipatch.scan.code import CodeMap, distinct
 from vmipatch.tables.table import Role, TableName
 
 Numbers = npt.NDArray[np.int64]
@@ -117,8 +117,8 @@ def follow(code_map: CodeMap) -> Followed:
     parts = np.split(evidence, sizes)
     return Followed(
         dict(zip(code_map.streams, parts, strict=True)),
-        tuple(np.unique(np.concatenate(astray)).tolist()),
-        tuple(np.unique(inside).tolist()),
+        tuple(distinct(np.concatenate(astray)).tolist()),
+        tuple(distinct(inside).tolist()),
         bool(len(code_map.relocations)),
     )
 
@@ -175,9 +175,9 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
     named &= np.isin(entries["shndx"], here)
     symbols = entries["value"][named].astype(np.int64)
     return [
-        (Evidence.REFERENCE, np.unique(references)),
-        (Evidence.TABLE, np.unique(np.concatenate(tables))),
-        (Evidence.SYMBOL, np.unique(symbols)),
+        (Evidence.REFERENCE, distinct(references)),
+        (Evidence.TABLE, distinct(np.concatenate(tables))),
+        (Evidence.SYMBOL, distinct(symbols)),
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.symbols import STT_FUNC
 from vmipatch.scan.before_paging import ranges_before_paging
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.site import Reason
@@ -121,9 +122,7 @@ def _next_label(image: ElfImage, va: int) -> int:
     section = image.section_at(va)
     if section is None:
         return va
-    behind = [
-        symbol.va
-        for symbol in image.symbols
-        if va < symbol.va < section.end_va and symbol.kind == 2
-    ]
-    return min(behind, default=section.end_va)
+    entries = image.symbols.entries
+    functions = entries["value"][entries["info"] & 15 == STT_FUNC]
+    behind = functions[(va < functions) & (functions < section.end_va)]
+    return int(behind.min(initial=section.end_va))

@@ -11,7 +11,7 @@ CODE := $(wildcard vmipatch tests examples tools benchmarks)
 EXAMPLE := build/example/vmlinux
 REWRITTEN := build/example/vmlinux.vmi
 
-.PHONY: help demo test test-distro lint format bench kernels campaign clean programs
+.PHONY: help demo test test-distro lint format bench kernels campaign mutants clean programs
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     what rewritten kernels, rewriting and the emulator cost (docs/bench.md)'
 	@echo 'make kernels   fetch or build the test kernels'
+	@echo 'make mutants   seed faults into rewritten kernels, count those found (docs/mutants.md)'
 	@echo 'make campaign  the slow tests: mutation, fuzzing, differential'
 	@echo 'make clean     remove build/ and .venv/'
 
@@ -69,6 +70,12 @@ kernels: $(READY)
 
 campaign: kernels programs
 	$(BIN)/pytest -n auto -m slow
+
+# MUTANTS names kernels, and how many files to damage: KERNEL:FILES:ALONE.
+MUTANTS ?= tiny:8:8 smp-pae:2:2
+
+mutants: kernels
+	nice $(BIN)/python -m tests.verify.campaign $(MUTANTS)
 
 bench: kernels programs
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -10,14 +10,17 @@ import random
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import Relocations
 from vmipatch.isa.decode import InstructionStream, Shape, decode
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
-from vmipatch.tables.table import Form, Table
+from vmipatch.tables.find import find_all
+from vmipatch.tables.table import Form, Table, Tables
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import RECORD_LEN, AnnotationRecord, unpack_records
 
@@ -55,6 +58,21 @@ class Victim:
         self.data = bytearray(self.result.data)
         self.streams = [self._stream(name) for name in (".text", ".init.text")]
         self._touched: set[str] = set()
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The original's tables."""
+        return find_all(self.original)
+
+    @cached_property
+    def table_words(self) -> frozenset[int]:
+        """Where words of tables are in the output."""
+        return frozenset(va for table in self.tables for va in self.new(table.words["va"]).tolist())
+
+    @cached_property
+    def relocated(self) -> np.ndarray:
+        """The output's relocations."""
+        return Relocations.of(self.whole).entries
 
     def heal(self) -> None:
         """Take all faults back."""
@@ -153,11 +171,19 @@ def moved_words(victim: Victim, table: Table) -> list[int]:
 
 def record_fields(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """Records with one field wrong, `count` for each field."""
+    for field in FIELDS:
+        yield from record_field(victim, dice, field, count)
+
+
+def record_field(victim: Victim, dice: random.Random, field: str, count: int) -> Iterator[Fault]:
+    """`count` records with this field wrong."""
     section = victim.whole.section_by_name[RECORD_SECTION]
     records = victim.records()
-    chosen = dice.sample(range(len(records)), count * len(FIELDS))
-    for field, index in zip(FIELDS * count, chosen, strict=True):
+    for index in dice.sample(range(len(records)), 4 * count):
         record = records[index]
+        if not count or not victim.claim(record.native_va):
+            continue
+        count -= 1
         value = _other_value(record, field, dice)
         va = section.va + index * RECORD_LEN
         change: dict[str, Any] = {field: value}

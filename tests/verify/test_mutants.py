@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""A sample of the mutation campaign: is a fault of every kind found?
+
+The seed of a run is printed; VMIPATCH_SEED repeats one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+import pytest
+
+from tests.conftest import KernelFinder
+from tests.verify.campaign import EQUIVALENT, FOUND, MISSED, page, try_alone, try_together
+from tests.verify.faults import Victim
+from tests.verify.mutants import ALONE, TOGETHER
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite.rewrite import RewriteOptions
+
+
+@pytest.fixture(scope="module")
+def victim(kernel: KernelFinder) -> Victim:
+    original = ElfImage.parse(kernel("tiny").read_bytes(), "tiny")
+    return Victim(original, RewriteOptions())
+
+
+@pytest.fixture
+def seed() -> int:
+    value = int(os.environ.get("VMIPATCH_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"VMIPATCH_SEED={value}")
+    return value
+
+
+@pytest.mark.kernels
+def test_fault_of_each_kind_is_found_at_its_place(victim: Victim, seed: int) -> None:
+    outcomes = try_together(victim, seed, 1)
+    assert {outcome.kind for outcome in outcomes} == set(TOGETHER), "each kind was seeded"
+    assert [outcome for outcome in outcomes if outcome.result == MISSED] == []
+
+
+@pytest.mark.kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(ALONE))
+def test_fault_that_needs_a_file_of_its_own_is_found(victim: Victim, seed: int, kind: str) -> None:
+    outcomes = try_alone(victim, kind, seed)
+    assert outcomes
+    assert all(outcome.result != MISSED for outcome in outcomes)
+
+
+def test_page_counts_equivalent_faults_apart() -> None:
+    counts = {("native bit", "k"): Counter({FOUND: 5, EQUIVALENT: 2, MISSED: 1})}
+    text = page(counts, 7)
+    assert "Seed 7: 5 of 6 faults found, 1 missed." in text
+    assert "| native bit | 5 | 6 | 2 |" in text

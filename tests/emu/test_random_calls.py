@@ -28,7 +28,7 @@ from vmipatch.vmi.table import ROW_OF
 
 C = VmiCall
 SAMPLE, CAMPAIGN = 400, 1_000_000
-PATIENCE_NS = 300_000
+PATIENCE_NS = 5_000_000
 GUEST_END_PA = 0x180000
 WALKER_BITS = 0x60
 """Accessed and Dirty, which a page walker may set in whatever the guest calls a page table."""

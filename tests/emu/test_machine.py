@@ -169,7 +169,7 @@ def test_empty_addresses_read_as_ones_and_swallow_writes() -> None:
         mov dword ptr [0xb8000], 0x07410741
         mov eax, dword ptr [0xb8000]
         mov dword ptr [{DATA_PA}], eax
-        mov eax, dword ptr [0xfee00020]
+        mov eax, dword ptr [0xfec00010]
         mov dword ptr [{DATA_PA} + 4], eax
         hlt
     """

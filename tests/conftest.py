@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import initramfs as packing
 from tests.support import kernels
+
+# How long an example takes says something about the host, and nothing about vmipatch.
+settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any host")
 
 KernelFinder = Callable[[str], Path]
 """From the name of a test kernel to its vmlinux."""

@@ -32,7 +32,7 @@ def note_range(data: bytes) -> tuple[int, int]:
     return section.off, section.off + section.size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_any_changed_byte_of_the_note_is_refused(where: float, flip: int) -> None:
     data = bytearray(rewritten())
@@ -42,7 +42,7 @@ def test_any_changed_byte_of_the_note_is_refused(where: float, flip: int) -> Non
         restore(ElfImage.parse(bytes(data)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(left=st.floats(0, 1, exclude_max=True))
 def test_a_note_that_was_cut_off_is_refused(left: float) -> None:
     data = bytearray(rewritten())

@@ -83,7 +83,7 @@ def test_bytes_that_only_look_like_addresses_stay() -> None:
     assert given_back(kernel.image()) == kernel.build()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     bodies=st.lists(st.lists(st.sampled_from(CODE), max_size=6), min_size=1, max_size=5),
     tail=st.binary(max_size=40),

@@ -45,7 +45,7 @@ C = VmiCall
     ("flavor", "call"),
     [(f, call) for f in Flavor for call in served_calls(f) if call not in NO_RETURN],
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(state=STATES, interrupts=st.booleans())
 def test_entry_keeps_registers_and_flags(
     flavor: Flavor, call: VmiCall, state: tuple[dict[str, int], int], interrupts: bool

@@ -66,7 +66,7 @@ def registers_of(pc: Machine) -> dict[str, int]:
     return {name: pc[name] for name in REGISTERS}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cs=st.sampled_from(CODE_SELECTORS), flags=st.integers(0, FLAGS), virtual=st.booleans())
 def test_return_follows_the_frame_without_an_exit(cs: int, flags: int, virtual: bool) -> None:
     pc = guest_at_site(cs, flags & FLAGS | (IF if virtual else 0) | 2)

@@ -22,7 +22,7 @@ C = VmiCall
 
 
 @pytest.mark.parametrize("call", [c for c, means in SERVED.items() if means is Means.HYPERCALL])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(state=STATES)
 def test_hypercall_hands_over_all_registers(
     call: VmiCall, state: tuple[dict[str, int], int]
@@ -68,7 +68,7 @@ def test_virtual_if_is_stored_and_what_waits_is_delivered(
     assert all(i.registers["ecx"] == 99 for i in pc.interrupts)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(flags=st.integers(0, FLAGS), virtual_if=st.sampled_from([0, IF]))
 def test_guest_reads_virtual_if_and_no_other_flag(flags: int, virtual_if: int) -> None:
     pc, _ = prepared(Flavor.PARAVIRT, {})
@@ -119,7 +119,7 @@ def test_shutdown_asks_again_if_it_is_resumed() -> None:
         assert met.stack == (5, SITE_VA + 5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     left=st.integers(-(2**31), 2**40),
     base=st.integers(0, 2**44),

@@ -86,7 +86,7 @@ PIECES = [
 """Instructions with operands that look like unprivileged ones."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(range(len(PIECES))), min_size=1, max_size=12))
 def test_lengths_are_those_of_the_decoder(order: list[int]) -> None:
     code = b"".join(PIECES[index] for index in order)

@@ -19,7 +19,7 @@ from vmipatch.tables.find import find_all
 from vmipatch.tables.table import stay
 
 Kernel = Callable[[str], Path]
-HAS_NO_MERCY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+SHARED_FIXTURES = [HealthCheck.function_scoped_fixture]
 
 
 def check_read(data: bytes) -> None:
@@ -48,14 +48,14 @@ def load(path: Path) -> ElfImage:
 
 
 @pytest.mark.kernels
-@settings(max_examples=10, deadline=None, suppress_health_check=HAS_NO_MERCY)
+@settings(max_examples=10, suppress_health_check=SHARED_FIXTURES)
 @given(damage=damages)
 def test_a_kernel(kernel: Kernel, damage: Damage) -> None:
     check_read(damage.apply(load(kernel("tiny"))))
 
 
 @pytest.mark.kernels
-@settings(max_examples=10, deadline=None, suppress_health_check=HAS_NO_MERCY)
+@settings(max_examples=10, suppress_health_check=SHARED_FIXTURES)
 @given(table=st.integers(0), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_each_table_of_a_kernel(kernel: Kernel, table: int, at: float, bit: int) -> None:
     image = load(kernel("smp-pae"))

@@ -66,7 +66,7 @@ def expected(new: bytes, extra: Extra | None = None) -> tuple[Kernel, bytes, int
     return kernel, link(kernel, extra, before + distance).code, distance
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     added_len=st.integers(0, 60_000),
     bss_len=st.integers(1, 0x90000),

@@ -7,6 +7,7 @@ call does what the instruction did, and the kernel has to behave as the original
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -106,10 +107,22 @@ def test_every_site_becomes_its_call_and_nothing_else_changes(
 
 
 def patched_code(patching: Patching, memory: Code) -> Code:
-    """What should be in memory; only where the ROM's copy is has to be looked up there."""
-    copy_off = memory[ADDED].find(patching.rom.data)
+    """What should be in memory; where the ROM's copy is, and the runtime's only word that says so,
+    have to be looked up there.
+    """
+    added = memory[ADDED]
+    copy_off = added.find(patching.rom.data)
     assert copy_off >= 0, "the runtime brings the ROM along"
-    return patching.code(patching.image.section_by_name[ADDED].va + copy_off)
+    rom_va = patching.image.section_by_name[ADDED].va + copy_off
+    code = patching.code(rom_va)
+    word = struct.pack("<I", rom_va)
+    (cell_off,) = (
+        at
+        for at in range(len(added) - 3)
+        if added[at : at + 4] == word and code[ADDED][at : at + 4] == bytes(4)
+    )
+    told = code[ADDED][:cell_off] + word + code[ADDED][cell_off + 4 :]
+    return {**code, ADDED: told}
 
 
 def check_same(image: ElfImage, memory: Code, expected: Code) -> None:

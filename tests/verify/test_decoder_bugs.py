@@ -71,8 +71,8 @@ def taken_for_a_return(stream: Decoded, at: int) -> Decoded:
 
 
 def first_with(bug: Bug) -> Callable[..., InstructionStream]:
-    def decode_wrongly(code: bytes, va: int, splits: Any = ()) -> InstructionStream:
-        stream = decode(code, va, splits)
+    def decode_wrongly(code: bytes, va: int, *known: Any) -> InstructionStream:
+        stream = decode(code, va, *known)
         found = (i for i in range(len(stream)) if stream.bytes_at(i) == POPF)
         at = next(found, None)
         return stream if at is None else bug(stream, at)

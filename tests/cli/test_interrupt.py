@@ -6,15 +6,21 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import COMMAND, ENVIRONMENT, invoke
+from tests.cli.commands import ENVIRONMENT, invoke
 from vmipatch.cli import rom
 from vmipatch.cli.main import INTERRUPTED
 
+HEEDING_INTERRUPTS = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from vmipatch.cli.main import main; main()"
+)
+"""The command; a shell starts what it puts in the background with interrupts ignored."""
 PATIENCE_S = 300
 """For a host so busy that a process needs minutes to start."""
 
@@ -29,7 +35,10 @@ def test_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     arguments = ["rom", "-o", str(tmp_path / "rom"), "--json", str(pipe)]
     with subprocess.Popen(
-        [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [sys.executable, "-c", HEEDING_INTERRUPTS, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     ) as process:
         deadline = time.monotonic() + PATIENCE_S
         while not _temporary_exists(tmp_path):

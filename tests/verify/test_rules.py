@@ -196,8 +196,8 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP081", reason_lost),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
-ON_THEIR_OWN = {"VP012", "VP013", "VP082"}
-"""Rules that have a test of their own below, the last in test_decoder_bugs."""
+ON_THEIR_OWN = {"VP012", "VP013", "VP074", "VP075", "VP082"}
+"""Rules with tests of their own: below, in test_out_of_line, the last in test_decoder_bugs."""
 
 
 @pytest.mark.parametrize("padding", list(Padding))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.files import LinkedKernel, read_file, read_kernel, read_linked
 from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.modules import SCHEMA as TREE_SCHEMA
 from vmipatch.cli.modules import (
@@ -25,7 +25,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_module
 from vmipatch.image.packed import unpack
 from vmipatch.restore import Gives, Noted
-from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
+from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, Treatment, rewrite
 from vmipatch.rewrite.bzimage import BootCodeChoice, RewrittenBzImage, rewrite_bzimage
 
 SCHEMA = "vmipatch.rewrite/1"
@@ -86,6 +86,7 @@ def rewrite_command(
 ) -> None:
     """Rewrite KERNEL for VMI: a vmlinux with relocations and symbols, a bzImage, or a module.
 
+    Of a vmlinuz or ELF file without them, what can be proven is recovered and rewritten.
     Runs as before on bare hardware; what was done and what was left native is in its manifest.
     """
     options = RewriteOptions(Padding(pad), keep_original)
@@ -100,15 +101,20 @@ def rewrite_command(
         _rewrite_module(console, data, kernel, output, options, json_file)
         return
     packed = None
-    if is_bzimage(data) and debug is not None:
+    if debug is not None and not is_bzimage(data):
+        raise click.UsageError(f"--debug is for a bzImage, and {kernel} is none")
+    twin = None if debug is None else LinkedKernel.complete(read_kernel(debug))
+    linked = twin or read_linked(kernel)
+    if is_bzimage(data):
         read = BzImage.parse(data, kernel)
-        packed = rewrite_bzimage(data, read, read_kernel(debug), options, BootCodeChoice(boot_code))
+        choice = BootCodeChoice(boot_code)
+        packed = rewrite_bzimage(
+            data, read, linked.image, options, choice, linked.fixed, linked.source
+        )
         result = packed.kernel
         outputs = [Output(output, packed.data)]
-    elif debug is not None:
-        raise click.UsageError(f"--debug is for a bzImage, and {kernel} is none")
     else:
-        result = rewrite(read_kernel(kernel), options)
+        result = rewrite(linked.image, options, linked.fixed, linked.source)
         outputs = [Output(output, result.data, mode=0o755)]
     noted = packed.noted if packed else result.noted
     if twin_file is not None:
@@ -119,9 +125,8 @@ def rewrite_command(
     if moves_file is not None:
         outputs.append(Output(moves_file, address_map(result).encode()))
     if json_file is not None:
-        outputs.append(
-            json_output(json_file, SCHEMA, report(result, output, noted) | _packed_report(packed))
-        )
+        made = report(result, output, noted, linked.is_recovered) | _packed_report(packed)
+        outputs.append(json_output(json_file, SCHEMA, made))
     write_all(outputs)
     console.say(_summary(result, output))
     if packed is not None:
@@ -166,7 +171,7 @@ def _summary(result: RewrittenImage, output: str) -> str:
         else "no section behind .text moved"
     )
     return (
-        f"{output}: {len(result.sites)} sites rewritten, {left} left native, "
+        f"{output}: {len(result.sites)} sites rewritten{_out_of_line(result)}, {left} left native, "
         f"{result.added_len} bytes of padding added, {moved}{dropped}"
     )
 
@@ -200,19 +205,29 @@ def _packed_report(packed: RewrittenBzImage | None) -> dict[str, Any]:
     }
 
 
-def report(result: RewrittenImage, output: str, noted: Noted | None) -> dict[str, Any]:
+def _out_of_line(result: RewrittenImage) -> str:
+    count = result.treatments()[Treatment.TRAMPOLINE]
+    return f" ({count} through trampolines)" if count else ""
+
+
+def report(
+    result: RewrittenImage, output: str, noted: Noted | None, is_recovered: bool
+) -> dict[str, Any]:
     """The JSON report; `noted` is what comes back from the output."""
     manifest = result.manifest
+    place = result.scan.image.symbols.place_of
     return {
         "kernel": result.scan.image.name,
         "output": output,
+        "input": "recovered" if is_recovered else "linked",
         "mode": manifest.mode,
         "shift_len": manifest.shift_len,
         "padding": manifest.padding,
         "input_sha256": manifest.input_sha256,
         "sites": manifest.sites,
         "added_len": result.added_len,
-        "added_instructions": sum(body.added_instructions for _, body in result.sites),
+        "added_instructions": result.added_instructions,
+        "treatments": {each.value: result.treatments()[each] for each in Treatment},
         "dropped": list(manifest.dropped),
         "restore": noted
         and {"gives": noted.gives.label, "sha256": noted.sha256, "note_len": noted.note_len},
@@ -220,5 +235,10 @@ def report(result: RewrittenImage, output: str, noted: Noted | None) -> dict[str
             {"address": site.va, "class": site.kind, "disposition": site.disposition,
              "reason": site.reason}
             for site in manifest.native
+        ],
+        "all_sites": [
+            {"address": site.va, "place": place(site.va), "class": site.kind,
+             "treatment": Treatment.of(site).value, "reason": site.reason.value}
+            for site in result.scan.sites
         ],
     }  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.files import read_file, read_kernel, read_linked
 from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
 from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
@@ -126,7 +126,7 @@ def verify_command(
     check_outputs([kernel, original, initrd], files)
     request = Request(
         kernel=_kernel(kernel),
-        original=None if original is None else _kernel(original),
+        original=None if original is None else _original(original),
         extent=wanted,
         initrd=None if initrd is None else read_file(initrd),
         append=append,
@@ -154,6 +154,12 @@ def verify_command(
 
 def _kernel(path: str) -> Kernel:
     return Kernel.of(read_kernel(path))
+
+
+def _original(path: str) -> Kernel:
+    """What was rewritten; without symbols and relocations, what can be recovered of them."""
+    linked = read_linked(path)
+    return Kernel.of(linked.image, linked.fixed or ())
 
 
 def summary(verdict: Verdict) -> str:

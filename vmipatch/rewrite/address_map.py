@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +59,16 @@ class AddressMap:
         news = self.starts + self.deltas
         order = np.argsort(news, kind="stable")
         return AddressMap(news[order], -self.deltas[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each site is in the new image: in its place, or out of line."""
+
+    map: AddressMap
+    out_of_line: Mapping[int, int]
+
+    def one(self, va: int) -> int:
+        """The new address of the site at `va`."""
+        found = self.out_of_line.get(va)
+        return self.map.one(va) if found is None else found

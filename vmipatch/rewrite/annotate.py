@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vmipatch.rewrite.address_map import AddressMap
+from vmipatch.rewrite.address_map import AddressMap, Places
 from vmipatch.rewrite.body import Body
 from vmipatch.rewrite.thunks import Thunks
 from vmipatch.scan.site import Disposition, Reason, Site
@@ -68,7 +68,7 @@ def annotate(
     sites: Iterable[tuple[Site, Body]],
     init_sites: Iterable[tuple[Site, Body]],
     left: Iterable[Site],
-    new: AddressMap,
+    new: AddressMap | Places,
     thunks: Thunks,
     start_va: int,
     stride: int = 0,
@@ -103,7 +103,9 @@ def annotate(
 class _Translator:
     """Writes records, and the translations that they need."""
 
-    def __init__(self, new: AddressMap, thunks: Thunks, va: int, *, in_place: bool) -> None:
+    def __init__(
+        self, new: AddressMap | Places, thunks: Thunks, va: int, *, in_place: bool
+    ) -> None:
         self.va, self.bytes = va, bytearray(NEAR_CALL)
         self._new, self._thunks = new, thunks
         self._in_place = in_place
@@ -136,7 +138,7 @@ class _Translator:
         return translation_va
 
 
-def _fallback(left: Iterable[Site], new: AddressMap) -> bytes:
+def _fallback(left: Iterable[Site], new: AddressMap | Places) -> bytes:
     """Address and original first byte of each site that would be silently wrong at CPL 1."""
     return b"".join(
         _PAIR.pack(new.one(site.va), site.code[0])

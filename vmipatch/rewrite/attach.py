@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -93,6 +93,23 @@ def attach_thunks(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Wor
     """Thunks alone, as long as they are: what a module needs."""
     code = _with_words(code_map, new, thunks, words)
     return Added(thunks.va, code, _relocations(code_map, thunks), None, {})
+
+
+def runtime_len(code_map: CodeMap) -> int:
+    """Bytes of the runtime of a kernel, wherever it goes: words and near jumps have one length."""
+    start_va = next(iter(code_map.image.loads)).va
+    symbols = code_map.image.symbols
+    known = {
+        "page_offset": code_map.page_offset,
+        "printk": start_va if any(symbols.address(name) for name in LOGGERS) else 0,
+        "module_finalize": 0 if symbols.address(LOADER) is None else start_va,
+    }
+    facts = {field.name: known.get(field.name, start_va) for field in fields(RuntimeFacts)}
+    return len(build_runtime(RuntimeFacts(**facts), start_va + FAR_LEN).code)
+
+
+FAR_LEN = 0x10000
+"""A distance that no short jump spans."""
 
 
 def _with_words(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> bytes:

@@ -8,6 +8,7 @@ and what that costs is reported.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -60,9 +61,12 @@ def rewrite_bzimage(
     debug: ElfImage,
     options: RewriteOptions | None = None,
     choice: BootCodeChoice = BootCodeChoice.AUTO,
+    fixed: Sequence[tuple[int, int]] | None = None,
+    source: ElfImage | None = None,
 ) -> RewrittenBzImage:
     """Rewrite the kernel in `data`, which was read as `bzimage`, by what `debug` tells of it.
 
+    `debug` may be what was recovered of the kernel itself, with `fixed` and `source` (`rewrite`).
     The recipe is looked for while the kernel is rewritten: compressors run beside Python. Raises
     InputNotUnderstood if `debug` is another kernel, and what rewrite and repack raise.
     """
@@ -71,7 +75,7 @@ def rewrite_bzimage(
     with ThreadPoolExecutor(1) as pool:
         payload = bzimage.payload
         search = pool.submit(find_recipe, payload.compression, payload.stream, payload.unpacked)
-        kernel = rewrite(debug, replace(options, keep_original=False))
+        kernel = rewrite(debug, replace(options, keep_original=False), fixed, source)
         found = search.result()
     recipe = found or likely_recipe(payload.compression, payload.stream)
     image = without_note(ElfImage.parse(kernel.data, debug.name))

@@ -23,6 +23,9 @@ from vmipatch.runtime import Runtime
 
 CODE_ALIGN = 16
 
+NEW_CODE = ".vmi.text"
+"""Thunks and runtime."""
+
 START_SYMBOL = b"__vmi_start"
 """Where the callers of start_kernel arrive now."""
 
@@ -56,17 +59,22 @@ def emit_image(
     code: Mapping[int, bytes],
     words: Words,
     added: Added,
+    trampolines: tuple[int, bytes],
     annotations: Annotations,
     manifest: bytes,
 ) -> bytes:
     """Put the new file together.
 
     `code` holds the new bytes of executable sections by index, `words` what to write over them
-    and over data, `added` the code between the end of .text's and that of the room behind it.
+    and over data, `added` the code between the end of .text's and that of the room behind it, and
+    `trampolines` address and bytes of what follows it.
     """
     writer = _Emitter(image, placement, code)
     writer.write_words(words)
-    return writer.finish(added, annotations.parts, manifest)
+    code_parts = [Part(NEW_CODE, "__vmi_text", added.va, added.code)]
+    if trampolines[1]:
+        code_parts.insert(0, Part(".vmi.trampolines", "__vmi_trampolines", *trampolines))
+    return writer.finish(added, code_parts, annotations.parts, manifest)
 
 
 class _Emitter:
@@ -128,21 +136,23 @@ class _Emitter:
             )
         return result
 
-    def finish(self, added: Added, parts: Sequence[Part], manifest: bytes) -> bytes:
+    def finish(
+        self, added: Added, code: Sequence[Part], parts: Sequence[Part], manifest: bytes
+    ) -> bytes:
         """Append what is new and write the tables of ELF."""
-        text = Part(".vmi.text", "__vmi_text", added.va, added.code)
-        symbols, strings = self._symbols([text, *parts], added.runtime)
+        symbols, strings = self._symbols([*code, *parts], added.runtime)
         segments = self._segments()
         contents = [self._content(s, symbols, strings) for s in self.sections]
-        contents.append(self._code_section(len(contents), text))
+        contents += [self._code_section(len(contents) + i, part) for i, part in enumerate(code)]
         segment = self._append_segment(parts, contents)
-        contents.append(self._relocation_section(len(contents), added.relocations))
+        holder = next(c.section.index for c in contents if c.section.name == NEW_CODE)
+        contents.append(self._relocation_section(len(contents), holder, added.relocations))
         contents.append(_loose_section(len(contents), ".vmi.manifest", manifest))
         contents.append(empty_note(len(contents)))
         return write_elf(self.image, bytes(self.memory), contents, [*segments, segment])
 
     def _code_section(self, index: int, added: Part) -> Content:
-        """The room behind .text's code, inside the same segment."""
+        """A part of the room behind .text's code, inside the same segment."""
         text = self.sections[self.image.section_by_name[".text"].index]
         flags = SectionFlag.ALLOC | SectionFlag.EXEC
         off = added.va - text.va + text.off
@@ -170,12 +180,12 @@ class _Emitter:
             length, length, READ_ONLY, PAGE,
         )  # fmt: skip
 
-    def _relocation_section(self, index: int, entries: bytes) -> Content:
-        """The relocations of .vmi.text, the first of the added sections."""
+    def _relocation_section(self, index: int, holder: int, entries: bytes) -> Content:
+        """The relocations of .vmi.text, which is section `holder`."""
         table = next(s for s in self.image.sections if s.kind is SectionKind.SYMTAB)
         section = Section(
             index, ".rel.vmi.text", SectionKind.REL, SectionFlag.NONE, 0, 0, len(entries),
-            table.index, len(self.sections), 4, RAW_REL.itemsize,
+            table.index, holder, 4, RAW_REL.itemsize,
         )  # fmt: skip
         return Content(section, entries)
 
@@ -257,7 +267,9 @@ class _Emitter:
         entries["value"][linked] = new[linked].astype(np.uint32)
         entries["size"][sized] = (ends - new)[sized].astype(np.uint32)
         strings, extra = bytearray(table.strings), []
+        home = 0
         for index, section in enumerate(added, start=len(self.sections)):
+            home = index if section.name == NEW_CODE else home
             for name, va in (
                 (section.symbol, section.va),
                 (f"{section.symbol}_end", section.end_va),
@@ -265,7 +277,7 @@ class _Emitter:
                 extra.append((len(strings), va, 0, GLOBAL_NOTYPE, 0, index))
                 strings += name.encode() + b"\0"
         if runtime is not None:
-            extra.append((len(strings), runtime.entry, 0, GLOBAL_NOTYPE, 0, len(self.sections)))
+            extra.append((len(strings), runtime.entry, 0, GLOBAL_NOTYPE, 0, home))
             strings += START_SYMBOL + b"\0"
         return entries.tobytes() + np.array(extra, dtype=SYMBOL).tobytes(), bytes(strings)
 

@@ -13,6 +13,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.placement import Placement
+from vmipatch.rewrite.trampoline import Trampoline
 from vmipatch.scan.site import Disposition, Site
 
 MANIFEST_VERSION = 1
@@ -45,6 +46,9 @@ class Manifest:
     """Sections that were emptied, because they would be stale."""
     redirect: tuple[tuple[int, int], ...]
     """Original address and new one, for branches that lead to the runtime instead."""
+    trampolines: tuple[tuple[int, int, int, int], ...]
+    """Original address and bytes of each window that is a jump now; new address and bytes of its
+    trampoline."""
 
     def to_json(self) -> bytes:
         """Sorted and compact, the same bytes for the same claims."""
@@ -52,7 +56,12 @@ class Manifest:
 
 
 def manifest_of(
-    image: ElfImage, sites: Iterable[Site], placement: Placement, padding: Padding, added: Added
+    image: ElfImage,
+    sites: Iterable[Site],
+    placement: Placement,
+    padding: Padding,
+    added: Added,
+    trampolines: Iterable[Trampoline] = (),
 ) -> Manifest:
     """State what was done to `image`."""
     every = list(sites)
@@ -73,4 +82,5 @@ def manifest_of(
         ),
         tuple(s.name for s in image.sections if s.is_debug and s.size),
         tuple(sorted(added.redirect.items())),
+        tuple((t.window.start_va, t.window.size, t.va, len(t.code)) for t in trampolines),
     )

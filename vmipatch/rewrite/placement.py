@@ -14,10 +14,12 @@ from vmipatch.image.module import REGION_LEN
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
+from vmipatch.rewrite.body import Body
+from vmipatch.rewrite.fixed import fit_between
 from vmipatch.rewrite.layout import Change, NoRoom, fit
 from vmipatch.rewrite.region import Region
 from vmipatch.scan.code import CodeMap
-from vmipatch.scan.site import Reason
+from vmipatch.scan.site import Reason, Site
 from vmipatch.scan.zones import Zones
 from vmipatch.tables.table import Role, TableName
 
@@ -46,22 +48,49 @@ class Placement:
     room_end_va: int
     shift_len: int
 
-    def resized(self) -> list[Change]:
-        """The changes of all regions in address order."""
-        every = (change for changes in self.changes.values() for change in changes)
+    def resized(self, source: ElfImage) -> list[Change]:
+        """The changes of all regions in address order, as `source` has them.
+
+        If the room is in the middle of its .text, it counts as one.
+        """
+        every = [change for changes in self.changes.values() for change in changes]
+        text = source.section_by_name[".text"]
+        if text.va < self.room_end_va < text.end_va:
+            every.append(Change(self.room_end_va, 0, self.room_end_va - self.text_end_va))
         return sorted(every, key=lambda change: change.va)
 
 
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The sections that are laid out anew."""
+
+    text: Region
+    init: Region | None = None
+    behind: Region | None = None
+    """The part of .text behind the border that a recovered kernel has."""
+
+    def with_sites(self, sites: Sequence[tuple[Site, Body]]) -> Regions:
+        """The same, each region with those of `sites` that lie in it."""
+        init = None if self.init is None else self.init.with_sites(sites)
+        behind = None if self.behind is None else self.behind.with_sites(sites)
+        return Regions(self.text.with_sites(sites), init, behind)
+
+
 def place(
-    code_map: CodeMap, zones: Zones, text: Region, init: Region | None, room_len: int
+    code_map: CodeMap,
+    zones: Zones,
+    regions: Regions,
+    room_len: int,
+    fixed: Sequence[tuple[int, int]] | None = None,
 ) -> Placement:
     """Lay out .text, with `room_len` bytes left behind it, and .init.text.
 
-    Branches that no longer reach become near, until nothing changes.
-    Raises InitOverflow if .init.text overflows, InputNotUnderstood for a branch that cannot be
-    widened.
+    Branches that no longer reach become near, until nothing changes. `fixed` are ranges of code
+    that must not move; with it, even if there are none, no section behind .text moves either.
+    Raises InitOverflow if .init.text overflows, Crowded if a site has no room between fixed code,
+    NoRoom if what is added has none, InputNotUnderstood for a branch that cannot be widened.
     """
-    planner = _Planner(code_map.image, text, init, room_len)
+    planner = _Planner(code_map.image, regions, room_len, fixed)
     return _settle(code_map, zones, planner.widened, planner.layout)
 
 
@@ -113,8 +142,15 @@ def _within(widened: dict[int, Change], stream: InstructionStream) -> dict[int, 
 class _Planner:
     """What stays the same over the rounds, and the branches widened so far."""
 
-    def __init__(self, image: ElfImage, text: Region, init: Region | None, room_len: int) -> None:
-        self.image, self.text, self.init, self.room_len = image, text, init, room_len
+    def __init__(
+        self,
+        image: ElfImage,
+        regions: Regions,
+        room_len: int,
+        fixed: Sequence[tuple[int, int]] | None,
+    ) -> None:
+        self.image, self.room_len, self.fixed = image, room_len, fixed
+        self.text, self.init, self.behind = regions.text, regions.init, regions.behind
         self.widened: dict[int, Change] = {}
         self._shift = 0
 
@@ -127,23 +163,46 @@ class _Planner:
             room_end = free_end + self._shift
             limit = room_end - section.end_va - self.room_len
             try:
-                text_changes = fit(self.text.items(_within(self.widened, text)), limit)
+                text_changes = self._fit(self.text, limit)
                 break
             except NoRoom as error:
+                if self.fixed is not None:
+                    raise
                 unit = self._shift_unit(section)
                 self._shift += -(-error.missing // unit) * unit
         pieces, drift = _pieces(text.va, 0, text_changes)
         pieces.append((section.end_va, self._shift))
         init_changes, trailing, init_pieces = self._layout_init()
-        changes = {section.index: tuple(text_changes), **init_changes}
+        behind_changes, behind_pieces = self._layout_behind()
+        changes = {section.index: tuple(text_changes), **behind_changes, **init_changes}
         return Placement(
-            AddressMap.of(pieces + init_pieces),
+            AddressMap.of(pieces + behind_pieces + init_pieces),
             changes,
             trailing,
             section.end_va + drift,
             room_end,
             self._shift,
         )
+
+    def _fit(self, region: Region, max_drift: int) -> list[Change]:
+        items = region.items(_within(self.widened, region.stream))
+        if self.fixed is None:
+            return fit(items, max_drift)
+        return fit_between(items, self._fixed_in(region.stream), region.sites, max_drift)
+
+    def _fixed_in(self, stream: InstructionStream) -> list[tuple[int, int]]:
+        return [
+            (start, end) for start, end in self.fixed or () if stream.va <= start < stream.end_va
+        ]
+
+    def _layout_behind(self) -> tuple[dict[int, tuple[Change, ...]], list[tuple[int, int]]]:
+        if self.behind is None:
+            return {}, []
+        stream = self.behind.stream
+        section = _section_of(self.image, stream)
+        changes = self._fit(self.behind, 0)
+        pieces, _ = _pieces(stream.va, 0, changes)
+        return {section.index: tuple(changes)}, [*pieces, (section.end_va, 0)]
 
     def _layout_init(
         self,
@@ -157,7 +216,7 @@ class _Planner:
         align = max((s.align for s in behind), default=1)
         slack = (fixed_va - end_va) // align * align
         try:
-            changes = fit(self.init.items(_within(self.widened, stream)), slack)
+            changes = self._fit(self.init, slack)
         except NoRoom as error:
             raise InitOverflow(error.missing) from error
         pieces, drift = _pieces(stream.va, self._shift, changes)

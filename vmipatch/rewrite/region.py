@@ -50,6 +50,11 @@ class Region:
             paddings += _missing_paddings(code_map, zones, stream, paddings, align)
         return cls(stream, tuple(sites), tuple(paddings))
 
+    def with_sites(self, sites: Iterable[tuple[Site, Body]]) -> Region:
+        """The same region, with those of `sites` that lie in it."""
+        low, high = self.stream.va, self.stream.end_va
+        return replace(self, sites=tuple(pair for pair in sites if low <= pair[0].va < high))
+
     def items(self, widened: dict[int, Change]) -> list[Change | Padding]:
         """Everything that changes its length, in address order.
 

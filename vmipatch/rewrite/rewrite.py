@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,23 +14,19 @@ from vmipatch.isa.decode import InstructionStream
 from vmipatch.restore import Noted, Wanted, add_note
 from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.attach import Added, attach, seal
-from vmipatch.rewrite.body import Body, Padding, body_of, give_up
+from vmipatch.rewrite.body import Body, Padding
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
-from vmipatch.rewrite.placement import InitOverflow, Placement, place
+from vmipatch.rewrite.placement import Placement
+from vmipatch.rewrite.plan import Plan, Treatment, make_plan
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
-from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.suitable import require_decoded, require_relinkable
-from vmipatch.rewrite.thunks import Thunks, build_thunks, untranslatable
+from vmipatch.rewrite.thunks import Thunks, build_thunks
+from vmipatch.rewrite.trampoline import Trampoline, with_jumps
 from vmipatch.scan.scan import ScanResult, scan
-from vmipatch.scan.site import Reason, Site
-
-ROOM_LEN = 0x3000
-"""Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
-
-SITE_ROOM_ALIGN = 16
+from vmipatch.scan.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class RewrittenImage:
     placement: Placement
     sites: tuple[tuple[Site, Body], ...]
     """The widened sites with their new bodies, in address order."""
+    trampolines: tuple[Trampoline, ...]
     manifest: Manifest
 
     @property
@@ -62,9 +60,28 @@ class RewrittenImage:
         """Bytes by which the sites grew."""
         return sum(len(body.code) - len(site.code) for site, body in self.sites)
 
+    @property
+    def added_instructions(self) -> int:
+        """How many instructions more all sites together are: nops, and jumps to and back."""
+        jumps = sum(1 + trampoline.comes_back for trampoline in self.trampolines)
+        return sum(body.added_instructions for _, body in self.sites) + jumps
 
-def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> RewrittenImage:
+    def treatments(self) -> Counter[Treatment]:
+        """Number of sites by what was done to them."""
+        return Counter(Treatment.of(site) for site in self.scan.sites)
+
+
+def rewrite(
+    image: ElfImage,
+    options: RewriteOptions | None = None,
+    fixed: Sequence[tuple[int, int]] | None = None,
+    source: ElfImage | None = None,
+) -> RewrittenImage:
     """Widen and annotate every site of `image`, and lead every reference to the new places.
+
+    `fixed` are ranges of code that must not move, for an image whose symbols and relocations were
+    recovered; None if all references are known. `source` is then the image as it was found: what
+    the note for `restore` gives back.
 
     Raises InputNotUnderstood if the image has no relocations or symbols, is rewritten already or
     has bytes in its code that are none, UnclassifiedReference and the errors of scan.
@@ -73,87 +90,54 @@ def rewrite(image: ElfImage, options: RewriteOptions | None = None) -> Rewritten
     require_relinkable(image)
     found = scan(image)
     require_decoded(found.code_map)
-    scanned, bodies, placement = _plan(found, options.padding)
-    room = _room_start(placement), placement.room_end_va
-    thunks = build_thunks((site for site, _ in bodies), room[0])
-    annotations = _annotate(scanned, bodies, placement, thunks)
+    plan = make_plan(found, options.padding, fixed)
+    scanned, placement = plan.scanned, plan.placement
+    thunks = build_thunks((site for site, _ in plan.sites), plan.room[0])
+    annotations = _annotate(plan, thunks)
     words = _all_words(scanned, placement)
-    added = attach(scanned.code_map, placement.map, room, thunks, annotations, words)
-    manifest = manifest_of(image, scanned.sites, placement, options.padding, added)
+    added = attach(scanned.code_map, placement.map, plan.room, thunks, annotations, words)
+    manifest = manifest_of(
+        source or image, scanned.sites, placement, options.padding, added, plan.trampolines
+    )
     data = emit_image(
         image,
         placement,
-        _emit_sections(scanned, bodies, placement, added),
+        _emit_sections(plan, added),
         words,
         added,
+        plan.trampoline_code,
         annotations,
         manifest.to_json(),
     )
     data = renew_build_id(seal(data, added.runtime, annotations))
-    wanted = Wanted(image, whole=options.keep_original)
-    noted = add_note(data, wanted, placement.resized())
-    return RewrittenImage(noted, scanned, placement, tuple(bodies), manifest)
+    wanted = Wanted(source or image, whole=options.keep_original)
+    noted = add_note(data, wanted, placement.resized(wanted.image))
+    return RewrittenImage(noted, scanned, placement, plan.sites, plan.trampolines, manifest)
 
 
-def _plan(
-    scanned: ScanResult, padding: Padding
-) -> tuple[ScanResult, list[tuple[Site, Body]], Placement]:
-    """Lay the code out; if .init.text overflows, leave as many of its sites native as it takes."""
-    scanned = scanned.leaving(untranslatable(scanned.rewritten), Reason.NO_TRANSLATION)
-    while True:
-        bodies = [(site, body_of(site, padding)) for site in scanned.rewritten]
-        regions = _regions(scanned, bodies)
-        try:
-            placement = place(
-                scanned.code_map,
-                scanned.zones,
-                regions[".text"],
-                regions.get(".init.text"),
-                ROOM_LEN,
-            )
-            return scanned, bodies, placement
-        except InitOverflow as overflow:
-            init = regions[".init.text"]
-            scanned = scanned.leaving(give_up(init.sites, overflow.missing), Reason.NO_ROOM)
+def _annotate(plan: Plan, thunks: Thunks) -> Annotations:
+    image = plan.scanned.image
+    init_text = image.section_by_name.get(".init.text")
+    init_index = -1 if init_text is None else init_text.index
+    out_of_line = plan.places.out_of_line
+    # Trampolines of init code are in permanent memory.
+    init = [(s, b) for s, b in plan.sites if s.section == init_index and s.va not in out_of_line]
+    permanent = [(s, b) for s, b in plan.sites if s.section != init_index or s.va in out_of_line]
+    start_va = annotation_start_va(image, plan.placement.shift_len)
+    return annotate(permanent, init, plan.scanned.sites, plan.places, thunks, start_va)
 
 
-def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> dict[str, Region]:
-    return {
-        section.name: Region.of(
-            scanned.code_map,
-            scanned.zones,
-            stream,
-            [(site, body) for site, body in bodies if site.section == section.index],
-        )
-        for section, stream in scanned.code_map
-        if section.name in (".text", ".init.text")
-    }
-
-
-def _annotate(
-    scanned: ScanResult,
-    bodies: Iterable[tuple[Site, Body]],
-    placement: Placement,
-    thunks: Thunks,
-) -> Annotations:
-    image = scanned.image
-    text = image.section_by_name[".text"].index
-    permanent = [pair for pair in bodies if pair[0].section == text]
-    init = [pair for pair in bodies if pair[0].section != text]
-    start_va = annotation_start_va(image, placement.shift_len)
-    return annotate(permanent, init, scanned.sites, placement.map, thunks, start_va)
-
-
-def _emit_sections(
-    scanned: ScanResult, bodies: list[tuple[Site, Body]], placement: Placement, added: Added
-) -> dict[int, bytes]:
-    by_va = {site.va: (site, body) for site, body in bodies}
+def _emit_sections(plan: Plan, added: Added) -> dict[int, bytes]:
+    out_of_line = {va for t in plan.trampolines for va in t.places}
+    by_va = {site.va: (site, body) for site, body in plan.sites if site.va not in out_of_line}
+    placement = plan.placement
 
     def emit(index: int, stream: InstructionStream) -> bytes:
         changes = placement.changes.get(index, ())
-        return emit_code(stream, changes, by_va, placement.map, added.redirect)
+        code = emit_code(stream, changes, by_va, placement.map, added.redirect)
+        return with_jumps(code, stream, plan.trampolines, placement.map)
 
-    return {section.index: emit(section.index, stream) for section, stream in scanned.code_map}
+    return {section.index: emit(section.index, stream) for section, stream in plan.scanned.code_map}
 
 
 def _all_words(scanned: ScanResult, placement: Placement) -> Words:
@@ -162,7 +146,3 @@ def _all_words(scanned: ScanResult, placement: Placement) -> Words:
     return Words(
         np.concatenate([relocated.va, tables.va]), np.concatenate([relocated.value, tables.value])
     )
-
-
-def _room_start(placement: Placement) -> int:
-    return -(-placement.text_end_va // SITE_ROOM_ALIGN) * SITE_ROOM_ALIGN

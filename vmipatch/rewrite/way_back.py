@@ -29,7 +29,7 @@ def notes_for(
     wanted = Wanted(ElfImage.parse(old.vmlinux, old.name), listed(old))
     new_list = b"" if relocs is None else emit_list(relocs)
     return Notes(
-        inside=lambda elf: add_note(elf, wanted, placement.resized(), new_list).data,
+        inside=lambda elf: add_note(elf, wanted, placement.resized(wanted.image), new_list).data,
         behind=lambda made: frame_note(data, old, recipe, whole, made),
     )
 

@@ -25,8 +25,11 @@ RDMSR, WRMSR, RDPMC and XSETBV call the ROM directly; ours answers NONE and leav
 The fault of an IRET is reported at its site by the ROM's hypervisor.
 """
 
-LAID_OUT = frozenset({".text", ".init.text"})
-"""Sections of a kernel that the rewriter lays out anew; sites elsewhere stay native."""
+LAID_OUT = frozenset({".text", ".text.behind", ".init.text"})
+"""Sections of a kernel that the rewriter lays out anew; sites elsewhere stay native.
+
+The second is a part of .text in kernels whose symbols were recovered (vmipatch.recover).
+"""
 
 
 def laid_out(image: ElfImage) -> frozenset[str]:
@@ -63,6 +66,16 @@ class ScanResult:
         """The same, with the sites at `vas` left native for `reason`."""
         sites = tuple(
             replace(site, disposition=native_disposition(site), reason=reason)
+            if site.va in vas
+            else site
+            for site in self.sites
+        )
+        return replace(self, ledger=replace(self.ledger, sites=sites))
+
+    def out_of_line(self, vas: frozenset[int]) -> ScanResult:
+        """The same, with the sites at `vas` rewritten through trampolines."""
+        sites = tuple(
+            replace(site, disposition=Disposition.REWRITTEN, reason=Reason.TRAMPOLINE)
             if site.va in vas
             else site
             for site in self.sites

@@ -27,6 +27,7 @@ class Reason(enum.Enum):
 
     CALL = "a VMI call stands for it"
     CALL_IN_ALTERNATIVE = "a VMI call fits where it stands, until the kernel replaces it"
+    TRAMPOLINE = "a VMI call stands for it, behind a jump out of line"
     NO_CALL = "no VMI call exists; it faults at CPL 1 and is emulated"
     NEVER_A_CALL = "loads SS or CS: a call cannot stand here; it faults unless the RPL fits"
     SAME_AT_CPL1 = "behaves the same at CPL 1"
@@ -41,6 +42,7 @@ class Reason(enum.Enum):
     FIXUP = "its fault has to find the kernel's exception table, which names the site"
     NO_TRANSLATION = "no thunk exists for this operand or operand size"
     NO_ROOM = "the region has no room for the padding it needs"
+    FIXED = "what may refer to this code is not certain, so it stays where it is"
 
 
 class Fusion(enum.Enum):

@@ -74,12 +74,14 @@ class Kernel:
     data: bytes
     sha256: str = ""
     """Of the whole file; `data` may lack its debug information."""
+    pinned: tuple[tuple[int, int], ...] = ()
+    """Ranges of code that must not have moved: its references were recovered, and are in doubt."""
 
     @classmethod
-    def of(cls, image: ElfImage) -> Kernel:
+    def of(cls, image: ElfImage, pinned: tuple[tuple[int, int], ...] = ()) -> Kernel:
         """What is needed of `image`: each process of a verification holds a copy."""
         digest = hashlib.sha256(image.data).hexdigest()
-        return cls(image.name, without_debug(image).data, digest)
+        return cls(image.name, without_debug(image).data, digest, pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,8 @@ def _check_static(
     original: Kernel, output: Kernel, _tell: Callable[[int, str], None]
 ) -> StepResult:
     begun = time.perf_counter()
-    images = [ElfImage.parse(kernel.data, kernel.name) for kernel in (original, output)]
-    return StaticResult(check_static(*images), time.perf_counter() - begun)
+    was, now = (ElfImage.parse(kernel.data, kernel.name) for kernel in (original, output))
+    return StaticResult(check_static(was, now, original.pinned), time.perf_counter() - begun)
 
 
 def _check_translations(output: Kernel, _tell: Callable[[int, str], None]) -> StepResult:

@@ -17,6 +17,7 @@ from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.console import complaints, differences, new_warnings
 from vmipatch.verify.coverage import Coverage, Sites
 from vmipatch.verify.static import StaticVerdict
+from vmipatch.verify.static.verdict import RECOVERED
 from vmipatch.verify.translations import Translations
 from vmipatch.vmi.calls import VmiCall
 
@@ -148,6 +149,8 @@ def _judge_static(evidence: Evidence) -> PhaseVerdict:
     if static.holds:
         counts = static.counts
         what = f"{counts['instructions']} instructions, {counts['records']} records"
+        if counts.get(RECOVERED):
+            what += "; symbols and references of the original were recovered"
         return PhaseVerdict(Phase.STATIC, Outcome.HOLDS, what)
     findings = tuple(
         Finding(Phase.STATIC, Aspect.STATIC, f"{f.place} ({f.va:#x})" if f.va else f.place,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
@@ -28,18 +30,23 @@ from vmipatch.verify.static.ledger import check_boundaries, check_decodings, pro
 from vmipatch.verify.static.links import check_links
 from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
+from vmipatch.verify.static.outline import TRAMPOLINES, check_windows, outline
 from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
-from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, SEGMENT_HEADER
+from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, PINNED, SEGMENT_HEADER
 from vmipatch.verify.static.sealed import check_runtime
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
 from vmipatch.verify.static.thunks import check_thunks
-from vmipatch.verify.static.verdict import Report, StaticVerdict
+from vmipatch.verify.static.verdict import RECOVERED, Report, StaticVerdict
 
 
-def check_static(original: ElfImage, output: ElfImage) -> StaticVerdict:
+def check_static(
+    original: ElfImage, output: ElfImage, pinned: Sequence[tuple[int, int]] = ()
+) -> StaticVerdict:
     """Prove that `output` is the rewritten `original`, or say where it is not.
 
+    `pinned` are ranges of code (half-open; empty ones are single addresses) that must not have
+    moved, because the original's references were recovered and some are in doubt.
     Nothing of the rewriter is used, and the code is decoded with another library than the scan
     uses. Raises InputNotUnderstood if `original` has no symbols or a damaged table.
     """
@@ -54,7 +61,9 @@ def check_static(original: ElfImage, output: ElfImage) -> StaticVerdict:
     if headers.check_headers(original, output, manifest, report) and symbols.check_identity(
         original, output, report
     ):
-        Proof(original, output, report).run(manifest)
+        proof = Proof(outline(original, manifest.windows, report), output, report)
+        proof.run(manifest)
+        proof.check_pinned(pinned)
     return report.verdict()
 
 
@@ -121,10 +130,31 @@ class Proof:
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
+        led_to = np.union1d(self.led_to, self.chunks.o_va)
+        check_windows(manifest.windows, led_to, _places(self.relocated), self.tables, report)
         self._check_ledger(manifest)
         self._check_inside()
         self._check_entry()
         self._account()
+
+    def check_pinned(self, pinned: Sequence[tuple[int, int]]) -> None:
+        """What lies in these ranges, or begins at them, is where it was."""
+        code = self.images.code_o
+        for start, end in pinned:
+            at = np.searchsorted(code, [start, max(end, start + 1)])
+            was, now = code[at[0] : at[1]], self.images.self_p[at[0] : at[1]]
+            # In a window that is out of line the addresses do not go on.
+            moved = np.flatnonzero((was != now) & ~self._is_out_of_line(now))
+            self.report.counts[RECOVERED] += len(was)
+            for i in moved[:1].tolist():
+                message = f"{int(was[i]):#x} moved to {int(now[i]):#x}"
+                self.report.add(PINNED, int(now[i]), message)
+
+    def _is_out_of_line(self, vas: I64) -> Flags:
+        section = self.output.section_by_name.get(TRAMPOLINES)
+        if section is None:
+            return np.zeros(len(vas), np.bool_)
+        return np.asarray((vas >= section.va) & (vas < section.end_va))
 
     def _led_to(self) -> I64:
         """Every address of the original that a branch, relocation or table leads to."""

@@ -104,6 +104,7 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
     """New code is in the room of .text, all else that is loaded behind the kernel's memory."""
     now = output.section_by_name[TEXT]
     end_va = _room_end(original) + manifest.shift_len
+    added = [s for s in output.sections[len(original.sections) :] if s.is_exec]
     kernel_end_va = max(s.va + s.mem_len for s in original.loads) + manifest.shift_len
     for section in output.sections[len(original.sections) :]:
         low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
@@ -114,7 +115,7 @@ def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report:
         elif section.is_alloc and not low <= section.va <= section.end_va <= high:
             message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
             report.add(NEW_SECTION, section.va, message, section.name)
-        elif section.is_exec and section.end_va != end_va:
+        elif section.is_exec and section.end_va not in {end_va, *(s.va for s in added)}:
             message = f"it ends at {section.end_va:#x}, the room of {TEXT} at {end_va:#x}"
             report.add(NEW_SECTION, section.va, message, section.name)
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.verify.static.outline import Window
 from vmipatch.verify.static.rules import MANIFEST
 from vmipatch.verify.static.verdict import Report
 
@@ -25,6 +26,8 @@ class Manifest:
     """Sensitive instructions without a record, by output address, with the reason."""
     redirect: dict[int, int]
     """Original addresses and those that branches to them lead to instead of to their images."""
+    windows: tuple[Window, ...] = ()
+    """Instructions of the original that stand in trampolines."""
 
 
 def read_manifest(output: ElfImage, report: Report) -> Manifest:
@@ -44,12 +47,18 @@ def read_manifest(output: ElfImage, report: Report) -> Manifest:
             raise ValueError(f"a shift of {shift_len} bytes does not go with its mode")
         native = {_word(e["va"]): str(e["reason"]) for e in content.get("native", [])}
         redirect = {_word(old): _word(new) for old, new in content.get("redirect", [])}
+        windows = tuple(_window(*each) for each in content.get("trampolines", []))
         if not all(native.values()):
             raise ValueError("an instruction is listed without a reason")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         report.add(MANIFEST, 0, f"it cannot be read: {error}", SECTION)
         return Manifest(0, {}, {})
-    return Manifest(shift_len, native, redirect)
+    return Manifest(shift_len, native, redirect, windows)
+
+
+def _window(start_va: object, size: object, *_: object) -> Window:
+    """A window by original address and bytes. Raises ValueError."""
+    return Window(_word(start_va), _word(start_va) + _word(size))
 
 
 def _word(value: object) -> int:

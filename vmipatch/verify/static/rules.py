@@ -345,6 +345,25 @@ NEW_SYMBOL = Rule(
     "__vmi_annotation_end is at 0xc1419010, should be at 0xc1419000",
     _REPORT,
 )
+WINDOW = Rule(
+    "VP074",
+    "a window is entered at its first byte alone",
+    "Where a jump to a trampoline replaces instructions, no branch, word, table or symbol leads to "
+    "one of them but the first, none of them holds a relocated word, and the kernel neither looks "
+    "one of them up nor patches it.",
+    "something leads to 0xc1001236, inside of it",
+    _REPORT,
+)
+PINNED = Rule(
+    "VP075",
+    "what an unknown reference may lead to stays",
+    "In a kernel whose relocations had to be recovered, an aligned word of data that would be the "
+    "distance to an instruction, and a word of the relocation list that need not be a pointer, may "
+    "be references which nobody follows. What they lead to, and around the latter all code, is "
+    "where it was.",
+    "0xc1001234 moved to 0xc1001230",
+    _REPORT,
+)
 
 BOUNDARY_UNPROVEN = Rule(
     "VP080",

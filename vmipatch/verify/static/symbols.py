@@ -24,6 +24,7 @@ from vmipatch.verify.static.verdict import Report
 
 NEW_BOUNDS = {
     ".vmi.text": "__vmi_text",
+    ".vmi.trampolines": "__vmi_trampolines",
     ".vmi.annotation": "__vmi_annotation",
     ".vmi.annotation.init": "__vmi_annotation_init",
     ".vmi.thunks": "__vmi_thunk_calls",

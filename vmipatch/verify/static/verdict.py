@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from vmipatch.verify.static.rules import RULES, Rule
 
+RECOVERED = "addresses that stay"
+"""A count that there is only if the references of the original were recovered."""
+
 KEPT_OF_A_RULE = 100
 """Findings kept of one rule; more are only counted."""
 

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""What does a small stripped kernel still tell, and what is left in doubt?"""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.recover.stripped import KALLSYMS_VA, ship
+from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import Relocations
+from vmipatch.image.symbols import STT_FUNC
+from vmipatch.recover import recover
+from vmipatch.recover.references import BIAS
+
+NOP5 = "3e8d742600"
+
+
+def small() -> SmallKernel:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", Branch("e8", "reads"), "c3")
+    kernel.text.function("reads", "89c8 89c8 89c8 c3")
+    kernel.text.function("other", "31c0 31c0 c3")
+    return kernel
+
+
+@pytest.mark.parametrize("relative", (True, False))
+def test_functions_come_back_from_kallsyms(relative: bool) -> None:
+    kernel = small()
+    found = recover(*ship(kernel, relative=relative))
+    for name in ("startup_32", "start_kernel", "reads", "other"):
+        assert found.image.symbols.address(name) == kernel.va(name)
+
+
+def test_bytes_in_memory_stay_as_they_were() -> None:
+    image, relocs = ship(small())
+    found = recover(image, relocs)
+    for section in image.allocated_sections:
+        assert found.image.read(section.va, section.size) == image.read(section.va, section.size)
+
+
+def test_every_word_of_the_list_becomes_a_relocation() -> None:
+    kernel = small()
+    kernel.writable().put(Word("reads"), Word("reads", 2), Word("start_kernel", physical=True))
+    image, relocs = ship(kernel)
+    entries = Relocations.of(recover(image, relocs).image).entries
+    assert tuple(entries["va"].tolist()) == relocs
+
+
+def test_kernel_without_a_relocation_list_is_refused() -> None:
+    image, _ = ship(small())
+    with pytest.raises(InputNotUnderstood, match="relocation list"):
+        recover(image, None)
+
+
+def test_kernel_without_kallsyms_is_refused() -> None:
+    with pytest.raises(InputNotUnderstood, match="kallsyms"):
+        recover(*ship(small(), kallsyms=False))
+
+
+@pytest.mark.parametrize("at", (3, 24, 28, -512, -510, -2))
+def test_damaged_kallsyms_are_none(at: int) -> None:
+    """The first offset, the count, the first name, the index of tokens."""
+    image, relocs = ship(small())
+    section = image.section_by_name[".kallsyms"]
+    data = bytearray(image.data)
+    data[section.off + at % section.size] ^= 0xFF
+    with pytest.raises(InputNotUnderstood, match="kallsyms"):
+        recover(ElfImage.parse(bytes(data), "damaged"), relocs)
+
+
+def fixed_names(kernel: SmallKernel) -> set[str]:
+    """The functions whose first instruction has to stay."""
+    found = recover(*ship(kernel))
+    return {
+        name
+        for name, (va, kind, _) in kernel.labels.items()
+        if kind == STT_FUNC and any(low <= va < max(high, low + 1) for low, high in found.fixed)
+    }
+
+
+def test_without_doubts_all_may_move() -> None:
+    kernel = small()
+    kernel.writable().put(Word("reads"), Word("reads", 2), "78563412")
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_word_that_is_the_distance_to_an_instruction_keeps_it_in_place() -> None:
+    kernel = small()
+    kernel.writable().put(Distance("reads", 4, relocated=False))
+    instruction_va = kernel.va("reads") + 4
+    assert recover(*ship(kernel)).fixed == ((instruction_va, instruction_va),)
+
+
+def test_word_that_is_the_distance_into_an_instruction_is_chance() -> None:
+    kernel = small()
+    kernel.writable().put(Distance("reads", 3, relocated=False))
+    assert recover(*ship(kernel)).fixed == ()
+
+
+@pytest.mark.parametrize(
+    "code",
+    (
+        ("8d0485", Word("other", 2)),  # lea eax, [eax * 4 + base]
+        ("b8", Word("other", 1)),  # mov eax, no instruction
+        ("b8", Word("other", 2)),  # mov eax, the inside of another function
+        ("8b1d", Word("reads")),  # mov ebx, [bytes that are executed]
+    ),
+    ids=("base", "no instruction", "inside", "code as data"),
+)
+def test_around_a_word_that_need_not_be_a_pointer_all_stays(code: tuple[str, Word]) -> None:
+    kernel = small()
+    kernel.text.function("asks", *code, "c3")
+    assert {"other", "reads", "asks"} <= fixed_names(kernel)
+
+
+@pytest.mark.parametrize(
+    "code",
+    (
+        ("b8", Word("other")),
+        ("b8", Word(".Lhere")),
+        ("c705", Word("other_data"), Word("reads")),
+        ("8b1d", Word("behind")),
+    ),
+    ids=("function", "own label", "stored", "data among the code"),
+)
+def test_plain_pointer_keeps_nothing_in_place(code: tuple[str | Word, ...]) -> None:
+    kernel = small()
+    kernel.text.function("asks", *code)
+    kernel.text.label(".Lhere")
+    kernel.text.put("c3")
+    kernel.text.function("behind", "c3", filler=b"\xcc")
+    kernel.writable().label("other_data")
+    kernel.blocks[-1].put("00000000")
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_base_of_known_stubs_names_them() -> None:
+    kernel = small()
+    stubs = kernel.text.function("irq_entries_start", align=8)
+    for vector in (0x20, 0x21, 0x22):
+        kernel.text.put(bytes((0x6A, vector)), Branch("e9", "reads"), "cc")
+    kernel.text.function("set_gates", "8d04c5", Word("irq_entries_start", -0x100), "c3")
+    found = recover(*ship(kernel))
+    assert found.fixed == ()
+    word_va = kernel.va("set_gates") + 3
+    entries = Relocations.of(found.image).entries
+    symbol = int(entries["symbol"][entries["va"] == word_va][0])
+    assert found.image.symbols[symbol].name == "irq_entries_start"
+    assert found.image.symbols[symbol].va == stubs
+
+
+def test_jump_table_is_found_between_other_data() -> None:
+    kernel = small()
+    keys = kernel.writable()
+    keys.label("key")
+    keys.put("00000000")
+    for name in ("first", "second"):
+        kernel.text.function(name, NOP5, "c3")
+    table = kernel.rodata()
+    table.put("11223344 55667788")
+    start_va = table.end_va
+    for name in ("first", "second"):
+        table.put(Distance(name, relocated=False), Distance(name, 5, relocated=False))
+        table.put(Distance("key", 1, relocated=False))
+    end_va = table.put("01000000 02000000")
+    symbols = recover(*ship(kernel)).image.symbols
+    assert symbols.address("__start___jump_table") == start_va
+    assert symbols.address("__stop___jump_table") == end_va
+
+
+def test_initcalls_are_found() -> None:
+    kernel = small()
+    table = kernel.rodata()
+    table.put("00000000")
+    for name in ("start_kernel", "reads", "other", "reads") * 2:
+        table.put(Distance(name, relocated=False))
+    table.put("ffffffff")
+    symbols = recover(*ship(kernel)).image.symbols
+    assert symbols.address("__initcall_start") == table.va + 4
+    assert symbols.address("__initcall_end") == table.va + 36
+
+
+def test_border_is_where_padding_gives_room() -> None:
+    """Behind the pinned function only a few bytes of padding are left."""
+    kernel = small()
+    kernel.writable().put(Distance("start_kernel", relocated=False))
+    found = recover(*ship(kernel))
+    behind = found.image.section_by_name[".text.behind"]
+    assert behind.va == kernel.va("start_kernel")
+    assert found.image.section_by_name[".text"].end_va == behind.va
+
+
+def test_bias_reaches_a_page_and_no_further() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("near", "c3")
+    kernel.text.function("asks", "8d0485", Word("near", 1), "c3")
+    kernel.text.function("long", b"\x40" * 2 * BIAS, "c3")
+    kernel.text.function("far", "c3")
+    kernel.text.function("start_kernel", "c3")
+    fixed = fixed_names(kernel)
+    assert "asks" in fixed
+    assert "far" not in fixed
+
+
+def test_parts_of_kallsyms_are_named() -> None:
+    symbols = recover(*ship(small())).image.symbols
+    assert symbols.address("kallsyms_offsets") == KALLSYMS_VA
+    count = symbols.address("kallsyms_num_syms")
+    assert count is not None
+    assert recover(*ship(small())).image.read(count, 4) == struct.pack("<I", 5)

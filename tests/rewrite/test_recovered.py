@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""What becomes of sites in a kernel whose references are not all certain?"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from tests.recover.stripped import ship
+from tests.rewrite.smallkernel import DATA_VA, Branch, Distance, Part, SmallKernel, Word
+from vmipatch.image.elf import ElfImage
+from vmipatch.recover import recover
+from vmipatch.recover.image import Recovered
+from vmipatch.restore import restore
+from vmipatch.rewrite import RewrittenImage, Treatment, rewrite
+from vmipatch.scan.site import Reason
+from vmipatch.verify.static import check_static
+
+JUMP = 0xE9
+FAR = 0x100
+"""Code in front of the room, so that the runtime needs a near jump to start_kernel."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A stripped kernel, and what was made of it."""
+
+    kernel: SmallKernel
+    source: ElfImage
+    found: Recovered
+    done: RewrittenImage
+    image: ElfImage
+
+    def treatments(self, name: str) -> list[Treatment]:
+        """What was done to the sites of a function."""
+        va, _, size = self.kernel.labels[name]
+        return [Treatment.of(s) for s in self.done.scan.sites if va <= s.va < va + size]
+
+    def code(self, name: str, length: int) -> bytes:
+        """Bytes at a function that did not move."""
+        return self.image.read(self.kernel.va(name), length)
+
+    def target(self, va: int) -> int:
+        """Where the near jump at `va` leads."""
+        assert self.image.read(va, 1)[0] == JUMP
+        (distance,) = struct.unpack("<i", self.image.read(va + 1, 4))
+        return va + 5 + int(distance)
+
+
+def pinned(*parts: Part, neighbour: str = "c3", data: tuple[Part, ...] = ()) -> SmallKernel:
+    """A kernel with a function `f` between code that may not move, without padding."""
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", Branch("e8", "f"), "c3")
+    kernel.text.function("between", b"\x40" * FAR, "c3")
+    kernel.text.function("f", *parts)
+    kernel.text.function("behind", neighbour, align=1)
+    kernel.text.function("last", "c3")
+    kernel.writable().put(
+        Distance("f", relocated=False), "00000000", Distance("behind", relocated=False), *data
+    )
+    return kernel
+
+
+def shipped(kernel: SmallKernel) -> Shipped:
+    source, relocs = ship(kernel)
+    found = recover(source, relocs)
+    done = rewrite(found.image, None, found.fixed, source)
+    image = ElfImage.parse(done.data, "rewritten")
+    verdict = check_static(found.image, image, found.fixed)
+    assert verdict.holds, "\n".join(map(str, verdict.findings))
+    return Shipped(kernel, source, found, done, image)
+
+
+def test_site_with_padding_behind_it_grows_where_it_stands() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", "fa 31c0 c3")
+    kernel.text.function("between", b"\x40" * FAR, "c3")
+    kernel.text.function("pinned", "c3")
+    kernel.writable().put(Distance("pinned", relocated=False))
+    done = shipped(kernel)
+    assert done.treatments("start_kernel") == [Treatment.RELINKED]
+    assert done.code("pinned", 1) == b"\xc3"
+    assert not done.done.trampolines
+
+
+def test_site_without_room_goes_through_a_trampoline() -> None:
+    done = shipped(pinned("31c0 fa 89c8 89ca c3"))
+    assert done.treatments("f") == [Treatment.TRAMPOLINE]
+    window_va = done.kernel.va("f") + 2
+    there = done.target(window_va)
+    assert done.image.read(there, 9) == bytes.fromhex("3e3e3e3efa 89c8 89ca")
+    assert done.target(there + 9) == window_va + 5
+    assert done.code("f", 2) == bytes.fromhex("31c0")
+
+
+def test_trampoline_does_not_come_back_behind_a_return() -> None:
+    done = shipped(pinned("31c0 fa 89c8 5b c3"))
+    (trampoline,) = done.done.trampolines
+    assert trampoline.code.endswith(b"\xc3")
+
+
+def test_branches_taken_along_lead_where_they_led() -> None:
+    done = shipped(pinned("fa", Branch("e8", "last"), "c3"))
+    (trampoline,) = done.done.trampolines
+    call_va = trampoline.va + 5
+    assert done.image.read(call_va, 1) == b"\xe8"
+    (distance,) = struct.unpack("<i", done.image.read(call_va + 1, 4))
+    last = done.image.symbols.address("last")
+    assert call_va + 5 + distance == last
+
+
+def test_branch_into_every_window_leaves_the_site_native() -> None:
+    done = shipped(pinned("eb01 fa 90 ebfd"))
+    assert done.treatments("f") == [Treatment.NATIVE]
+
+
+def test_pointer_behind_the_site_leaves_it_native() -> None:
+    kernel = pinned("fa 90 c3", data=(Word("f", 1), Word("f", 2)))
+    done = shipped(kernel)
+    assert done.treatments("f") == [Treatment.NATIVE]
+    (site,) = (s for s in done.done.scan.sites if s.va == kernel.va("f"))
+    assert site.reason is Reason.NO_ROOM
+    assert done.code("f", 3) == bytes.fromhex("fa 90 c3")
+
+
+def test_silent_site_that_stays_has_a_fallback() -> None:
+    kernel = pinned("9c 90 c3", data=(Word("f", 1), Word("f", 2)))
+    done = shipped(kernel)
+    assert done.treatments("f") == [Treatment.NATIVE]
+    table = done.image.section_bytes(done.image.section_by_name[".vmi.fallback"])
+    assert struct.pack("<II", kernel.va("f"), 0x9C) in table
+
+
+def test_instruction_with_an_address_is_not_taken_along() -> None:
+    kernel = pinned("fa a1", Word("datum"), "c3")
+    kernel.labels["datum"] = (DATA_VA, 0, 0)
+    assert shipped(kernel).treatments("f") == [Treatment.NATIVE]
+
+
+def test_instruction_that_sti_shadows_goes_along() -> None:
+    done = shipped(pinned("89c8 89ca fb 31c0 c3"))
+    (trampoline,) = done.done.trampolines
+    assert bytes.fromhex("3e3e3e3efb 31c0") in trampoline.code
+
+
+def test_site_in_doubtful_code_stays_native() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", "b8", Word("asks", 1), "c3")
+    kernel.text.put(b"\x40" * 0x3000)
+    kernel.text.function("far", "c3")
+    kernel.text.function("asks", "8d0485", Word("doubted", 1), "c3")
+    kernel.text.function("doubted", "fa 31c0 31c0 c3")
+    source, relocs = ship(kernel)
+    found = recover(source, relocs)
+    done = rewrite(found.image, None, found.fixed, source)
+    (site,) = (s for s in done.scan.sites if s.va == kernel.va("doubted"))
+    assert Treatment.of(site) is Treatment.NATIVE
+    assert site.reason is Reason.FIXED
+
+
+def test_note_gives_the_stripped_kernel_back() -> None:
+    done = shipped(pinned("31c0 fa 89c8 89ca c3"))
+    assert restore(done.image).data == done.source.data
+
+
+def test_jumps_are_counted() -> None:
+    done = shipped(pinned("31c0 fa 89c8 89ca c3"))
+    assert done.done.added_instructions == 2

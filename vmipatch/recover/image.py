@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""A stripped kernel as the vmlinux it was: with symbols, relocations, and a list of doubts.
+
+Nothing in memory changes. What is added are the tables of ELF that everybody else reads, and a
+border in .text, where padding can give room for new code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.elf_write import Content, write_elf
+from vmipatch.image.relocations import R_386_32, RAW_REL
+from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, SYMBOL
+from vmipatch.image.types import Section, SectionFlag, SectionKind
+from vmipatch.isa.decode import InstructionStream, Shape, decode
+from vmipatch.recover.kallsyms import Kallsyms, find_kallsyms
+from vmipatch.recover.references import (
+    Code,
+    References,
+    Stub,
+    around,
+    classify,
+    extents,
+    merged,
+    possible_distances,
+)
+from vmipatch.recover.tables import I64, STUBS, Known, find_bounds, stub_sizes
+from vmipatch.tables.find import find_all
+
+TEXT, BEHIND = ".text", ".text.behind"
+"""What lies behind the border is a section of its own."""
+GLOBAL = 1
+TOKEN_INDEX_LEN = 512
+PAGE = 0x1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A stripped kernel with what could be recovered."""
+
+    image: ElfImage
+    """The same kernel with .symtab and .rel sections."""
+    references: References
+
+    @property
+    def fixed(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of code that must stay where they are."""
+        return self.references.fixed
+
+
+def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
+    """Find symbols, tables and references of `image`, which has neither .symtab nor .rel.
+
+    `relocs` are the addresses of its relocation list. Raises InputNotUnderstood if there is no
+    list, no .text or no kallsyms; MalformedImage and MalformedTable.
+    """
+    if not relocs:
+        raise InputNotUnderstood(
+            "the kernel has no relocations and no relocation list: any word might be an address",
+            file=image.name,
+            hint="give the bzImage it came from, or the vmlinux of the same build; "
+            "a kernel needs CONFIG_RELOCATABLE=y",
+        )
+    if image.section_by_name.get(TEXT) not in image.executable_sections:
+        raise InputNotUnderstood(
+            "the kernel has no .text section",
+            file=image.name,
+            place="section headers",
+            hint="only section headers tell code from data: give a kernel that has them",
+        )
+    kallsyms = find_kallsyms(image)
+    if kallsyms is None:
+        raise InputNotUnderstood(
+            "the kernel has no symbols of its own (kallsyms), so nobody knows its functions",
+            file=image.name,
+            hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
+        )
+    return _Recovery(image, np.unique(np.array(relocs, np.int64)), kallsyms).run()
+
+
+class _Recovery:
+    """What is known so far."""
+
+    def __init__(self, image: ElfImage, relocs: I64, kallsyms: Kallsyms) -> None:
+        self.image, self.relocs, self.kallsyms = image, relocs, kallsyms
+        sections = image.executable_sections
+        code_vas = [s.va for s in kallsyms.symbols if any(s.va in section for section in sections)]
+        self.functions = np.unique(np.array(code_vas, np.int64))
+        self.known = Known(image, relocs, self.functions)
+        addresses = {symbol.name: symbol.va for symbol in kallsyms.symbols}
+        self.stub_sizes = stub_sizes(self.known, addresses)
+        self.stubs = [
+            Stub(name, addresses[name], _bias(image, addresses[name], kind.layouts[0].entry))
+            for kind, name in STUBS
+            if name in self.stub_sizes
+        ]
+        self.bounds = find_bounds(self.known)
+
+    def run(self) -> Recovered:
+        symbols = self._symbols()
+        plain = _with_tables_of_elf(self.image, symbols, None, None)
+        tables = find_all(plain)
+        splits = self.functions.tolist()
+        streams = [
+            decode(plain.section_bytes(s), s.va, [va for va in splits if s.va <= va < s.end_va])
+            for s in plain.executable_sections
+        ]
+        code = Code(streams, self.functions)
+        load = next(iter(plain.loads))
+        targets, doubtful, biased = classify(
+            plain, code, self.relocs, load.va - load.pa, self.stubs
+        )
+        parts = [va for _, va in self.kallsyms.parts]
+        understood = [*extents(tables), (min(parts), max(parts) + TOKEN_INDEX_LEN)]
+        distances = possible_distances(plain, code, self.relocs, understood)
+        fixed = merged([*around(code, targets[doubtful]), *((va, va) for va in distances.tolist())])
+        references = References(self.relocs, targets, doubtful, biased, fixed)
+        border = _border(streams, code, fixed, plain)
+        image = _with_tables_of_elf(self.image, symbols, references, border)
+        return Recovered(image, references)
+
+    def _symbols(self) -> list[tuple[int, str, int, int, bool]]:
+        """Address, name, size, kind and whether it is global, of every symbol but sections."""
+        result = []
+        at = np.searchsorted(self.functions, [s.va for s in self.kallsyms.symbols], "right")
+        ends = np.append(self.functions, 0xFFFFFFFF)[at].tolist()
+        names = set()
+        for symbol, end in zip(self.kallsyms.symbols, ends, strict=True):
+            section = self.image.section_at(symbol.va)
+            is_code = section is not None and section.is_exec
+            size = min(end, section.end_va) - symbol.va if section is not None and is_code else 0
+            size = self.stub_sizes.get(symbol.name, size)
+            kind = STT_FUNC if is_code else STT_NOTYPE
+            result.append((symbol.va, symbol.name, size, kind, symbol.kind.isupper()))
+            names.add(symbol.name)
+        for name, va in [*self.kallsyms.parts, *self.bounds.items()]:
+            if name not in names:
+                result.append((va, name, 0, STT_NOTYPE, True))
+        return result
+
+
+def _bias(image: ElfImage, va: int, entry: np.dtype) -> int:
+    """Stride times the vector that the first stub pushes (`push imm8`; early ones have no bias)."""
+    return image.read(va + 1, 1)[0] * entry.itemsize
+
+
+def _border(
+    streams: list[InstructionStream],
+    code: Code,
+    fixed: Sequence[tuple[int, int]],
+    image: ElfImage,
+) -> int | None:
+    """Start of the function in front of which padding gives most room; None: the end of .text."""
+    text = image.section_by_name[TEXT]
+    stream = next(s for s in streams if s.va == text.va)
+    filler = stream.shapes != Shape.CODE
+    total = np.concatenate(([0], np.cumsum(np.where(filler, stream.lens, 0), dtype=np.int64)))
+    starts = np.append(stream.starts.astype(np.int64), stream.end_va)
+    inside = [(start, end) for start, end in fixed if text.va <= start < text.end_va]
+    begins = [text.va, *(end for _, end in inside)]
+    stops = [*(int(code.function_of(np.array([start]))[0]) for start, _ in inside), text.end_va]
+    at = np.searchsorted(starts, begins), np.searchsorted(starts, stops)
+    room = np.maximum(total[at[1]] - total[at[0]], 0)
+    room[-1] += -text.end_va % PAGE
+    best = int(np.argmax(room))
+    return None if best == len(stops) - 1 or not room[best] else stops[best]
+
+
+def _with_tables_of_elf(
+    image: ElfImage,
+    symbols: Iterable[tuple[int, str, int, int, bool]],
+    references: References | None,
+    border: int | None,
+) -> ElfImage:
+    """`image` with symbols, relocations and a border in .text."""
+    sections = list(image.sections)
+    if border is not None:
+        text = image.section_by_name[TEXT]
+        sections[text.index] = replace(text, size=border - text.va)
+        sections.append(
+            replace(
+                text, index=len(sections), name=BEHIND, va=border, off=text.off + border - text.va,
+                size=text.end_va - border, align=1,
+            )
+        )  # fmt: skip
+    contents = [Content(s, _bytes_of(image, s)) for s in sections]
+    table = _SymbolTable(sections)
+    for va, name, size, kind, is_global in sorted(symbols, key=lambda s: s[4]):
+        table.add(va, name, size, kind, is_global)
+    symtab_at = len(sections)
+    contents.append(
+        _loose(
+            symtab_at, ".symtab", SectionKind.SYMTAB, table.bytes(),
+            link=symtab_at + 1, info=table.locals, entry_len=SYMBOL.itemsize,
+        )
+    )  # fmt: skip
+    contents.append(_loose(symtab_at + 1, ".strtab", SectionKind.STRTAB, bytes(table.strings)))
+    if references is not None:
+        for section in sections:
+            entries = _relocations(section, references, table)
+            if section.is_alloc and (len(entries) or section.name == TEXT):
+                contents.append(
+                    _loose(len(contents), f".rel{section.name}", SectionKind.REL, entries,
+                           link=symtab_at, info=section.index, entry_len=RAW_REL.itemsize)
+                )  # fmt: skip
+    loaded = max(s.off + s.file_len for s in image.loads)
+    data = write_elf(image, image.data[:loaded], contents, image.segments)
+    return ElfImage.parse(data, image.name)
+
+
+def _bytes_of(image: ElfImage, section: Section) -> bytes:
+    if not section.has_bytes:
+        return b""
+    return image.data[section.off : section.off + section.size]
+
+
+def _loose(
+    index: int,
+    name: str,
+    kind: SectionKind,
+    data: bytes,
+    *,
+    link: int = 0,
+    info: int = 0,
+    entry_len: int = 0,
+) -> Content:
+    section = Section(
+        index, name, kind, SectionFlag.NONE, 0, 0, len(data), link, info, 4, entry_len
+    )
+    return Content(section, data)
+
+
+class _SymbolTable:
+    """A .symtab under construction; it begins with one symbol for each section."""
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self._memory = sorted(
+            (s for s in sections if s.is_alloc and s.size), key=lambda s: (s.va, s.index)
+        )
+        self.strings = bytearray(b"\0")
+        self._rows: list[tuple[int, int, int, int, int, int]] = [(0, 0, 0, 0, 0, 0)]
+        self.of_section: dict[int, int] = {}
+        self.of_name: dict[str, int] = {}
+        self.locals = 1
+        for section in self._memory:
+            self.of_section[section.index] = len(self._rows)
+            self._rows.append((0, section.va, 0, STT_SECTION, 0, section.index))
+            self.locals += 1
+        self._starts = np.array([s.va for s in self._memory], np.int64)
+
+    def add(self, va: int, name: str, size: int, kind: int, is_global: bool) -> None:
+        """Add one symbol; local ones come first."""
+        home = self.section_of(va)
+        self.of_name[name] = len(self._rows)
+        index = SHN_ABS if home is None else home.index
+        self._rows.append((len(self.strings), va, size, is_global * GLOBAL << 4 | kind, 0, index))
+        self.strings += name.encode("latin-1") + b"\0"
+        self.locals += not is_global
+
+    def section_of(self, va: int) -> Section | None:
+        """The section that holds `va` or ends in front of it."""
+        at = int(np.searchsorted(self._starts, va, side="right")) - 1
+        if at < 0:
+            return None
+        section = self._memory[at]
+        if va < section.end_va or (va - section.end_va < PAGE and at + 1 < len(self._memory)):
+            return section
+        return section if va == section.end_va else None
+
+    @property
+    def unmoved(self) -> int:
+        """The symbol of a section that never moves: of data."""
+        return next(self.of_section[s.index] for s in self._memory if not s.is_exec)
+
+    def section_symbols(self, vas: I64) -> I64:
+        """The symbol of the section that holds each address or ends there, else `unmoved`."""
+        at = np.searchsorted(self._starts, vas, side="right") - 1
+        ends = np.array([s.end_va for s in self._memory], np.int64)
+        symbols = np.array([self.of_section[s.index] for s in self._memory], np.int64)
+        inside = (at >= 0) & (vas <= ends[np.maximum(at, 0)])
+        return np.where(inside, symbols[np.maximum(at, 0)], self.unmoved)
+
+    def bytes(self) -> bytes:
+        """The table as stored."""
+        return np.array(self._rows, dtype=SYMBOL).tobytes()
+
+
+def _relocations(section: Section, references: References, table: _SymbolTable) -> bytes:
+    """Elf32_Rel entries of the words of one section, each by a symbol that says how it moves."""
+    places = references.places
+    inside = np.flatnonzero((places >= section.va) & (places < section.end_va))
+    symbols = table.section_symbols(references.targets[inside])
+    symbols[references.doubtful[inside]] = table.unmoved
+    for place, name in references.biased.items():
+        symbols[places[inside] == place] = table.of_name[name]
+    rows = np.zeros(len(inside), dtype=RAW_REL)
+    rows["offset"], rows["info"] = places[inside], symbols << 8 | R_386_32
+    return rows.tobytes()

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Which site is treated how, and where does everything go?"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.rewrite.address_map import Places
+from vmipatch.rewrite.attach import runtime_len
+from vmipatch.rewrite.body import Body, Padding, body_of, give_up
+from vmipatch.rewrite.fixed import Crowded, overlap
+from vmipatch.rewrite.layout import NoRoom
+from vmipatch.rewrite.placement import InitOverflow, Placement, Regions, place
+from vmipatch.rewrite.region import Region
+from vmipatch.rewrite.thunks import build_thunks, untranslatable
+from vmipatch.rewrite.trampoline import Trampoline, Window, build, find_windows
+from vmipatch.scan.scan import LAID_OUT, ScanResult
+from vmipatch.scan.site import Disposition, Reason, Site
+
+ROOM_LEN = 0x3000
+"""Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
+
+ROOM_ALIGN = 16
+ROUNDS = 4
+"""How often the room for trampolines is asked for anew, before the last of them are left out."""
+
+
+class Treatment(enum.Enum):
+    """What was done to a site."""
+
+    RELINKED = "relinked"
+    TRAMPOLINE = "trampoline"
+    NATIVE = "native"
+
+    @classmethod
+    def of(cls, site: Site) -> Treatment:
+        """The treatment of a site of a finished plan."""
+        if site.disposition is not Disposition.REWRITTEN:
+            return cls.NATIVE
+        return cls.TRAMPOLINE if site.reason is Reason.TRAMPOLINE else cls.RELINKED
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was decided."""
+
+    scanned: ScanResult
+    placement: Placement
+    sites: tuple[tuple[Site, Body], ...]
+    """The sites that become calls, in place or out of line, in address order."""
+    trampolines: tuple[Trampoline, ...]
+    room: tuple[int, int]
+    """Where thunks and runtime go; trampolines follow."""
+
+    @property
+    def places(self) -> Places:
+        """Where each site is in the new image."""
+        out_of_line = {old: new for t in self.trampolines for old, new in t.places.items()}
+        return Places(self.placement.map, out_of_line)
+
+    @property
+    def trampoline_code(self) -> tuple[int, bytes]:
+        """Address and bytes of all trampolines."""
+        return self.room[1], b"".join(trampoline.code for trampoline in self.trampolines)
+
+
+def make_plan(found: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]] | None) -> Plan:
+    """Treat every site as well as it can be proven to be right.
+
+    Widened where it stands if the code around it may move; through a trampoline if not; left
+    native if there is no window for one. Raises InputNotUnderstood without room for the runtime.
+    """
+    scanned = found.leaving(untranslatable(found.rewritten), Reason.NO_TRANSLATION)
+    if fixed is None:
+        scanned, bodies, placement = _relink(scanned, padding, None, ROOM_LEN)
+        room = _room_start(placement), placement.room_end_va
+        return Plan(scanned, placement, tuple(bodies), (), room)
+    held = {s.va for s in scanned.rewritten if overlap(s.va, s.end_va, fixed)}
+    return _with_trampolines(scanned.leaving(frozenset(held), Reason.FIXED), padding, fixed)
+
+
+def _with_trampolines(
+    wanted: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]]
+) -> Plan:
+    """Ask for room until all trampolines fit, or no more of it can be had."""
+    needed = _room_len(wanted)
+    try:
+        relinked = _relink(wanted, padding, fixed, needed)
+    except NoRoom as error:
+        raise InputNotUnderstood(
+            f"between code that must not move there are {error.missing} bytes too few "
+            "for the runtime",
+            file=wanted.image.name,
+            hint="give the vmlinux of the same build: with relocations all code can move",
+        ) from error
+    windows, length = _windows(wanted, relinked, padding, fixed)
+    for _ in range(ROUNDS):
+        if length <= _free(relinked[2], needed):
+            break
+        try:
+            relinked = _relink(wanted, padding, fixed, needed + _aligned(length))
+        except NoRoom:
+            break
+        windows, length = _windows(wanted, relinked, padding, fixed)
+    while length > _free(relinked[2], needed):
+        windows = windows[:-1]
+        length = _total(_built(windows, relinked[2], wanted, padding, 0))
+    return _finished(wanted, relinked, windows, padding)
+
+
+Relinked = tuple[ScanResult, list[tuple[Site, Body]], Placement]
+
+
+def _windows(
+    wanted: ScanResult, relinked: Relinked, padding: Padding, fixed: Sequence[tuple[int, int]]
+) -> tuple[list[Window], int]:
+    """Windows for the sites that found no room, and the bytes that their trampolines take."""
+    scanned, _, placement = relinked
+    native = {site.va for site in scanned.sites if site.reason is Reason.NO_ROOM}
+    pending = [site for site in wanted.rewritten if site.va in native]
+    changed = frozenset(c.va for changes in placement.changes.values() for c in changes)
+    windows = find_windows(scanned, pending, changed, fixed)
+    return windows, _total(_built(windows, placement, wanted, padding, 0))
+
+
+def _built(
+    windows: list[Window], placement: Placement, wanted: ScanResult, padding: Padding, va: int
+) -> list[Trampoline]:
+    bodies = {site.va: body_of(site, padding) for w in windows for site in w.sites}
+    return build(windows, wanted.code_map.streams.values(), bodies, placement.map, va)
+
+
+def _total(trampolines: list[Trampoline]) -> int:
+    return sum(len(trampoline.code) for trampoline in trampolines)
+
+
+def _finished(
+    wanted: ScanResult, relinked: Relinked, windows: list[Window], padding: Padding
+) -> Plan:
+    scanned, bodies, placement = relinked
+    length = _total(_built(windows, placement, wanted, padding, 0))
+    va = placement.room_end_va - length
+    trampolines = _built(windows, placement, wanted, padding, va)
+    taken = {site.va: site for w in windows for site in w.sites}
+    scanned = scanned.out_of_line(frozenset(taken))
+    every = bodies + [(site, body_of(site, padding)) for site in taken.values()]
+    every.sort(key=lambda pair: pair[0].va)
+    return Plan(scanned, placement, tuple(every), tuple(trampolines), (_room_start(placement), va))
+
+
+def _relink(
+    scanned: ScanResult,
+    padding: Padding,
+    fixed: Sequence[tuple[int, int]] | None,
+    room_len: int,
+) -> Relinked:
+    """Lay the code out; leave native what does not fit, as few sites as it takes."""
+    empty = _regions(scanned)
+    while True:
+        bodies = [(site, body_of(site, padding)) for site in scanned.rewritten]
+        regions = empty.with_sites(bodies)
+        try:
+            placement = place(scanned.code_map, scanned.zones, regions, room_len, fixed)
+            return scanned, bodies, placement
+        except InitOverflow as overflow:
+            assert regions.init is not None, "something overflowed"
+            given = give_up(regions.init.sites, overflow.missing)
+            scanned = scanned.leaving(given, Reason.NO_ROOM)
+        except Crowded as crowded:
+            scanned = scanned.leaving(crowded.vas, Reason.NO_ROOM)
+
+
+def _regions(scanned: ScanResult) -> Regions:
+    """The sections to lay out, with their padding."""
+    found = {
+        section.name: Region.of(scanned.code_map, scanned.zones, stream, ())
+        for section, stream in scanned.code_map
+        if section.name in LAID_OUT
+    }
+    return Regions(found[".text"], found.get(".init.text"), found.get(".text.behind"))
+
+
+def _room_len(scanned: ScanResult) -> int:
+    """Bytes that thunks and runtime take, each aligned."""
+    thunks = build_thunks(scanned.rewritten, 0)
+    return _aligned(len(thunks.code)) + _aligned(runtime_len(scanned.code_map))
+
+
+def _free(placement: Placement, needed: int) -> int:
+    """Bytes of the room that thunks and runtime leave."""
+    return placement.room_end_va - _room_start(placement) - needed
+
+
+def _room_start(placement: Placement) -> int:
+    return _aligned(placement.text_end_va)
+
+
+def _aligned(value: int) -> int:
+    return -(-value // ROOM_ALIGN) * ROOM_ALIGN

@@ -115,6 +115,20 @@ def test_console_without_the_mark_is_not_done() -> None:
     assert not Console.parse("").done
 
 
+def test_dates_that_differ_are_forgiven_but_nothing_else_of_their_lines() -> None:
+    lines = (
+        "[    0.2] audit: type=2000 audit(1154390402.648:1): state=initialized res=1",
+        "[    9.1] rtc_cmos: setting system clock to 2006-08-01T00:00:11 UTC (1154390411)",
+    )
+    before = CONSOLE.replace("VMI-MARK begin", "\n".join((*lines, "VMI-MARK begin")))
+    assert compare(before, before.replace("402.648", "402.696")) == []
+    assert (
+        compare(before, before.replace("00:00:11 UTC (1154390411)", "00:00:12 UTC (1154390412)"))
+        == []
+    )
+    assert compare(before, before.replace("res=1", "res=0")) != []
+
+
 def test_the_list_of_rules_stays_short() -> None:
     assert len(RULES) <= 15
     assert all(rule.reason for rule in RULES)

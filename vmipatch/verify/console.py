@@ -52,6 +52,11 @@ RULES = (
         "how well clocks are measured, and which is believed, depends on how busy the host is",
         smp_only=True,
     ),
+    _rule(
+        r"\baudit\(\d+\.\d+:|system clock to \S+ UTC \(\d+\)",
+        "#",
+        "dates, by a clock that shows the time since power-on",
+    ),
     _rule(r"random: crng init done", None, "comes when enough interrupts have been counted"),
     _rule(
         r"calibrate_delay_direct\(\) failed|Probably due to long platform interrupts",

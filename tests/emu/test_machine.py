@@ -217,13 +217,14 @@ def test_guest_that_changes_its_own_code_runs_the_new_code() -> None:
     assert Guest(source).run().word(0) == 17
 
 
-def test_cpuid_shows_pae_only_where_it_is() -> None:
+@pytest.mark.parametrize(("pae", "apic"), [(True, False), (False, True)])
+def test_cpuid_shows_what_was_asked_for(pae: bool, apic: bool) -> None:
     source = f"mov eax, 1\n cpuid\n mov dword ptr [{DATA_PA}], edx\n hlt"
-    for pae in (True, False):
-        options = MachineOptions(ram_len=8 << 20, pae=pae, limit_ns=SECOND_NS)
-        features = Guest(source).run(options).word(0)
-        assert bool(features & 1 << 6) is pae
-        assert not features & (1 << 11 | 1 << 9 | 1 << 16), "SEP, APIC, PAT"
+    options = MachineOptions(ram_len=8 << 20, pae=pae, apic=apic, limit_ns=SECOND_NS)
+    features = Guest(source).run(options).word(0)
+    assert bool(features & 1 << 6) is pae
+    assert bool(features & 1 << 9) is apic
+    assert not features & (1 << 11 | 1 << 16), "SEP, PAT"
 
 
 def test_endless_loop_ends_at_the_limit() -> None:

@@ -17,8 +17,9 @@ from tests.support.elfbuilder import TEXT, ElfBuilder
 from vmipatch.cli.run import run_command
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.report import GuestEnded
-from vmipatch.errors import EnvironmentProblem, ExitCode
+from vmipatch.errors import EnvironmentProblem, ExitCode, MalformedImage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.setup_header import HEADER_OFF, LoadFlag, SetupHeader
 from vmipatch.image.wrap import wrap
 from vmipatch.isa.assemble import assemble
 
@@ -51,6 +52,47 @@ def test_guest_that_did_not_mean_to_end_is_a_finding(tmp_path: Path, source: str
     kernel = write_kernel(tmp_path / "vmlinux", f"lidt [empty]\n {source}\n empty: .long 0xff, 0")
     result = invoke(kernel, "--limit", "0.01")
     assert result.exit_code == ExitCode.FINDINGS
+
+
+def write_old_bzimage(path: Path, source: str, **changes: int) -> Path:
+    """A bzImage as of Linux 2.6.21, `source` its protected-mode code."""
+    code = assemble(source, 0x100000).code
+    fields = {"syssize": (len(code) + 15) // 16, "kernel_alignment": 0x400000, **changes}
+    header = SetupHeader(
+        setup_sects=1, jump=0x3AEB, version=0x0205, loadflags=LoadFlag.LOADED_HIGH, **fields
+    )
+    setup = (bytes(HEADER_OFF) + header.emit()).ljust(header.code_off, b"\0")
+    path.write_bytes(setup + code)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["--native", "--trap", "--paravirt"])
+def test_bzimage_that_hides_its_payload_unpacks_itself(tmp_path: Path, mode: str) -> None:
+    """Its code finds its own header in the zero page, and what the loader has to add."""
+    checks = f"""
+        cmp dword ptr [esi + 0x230], 0x400000
+        jne bad
+        cmp dword ptr [esi + 0x21C], 5
+        jne bad
+        cmp byte ptr [esi + 0x210], 0xFF
+        jne bad
+        {SAY_OK}
+    bad:
+        {REBOOT}
+    """
+    kernel = write_old_bzimage(tmp_path / "vmlinuz", checks)
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(b"files")
+    arguments = [str(kernel), mode, "--memory", "8", "--initrd", str(initrd)]
+    result = CliRunner().invoke(run_command, arguments)
+    assert (result.exit_code, result.stdout) == (ExitCode.SUCCESS, "OK")
+
+
+def test_bzimage_that_lacks_its_end_is_refused(tmp_path: Path) -> None:
+    kernel = write_old_bzimage(tmp_path / "vmlinuz", REBOOT, syssize=2)
+    result = invoke(kernel)
+    assert isinstance(result.exception, MalformedImage)
+    assert "truncated" in str(result.exception.hint)
 
 
 def test_report_says_the_same_each_time(tmp_path: Path) -> None:

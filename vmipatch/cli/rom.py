@@ -14,6 +14,18 @@ from vmipatch.rom import Flavor, Rom, build_rom
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR
 
 SCHEMA = "vmipatch.rom/1"
+PAGE_LEN = 0x1000
+
+
+def _page_address(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    """The linear address of a page, as Python writes numbers."""
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = -1
+    if address not in range(0, 1 << 32, PAGE_LEN):
+        raise click.BadParameter(f"{text} is not the address of a page, for example 0xfc000000")
+    return address
 
 
 @click.command("rom", epilog="Example: vmipatch rom --flavor native -o vmi.rom")
@@ -25,16 +37,27 @@ SCHEMA = "vmipatch.rom/1"
     help="paravirt: for `vmipatch run`; native: for any PC, each call is the instruction itself; "
     "trace: native, and each call writes its number to port 0xE9.",
 )
+@click.option(
+    "--virtual-top",
+    callback=_page_address,
+    default="0",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Have the kernel keep clear of linear addresses from ADDRESS on; 0: of none. "
+    "Rewritten kernels cannot.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the ROM goes.")
 @json_option
 @pass_console
-def rom_command(console: Console, flavor: str, output: str, json_file: str | None) -> None:
+def rom_command(
+    console: Console, flavor: str, virtual_top: int, output: str, json_file: str | None
+) -> None:
     """Build the VMI ROM; QEMU takes the native and trace ones with -option-rom."""
     check_outputs([], [output, json_file])
-    rom = build_rom(Flavor(flavor))
+    rom = build_rom(Flavor(flavor), virtual_top=virtual_top)
     outputs = [Output(output, rom.data)]
     if json_file is not None:
-        outputs.append(json_output(json_file, SCHEMA, _report(rom, flavor, output)))
+        outputs.append(json_output(json_file, SCHEMA, _report(rom, flavor, virtual_top, output)))
     write_all(outputs)
     console.say(
         f"{output}: {len(rom.data)} bytes, VMI API {API_MAJOR}.{API_MINOR}, "
@@ -42,7 +65,7 @@ def rom_command(console: Console, flavor: str, output: str, json_file: str | Non
     )
 
 
-def _report(rom: Rom, flavor: str, output: str) -> dict[str, Any]:
+def _report(rom: Rom, flavor: str, virtual_top: int, output: str) -> dict[str, Any]:
     return {
         "output": output,
         "output_len": len(rom.data),
@@ -50,4 +73,5 @@ def _report(rom: Rom, flavor: str, output: str) -> dict[str, Any]:
         "flavor": flavor,
         "api": f"{API_MAJOR}.{API_MINOR}",
         "calls": len(rom.entries),
+        "virtual_top": virtual_top,
     }

@@ -20,6 +20,9 @@ from vmipatch.emu.modes import Mode, build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import RunResult
 from vmipatch.errors import ExitCode
+from vmipatch.image.bzimage import is_bzimage
+from vmipatch.image.protected_mode import hides_payload, protected_mode_code
+from vmipatch.image.setup_header import SetupHeader
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.rom import Flavor, build_rom
 
@@ -45,7 +48,7 @@ NS_PER_S = 1_000_000_000
     "--paravirt",
     "mode",
     flag_value=Mode.PARAVIRT.value,
-    help="Run a rewritten kernel at ring 1, with a VMI ROM.",
+    help="Run a kernel that knows VMI at ring 1, with a ROM: rewritten, or built with CONFIG_VMI.",
 )
 @click.option(
     "--audit",
@@ -65,6 +68,12 @@ NS_PER_S = 1_000_000_000
     help="How much memory the machine has.",
 )
 @click.option("--pae/--no-pae", default=True, show_default=True, help="Whether the CPU has PAE.")
+@click.option(
+    "--apic/--no-apic",
+    default=False,
+    show_default=True,
+    help="Whether CPUID shows the local APIC.",
+)
 @click.option("--limit", type=click.FloatRange(0), metavar="SECONDS", help="Virtual time to run.")
 @click.option("--trace", "trace_file", type=click.Path(), help="Write what leaves the fast path.")
 @json_option
@@ -78,6 +87,7 @@ def run_command(
     append: str,
     memory: int,
     pae: bool,
+    apic: bool,
     limit: float | None,
     trace_file: str | None,
     json_file: str | None,
@@ -92,9 +102,9 @@ def run_command(
     check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
     way = Mode(mode)
     rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
-    boot = Boot(read_kernel(kernel), append, read_file(initrd) if initrd else b"")
+    boot = _boot(kernel, append, read_file(initrd) if initrd else b"")
     limit_ns = None if limit is None else int(limit * NS_PER_S)
-    options = MachineOptions(memory << 20, pae, limit_ns)
+    options = MachineOptions(memory << 20, pae, apic, limit_ns)
     begun = time.perf_counter()
     with HostTerminal(to_stderr=json_file == STDOUT) as terminal, _trace_to(trace_file) as tracer:
         machine = build_machine(way, terminal, options, rom=rom, trace=tracer)
@@ -111,6 +121,16 @@ def run_command(
     silent = way is Mode.AUDIT and any(row["unprivileged"] for row in findings)
     if not result.ending.by_guest or silent:
         raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def _boot(path: str, command_line: str, initrd: bytes) -> Boot:
+    """The kernel in a file; a bzImage that does not tell where it is has to unpack itself."""
+    data = read_file(path)
+    if is_bzimage(data):
+        header = SetupHeader.parse(data, path)
+        if hides_payload(header):
+            return Boot(protected_mode_code(data, header, path), command_line, initrd, header)
+    return Boot(read_kernel(path), command_line, initrd)
 
 
 def _summary(result: RunResult) -> str:

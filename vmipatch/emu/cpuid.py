@@ -3,9 +3,10 @@
 
 The model (family 6, model 28, stepping 10) is one that Linux lists as free of Meltdown and of all
 speculation flaws (arch/x86/kernel/cpu/common.c, cpu_vuln_whitelist), so that `pti=auto` means off.
-Left out of its features: SEP, since Unicorn has no `sysenter`; APIC, MTRR and PAT, which are not
+Left out of its features: SEP, since Unicorn has no `sysenter`; MTRR and PAT, which are not
 modelled; SSE2, for which Linux replaces `rdtsc` by longer forms; NX, under which Unicorn executes
-stale code.
+stale code. PAE and the local APIC, which is there in any case, are shown on request: a kernel that
+sees the APIC leaves the timers of the AT for it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Feature(enum.IntFlag):
     MSR = 1 << 5
     PAE = 1 << 6
     CX8 = 1 << 8
+    APIC = 1 << 9
     PGE = 1 << 13
     CMOV = 1 << 15
     MMX = 1 << 23
@@ -50,12 +52,13 @@ class CpuidLeaf:
     edx: int = 0
 
 
-def cpuid_leaf(number: int, *, pae: bool) -> CpuidLeaf:
+def cpuid_leaf(number: int, *, pae: bool, apic: bool) -> CpuidLeaf:
     """The leaf that EAX asks for; all zero where there is none."""
     if number == 0:
         return CpuidLeaf(_MAX_LEAF, *(_VENDOR[i] for i in (0, 1, 2)))
     if number == 1:
-        return CpuidLeaf(SIGNATURE, 0, 0, FEATURES | (Feature.PAE if pae else 0))
+        shown = (Feature.PAE if pae else 0) | (Feature.APIC if apic else 0)
+        return CpuidLeaf(SIGNATURE, 0, 0, FEATURES | shown)
     if number == 2:
         return CpuidLeaf(eax=1)
     return CpuidLeaf()

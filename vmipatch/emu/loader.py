@@ -3,14 +3,14 @@
 
 Source: Documentation/x86/boot.rst of Linux, "32-bit BOOT PROTOCOL", and zero-page.rst. The kernel
 is entered where its ELF header says, uncompressed; what a bzImage's setup header would have told it
-is made up here.
+is made up here, unless it is the bzImage's own code that is entered.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vmipatch.emu.memory import HIGH_PA, LOW_END_PA, PAGE_LEN, GuestMemory
@@ -63,6 +63,8 @@ class Boot:
     kernel: ElfImage
     command_line: str = ""
     initrd: bytes = b""
+    setup: SetupHeader | None = None
+    """Of the bzImage whose own code `kernel` is."""
 
 
 def memory_map(ram_len: int) -> tuple[E820Entry, ...]:
@@ -89,7 +91,7 @@ def load(memory: GuestMemory, boot: Boot) -> None:
             hint=f"Linux takes {MAX_COMMAND_LINE_LEN}",
         )
     memory.load(COMMAND_LINE_PA, line + b"\0")
-    memory.load(ZERO_PAGE_PA, _zero_page(memory.ram_len, initrd_pa, len(boot.initrd)))
+    memory.load(ZERO_PAGE_PA, _zero_page(memory.ram_len, boot, initrd_pa))
     descriptors = (0, 0, _descriptor(_FLAT_CODE), _descriptor(_FLAT_DATA))
     memory.load(GDT_PA, struct.pack("<4Q", *descriptors))
 
@@ -147,18 +149,21 @@ def _load_initrd(memory: GuestMemory, boot: Boot, kernel_end_pa: int) -> int:
     return initrd_pa
 
 
-def _zero_page(ram_len: int, initrd_pa: int, initrd_len: int) -> bytes:
+def _zero_page(ram_len: int, boot: Boot, initrd_pa: int) -> bytes:
     page = bytearray(PAGE_LEN)
-    header = SetupHeader(
+    told = boot.setup or SetupHeader(
         jump=_SHORT_JUMP | header_end(_PROTOCOL) - MAGIC_OFF << 8,
         version=_PROTOCOL,
+        cmdline_size=MAX_COMMAND_LINE_LEN,
+        initrd_addr_max=INITRD_END_PA - 1,
+    )
+    header = replace(
+        told,
         type_of_loader=_UNKNOWN_LOADER,
         loadflags=LoadFlag.LOADED_HIGH,
         ramdisk_image=initrd_pa,
-        ramdisk_size=initrd_len,
+        ramdisk_size=len(boot.initrd),
         cmd_line_ptr=COMMAND_LINE_PA,
-        cmdline_size=MAX_COMMAND_LINE_LEN,
-        initrd_addr_max=INITRD_END_PA - 1,
     ).emit()
     page[HEADER_OFF : HEADER_OFF + len(header)] = header
     entries = memory_map(ram_len)

@@ -51,6 +51,8 @@ class MachineOptions:
 
     ram_len: int = DEFAULT_RAM_LEN
     pae: bool = True
+    apic: bool = False
+    """Whether CPUID shows the local APIC."""
     limit_ns: int | None = None
     """Virtual time after which the machine is switched off."""
 
@@ -206,7 +208,7 @@ class Machine:
         """`cpuid`, at any CPL."""
         self.statistics.calls[Call.CPUID] += 1
         registers = self.cpu.registers
-        leaf = cpuid_leaf(registers.eax, pae=self.options.pae)
+        leaf = cpuid_leaf(registers.eax, pae=self.options.pae, apic=self.options.apic)
         registers.eax, registers.ebx = leaf.eax, leaf.ebx
         registers.ecx, registers.edx = leaf.ecx, leaf.edx
 

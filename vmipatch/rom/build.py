@@ -61,16 +61,18 @@ def build_rom(
     api_major: int = API_MAJOR,
     api_minor: int = API_MINOR,
     license: str = LICENSE,
+    virtual_top: int = 0,
     fail_init: bool = False,
     none: Set[VmiCall] = frozenset(),
     nop: Set[VmiCall] = frozenset(),
 ) -> Rom:
     """A ROM of one flavour; the same arguments give the same bytes.
 
-    The keywords make ROMs that a kernel has to cope with: another version or licence, a VMI_Init
-    that fails, calls answered NONE or NOP. Raises AssemblyFailed if the ROM cannot be made.
+    The keywords make ROMs that a kernel has to cope with: another version or licence, a hole from
+    `virtual_top` on, a VMI_Init that fails, calls answered NONE or NOP. Raises AssemblyFailed if
+    the ROM cannot be made.
     """
-    head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor)
+    head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor, virtual_top)
     source = rom_source(flavor, fail_init=fail_init, none=none, nop=nop)
     low, high = (
         assemble(

@@ -48,6 +48,8 @@ class Head:
     license: str
     api_major: int
     api_minor: int
+    virtual_top: int = 0
+    """From this linear address on the guest leaves everything alone; 0: nothing."""
 
     @property
     def strings(self) -> tuple[bytes, ...]:
@@ -69,7 +71,7 @@ class Head:
         out = bytearray(self.code_off)
         _ROM.pack_into(
             out, 0, 0xAA55, sectors, _FAR_RETURN, b"cVmi", self.api_minor, self.api_major,
-            max(VmiCall) + 1, 0, license_off, _PCI_OFF, _PNP_OFF,
+            max(VmiCall) + 1, self.virtual_top, license_off, _PCI_OFF, _PNP_OFF,
         )  # fmt: skip
         out[0x20 : 0x20 + len(marks)] = marks
         _PCI.pack_into(out, _PCI_OFF, *_pci_fields(sectors))

@@ -122,3 +122,51 @@ def test_cpu_walks_the_same_way() -> None:
     assert run.word(4) == 0x600DCAFE
     assert run.machine.mmu.find(0x402010) == DATA_PA + 0x10
     assert run.machine.memory.read_u32(0x131008) == DATA_PA + 7 | ACCESSED | DIRTY
+
+
+CODE_DIRECTORY, PROBE_PA, CODE_VA, READ_VA = 0x5000, 0x8000, 0x40000000, 0x10010
+HIGHER = (0, 0x8, 0x80, 0x100, 0x8000, 0x40000000)
+LOWER = (0, 1, 3, 7, 0x63, 0x83, 0x87, 0xE3, 0x2083, 0x200083, 0x400083, 0x1FE083)
+
+
+@pytest.mark.parametrize("pae", [False, True])
+def test_cpu_finds_the_same_page_for_any_entry(
+    machine: Machine, pae: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of entry, in both levels: a load in the guest against our walk."""
+    memory, mmu = page_on(machine, pae=pae)
+    cpu, registers, width = machine.cpu, machine.cpu.registers, 8 if pae else 4
+    faults: list[int] = []
+
+    def note(_number: int) -> None:
+        cpu.take_exception()
+        faults.append(registers.error_code)
+        cpu.stop()
+
+    monkeypatch.setattr(machine.privilege, "on_interrupt", note)
+    memory.write_u32(PAE_ROOT, DIRECTORY | PRESENT)
+    memory.write_u32(PAE_ROOT + 8, CODE_DIRECTORY | PRESENT)
+    memory.write_u32(CODE_DIRECTORY if pae else DIRECTORY + 4 * 0x100, LARGE | RIGHTS)
+    memory.load(PROBE_PA, bytes.fromhex("8b03f4"))  # mov eax, [ebx]; hlt
+    for page in range(0, MIN_RAM_LEN, 0x1000):
+        memory.write_u32(page + 0x10, page)
+    entries = [(low, high) for low in LOWER for high in (HIGHER if pae else (0,))]
+    tables = [((TABLE | RIGHTS, 0), entry) for entry in entries]
+    for pair in [*tables, *((entry, (0, 0)) for entry in entries)]:
+        for place, (low, high) in zip((DIRECTORY, TABLE + 0x10 * width), pair, strict=True):
+            memory.write_u32(place, low)
+            if pae:
+                memory.write_u32(place + 4, high)
+        registers.cr3 = registers.cr3
+        faults.clear()
+        registers.ebx, registers.eip = READ_VA, CODE_VA + PROBE_PA
+        machine.clock.grant_slice()
+        cpu.run()
+        if faults:
+            with pytest.raises(PageFault) as caught:
+                mmu.translate(READ_VA)
+            assert caught.value.code == faults[0], pair
+        else:
+            pa = mmu.find(READ_VA)
+            assert pa is not None, pair
+            assert registers.eax == memory.read_u32(pa), pair

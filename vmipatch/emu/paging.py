@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Where does a linear address lead? The page walk that the CPU does, for us.
 
-Source: Intel SDM volume 3, 4.3 (32-bit paging, with 4 MiB pages) and 4.4 (PAE).
+Source: Intel SDM volume 3, 4.3 (32-bit paging, with 4 MiB pages and PSE-36) and 4.4 (PAE). The
+physical addresses of this CPU have 40 bits; what an entry has above them is reserved.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ LARGE: Final = 1 << 7
 # Plain numbers: & with an IntFlag takes a microsecond.
 _PG, _WP, _PSE, _PAE = int(Cr0.PG), int(Cr0.WP), int(Cr4.PSE), int(Cr4.PAE)
 _FRAME: Final = ~0xFFF
-_PAE_FRAME: Final = 0xFFFFFF000
+_PAE_FRAME: Final = 0xFFFFFFF000
+_LARGE_FRAME: Final = 0xFFC00000
+_LARGE_HIGH, _LARGE_SHIFT, _LARGE_RESERVED = 0x1FE000, 19, 0x200000
+"""Of a 4 MiB page, bits 39 to 32 of the frame are in bits 20 to 13 of the entry (PSE-36)."""
+_PAE_RESERVED: Final = 0x7FFFFF0000000000
+"""No-execute aside, which is reserved too unless EFER.NXE is set: that a kernel knows."""
+_PAE_LARGE_RESERVED: Final = 0x1FE000
 
 
 class PageFaultCode(enum.IntFlag):
@@ -31,6 +38,7 @@ class PageFaultCode(enum.IntFlag):
     PRESENT = 1 << 0
     WRITE = 1 << 1
     USER = 1 << 2
+    RESERVED = 1 << 3
 
 
 class PageFault(Exception):
@@ -76,7 +84,9 @@ class Mmu:
         entry = self._visit(entry_pa, va, write, mark, 0)
         rights = entry
         if entry & LARGE and cr4 & _PSE:
-            frame, offset = entry & 0xFFC00000, va & 0x3FFFFF
+            _check_reserved(va, entry & _LARGE_RESERVED, write)
+            frame = entry & _LARGE_FRAME | (entry & _LARGE_HIGH) << _LARGE_SHIFT
+            offset = va & 0x3FFFFF
         else:
             entry_pa = (entry & _FRAME) + (va >> 12 & 0x3FF) * 4
             entry = self._visit(entry_pa, va, write, mark, 0)
@@ -89,13 +99,17 @@ class Mmu:
 
     def _walk_pae(self, va: int, write: bool, mark: bool, protect: bool) -> int:
         memory = self._memory
-        root = memory.read_u32((self._registers.cr3 & ~0x1F) + (va >> 30) * 8)
+        root_pa = (self._registers.cr3 & ~0x1F) + (va >> 30) * 8
+        root = memory.read_u32(root_pa)
         if not root & PRESENT:
             raise PageFault(va, PageFaultCode.WRITE if write else 0)
-        entry_pa = (root & _FRAME) + (va >> 21 & 0x1FF) * 8
+        root |= memory.read_u32(root_pa + 4) << 32
+        _check_reserved(va, root & _PAE_RESERVED, write)
+        entry_pa = (root & _PAE_FRAME) + (va >> 21 & 0x1FF) * 8
         entry = self._visit(entry_pa, va, write, mark, 8)
         rights = entry
         if entry & LARGE:
+            _check_reserved(va, entry & _PAE_LARGE_RESERVED, write)
             frame, offset = entry & _PAE_FRAME & ~0x1FFFFF, va & 0x1FFFFF
         else:
             entry_pa = (entry & _PAE_FRAME) + (va >> 12 & 0x1FF) * 8
@@ -113,11 +127,13 @@ class Mmu:
         entry = memory.read_u32(entry_pa)
         if not entry & PRESENT:
             raise PageFault(va, PageFaultCode.WRITE if write else 0)
+        whole = entry
+        if width == 8:
+            whole |= memory.read_u32(entry_pa + 4) << 32
+            _check_reserved(va, whole & _PAE_RESERVED, write)
         if mark and not entry & ACCESSED:
             memory.write_u32(entry_pa, entry | ACCESSED)
-        if width == 8:
-            entry |= memory.read_u32(entry_pa + 4) << 32
-        return entry
+        return whole
 
     def read_u32(self, va: int) -> int:
         """Four bytes at a linear address. Raises PageFault."""
@@ -178,3 +194,9 @@ class Mmu:
 def _check(va: int, rights: int, protect: bool) -> None:
     if protect and not rights & WRITABLE:
         raise PageFault(va, PageFaultCode.PRESENT | PageFaultCode.WRITE)
+
+
+def _check_reserved(va: int, bits: int, write: bool) -> None:
+    if bits:
+        code = PageFaultCode.PRESENT | PageFaultCode.RESERVED
+        raise PageFault(va, code | PageFaultCode.WRITE if write else code)

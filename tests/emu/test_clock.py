@@ -77,3 +77,16 @@ def test_alarms_ring_in_order_and_cancelled_ones_do_not() -> None:
         clock.run_due()
     assert rung == ["early", "second", "late"]
     assert clock.now_ns == 20
+
+
+def test_who_sets_and_cancels_for_ever_does_not_fill_the_hosts_memory() -> None:
+    clock = make_clock()
+    rung: list[str] = []
+    clock.at(5, lambda: rung.append("kept"))
+    for _ in range(10_000):
+        clock.at(1 << 50, lambda: rung.append("never")).cancel()
+    assert len(clock._alarms) < 200
+    clock.sleep()
+    clock.run_due()
+    assert rung == ["kept"]
+    assert clock.next_due_ns is None

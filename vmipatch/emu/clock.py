@@ -23,6 +23,8 @@ NS_PER_S: Final = 1_000_000_000
 MAX_SLICE: Final = 150_000
 """Bytes of code after which the host gets its turn even if nothing is due."""
 
+_MANY: Final = 64
+"""Alarms, cancelled ones included, from which on it is worth to look for those."""
 _LEFT, _BASE, _SKEW = Time.LEFT >> 3, Time.BASE >> 3, Time.SKEW >> 3
 _SEQUENCE = Time.SEQUENCE >> 2
 CELLS_LEN: Final = 32
@@ -58,6 +60,7 @@ class Clock:
         self._copy = None if copy is None else copy[:CELLS_LEN]
         self._words[Time.SCALE >> 2] = NS_PER_BYTE
         self._alarms: list[Alarm] = []
+        self._many = _MANY
         self._numbers = 0
         self.guest_ns: Callable[[], int] | None = None
         """What the guest itself has added by reading the counter without our help, if it does."""
@@ -83,11 +86,19 @@ class Clock:
 
     def at(self, due_ns: int, call: Callable[[], None]) -> Alarm:
         """Call at that time, or as soon as possible if it has passed."""
+        if len(self._alarms) >= self._many:
+            self._forget_cancelled()
         self._numbers += 1
         alarm = Alarm(due_ns, self._numbers, call)
         heapq.heappush(self._alarms, alarm)
         self._limit_slice()
         return alarm
+
+    def _forget_cancelled(self) -> None:
+        """Who sets and cancels for ever must not fill the host's memory."""
+        self._alarms = [alarm for alarm in self._alarms if not alarm.cancelled]
+        heapq.heapify(self._alarms)
+        self._many = 2 * len(self._alarms) + _MANY
 
     @property
     def next_due_ns(self) -> int | None:

@@ -27,7 +27,7 @@ LIFE: Final = 1000
 """Calls of one machine, whose devices drift."""
 RUN: Final = 6
 """Calls in a row, at most, each from where the one before has left the guest."""
-BUS_EVERY: Final = 32
+MSRS_EVERY: Final = 32
 
 
 def play(seed: int, calls: int) -> Counter[str]:
@@ -61,7 +61,7 @@ def _live(
         attempt = maker.attempt(dice.choice(known))
         history.append(attempt)
         try:
-            outcome, seen = _once(playground, outside, attempt, seen, not number % BUS_EVERY)
+            outcome, seen = _once(playground, outside, attempt, seen, not number % MSRS_EVERY)
         except BaseException as error:
             calls_so_far = "\n".join(map(str, history))
             error.add_note(f"{what}, call {number}, since the last restart:\n{calls_so_far}")
@@ -80,7 +80,7 @@ def _once(
     before = Before.of(playground, seen)
     outcome = playground.call(attempt.call, attempt.registers, attempt.stack)
     after = judge(playground, outside, attempt, before, outcome)
-    if is_thorough and (spoilt := outside.spoilt_bus()):
+    if is_thorough and (spoilt := outside.spoilt_msrs()):
         raise Broken(spoilt)
     return outcome, after
 

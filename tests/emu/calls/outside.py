@@ -84,17 +84,16 @@ class Outside:
                 octets[start:end], saved.octets[start:end]
             ):
                 return f"memory [{start:#x}, {end:#x})"
+        for start, end in ((0xA0000, ROM_PA), (TIME_PA + 0x1000, 0x100000)):
+            if not saved.is_in(start, end):
+                return f"the hole [{start:#x}, {end:#x})"
         clock = machine.clock
         if not _only_walked(octets[TIME_PA : TIME_PA + Time.EPOCH], clock._octets[: Time.EPOCH]):
             return "the page of the clock"
         return ""
 
-    def spoilt_bus(self) -> str:
-        """The same for what takes longer: where no memory is, and model-specific registers."""
-        saved = self._playground.memory
-        for start, end in ((0xA0000, ROM_PA), (TIME_PA + 0x1000, 0x100000)):
-            if not saved.is_in(start, end):
-                return f"the hole [{start:#x}, {end:#x})"
+    def spoilt_msrs(self) -> str:
+        """The same of the model-specific registers, which takes longer."""
         now = self._read_msrs()
         return "" if now == self._msrs else f"model-specific registers {self._msrs} {now}"
 

@@ -8,9 +8,15 @@ from typing import Any
 
 from tests.verify.pair import small_pair
 from vmipatch.emu.report import Ending
+from vmipatch.image.symbols import SymbolTable
 from vmipatch.verify import workload
 from vmipatch.verify.boots import MODES, BootResult, Phase
 from vmipatch.verify.coverage import Sites, coverage_of
+from vmipatch.verify.lockstep.check import Lockstep
+from vmipatch.verify.lockstep.compare import Divergence, Side
+from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.report import headline, history
+from vmipatch.verify.lockstep.world import NAMES, WorldEnd
 from vmipatch.verify.static import check_static
 from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Evidence, Verdict, judge
@@ -62,7 +68,36 @@ def evidence(*boots: BootResult, **changes: Any) -> Evidence:
     return replace(good, **changes)
 
 
+def world_end(**changes: Any) -> WorldEnd:
+    """The end of a machine in lockstep that went well, but for `changes`."""
+    good = WorldEnd(Ending.RESET, "", "machine_restart+0x3", 2_000_000_000, 1000, 90, 70,
+                    (workload.DONE,))  # fmt: skip
+    return replace(good, **changes)
+
+
+def lockstep(**changes: Any) -> Lockstep:
+    """Three machines that did the same, but for `changes`."""
+    compared = {Kind.CONSOLE: 20, Kind.CALL: 40, Kind.RESULT: 30}
+    return replace(Lockstep(compared, None, (world_end(),) * len(NAMES)), **changes)
+
+
+def diverged(*texts: str | None, kind: Kind = Kind.RESULT) -> Lockstep:
+    """Machines that say these texts in place of the same."""
+    events = [
+        None if text is None else Event(kind, "task 1", text, 7, 0xC1000003) for text in texts
+    ]
+    sides = tuple(Side(event, () if event is None else (event,)) for event in events)
+    found = Divergence("task 1", 4, sides)
+    tables = (SymbolTable.empty(),) * len(NAMES)
+    return lockstep(
+        divergence=found,
+        ends=(None,) * len(NAMES),
+        headline=headline(found),
+        history=tuple(history(found, tables)),
+    )
+
+
 def full_verdict(**changes: Any) -> Verdict:
     """The verdict on boots of every kind; `changes` go into the audited one."""
     boots = [boot(phase) for phase in MODES if phase is not Phase.AUDIT]
-    return judge(evidence(*boots, boot(Phase.AUDIT, **changes)))
+    return judge(evidence(*boots, boot(Phase.AUDIT, **changes), lockstep=lockstep()))

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from tests.cli.commands import validated
-from tests.verify.evidence import boot, evidence, full_verdict
+from tests.verify.evidence import boot, diverged, evidence, full_verdict
 from tests.verify.pair import small_pair
 from vmipatch.cli.console import json_output
 from vmipatch.verify.boots import Phase
@@ -43,7 +43,7 @@ def test_what_was_not_done_is_named_with_the_way_to_it() -> None:
     found = read(verdict, None)
     assert found["input_sha256"] is None
     assert found["proven"] == {"outcome": "not done", "rules": [], "broken": {}, "counts": {}}
-    assert len(found["not_done"]) == 6
+    assert len(found["not_done"]) == 7
     assert any("--original" in line["how"] for line in found["not_done"])
 
 
@@ -51,6 +51,18 @@ def test_observation_that_fails_is_not_certified() -> None:
     found = read(full_verdict(console="nothing"))
     assert not found["holds"]
     assert found["observed"]["audit"]["outcome"] == "does not hold"
+
+
+def test_lockstep_is_certified_with_what_was_compared() -> None:
+    found = read(full_verdict())["lockstep"]
+    assert found["outcome"] == "holds" and found["flags_checked"] == 70
+    assert found["compared"] == {"console lines": 20, "system calls": 40,
+                                 "results of system calls": 30}  # fmt: skip
+    verdict = judge(evidence(lockstep=diverged("read = 4", "read = 4", "read = 5")))
+    failed = read(verdict)
+    assert not failed["holds"] and failed["lockstep"]["outcome"] == "does not hold"
+    assert failed["lockstep"]["divergence"]["number"] == 4
+    assert any("read = 5" in line for line in failed["lockstep"]["divergence"]["history"])
 
 
 def test_certificate_is_the_same_to_the_byte() -> None:

@@ -30,6 +30,9 @@ from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 SHOWN = 12
 """Findings and classes on the screen; the reports have all."""
 
+_BY_COMPARISON = (Extent.STATIC, Extent.LOCKSTEP)
+"""What cannot be done without the original, and boots nothing whose sites are counted."""
+
 _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BELOW}
 
 
@@ -56,6 +59,13 @@ _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BEL
     "extent",
     flag_value=Extent.FULL.value,
     help="Every boot there is: trapped and unobserved paravirtual ones too.",
+)
+@click.option(
+    "--lockstep",
+    "extent",
+    flag_value=Extent.LOCKSTEP.value,
+    help="The static check, then the original, KERNEL and KERNEL on a ROM side by side, compared "
+    "event by event.",
 )
 @click.option(
     "--require-coverage",
@@ -118,10 +128,10 @@ def verify_command(
         verify_module(console, kernel, original, json_file)
         return
     wanted = Extent(extent or Extent.NORMAL.value)
-    if wanted is Extent.STATIC and original is None:
-        raise click.UsageError("--static compares with the kernel that --original names")
-    if wanted is Extent.STATIC and required is not None:
-        raise click.UsageError("--static executes no site that --require-coverage could count")
+    if wanted in _BY_COMPARISON and original is None:
+        raise click.UsageError(f"--{wanted.value} compares with the kernel that --original names")
+    if wanted in _BY_COMPARISON and required is not None:
+        raise click.UsageError(f"--{wanted.value} counts no sites for --require-coverage")
     files = [report_file, json_file, sarif_file, certificate_file]
     check_outputs([kernel, original, initrd], files)
     request = Request(
@@ -169,6 +179,8 @@ def summary(verdict: Verdict) -> str:
     parts = ["\n".join(map(str, findings[:SHOWN]))] if findings else []
     if len(findings) > SHOWN:
         parts[-1] += f"\nand {len(findings) - SHOWN} findings more (--json has them)"
+    if evidence.lockstep is not None and evidence.lockstep.history:
+        parts.append("\n".join(evidence.lockstep.history))
     parts.append(_phase_table(verdict))
     if evidence.coverage is not None:
         parts.append(_coverage_text(evidence.coverage))

@@ -22,6 +22,8 @@ class PortBus:
         """How often each port was read."""
         self.writes: Counter[int] = Counter()
         """How often each port was written."""
+        self.on_write: Callable[[int, int, int], None] | None = None
+        """Is told port, size and value of each `out` before the device is."""
 
     def claim(self, port: int, read: Reader | None, write: Writer | None) -> None:
         """Let a device answer at `port`. Raises ValueError if another one does."""
@@ -50,6 +52,8 @@ class PortBus:
     def write(self, port: int, size: int, value: int) -> None:
         """`out` of `size` bytes."""
         self.writes[port] += 1
+        if self.on_write is not None:
+            self.on_write(port, size, value)
         if size == _DWORD_LEN and port in self._dwords:
             self._dwords[port][1](value)
             return

@@ -115,7 +115,7 @@ class TrapPrivilege(Privilege):
 
     def deliver(self, event: Event) -> None:
         """Let the guest's handler run next, at CPL 1."""
-        self.machine.statistics.vectors[event.vector] += 1
+        self.machine.delivered(event)
         deliver_or_end(self._delivery, event)
 
     def may_use_port(self, port: int, size: int) -> bool:
@@ -128,6 +128,11 @@ class TrapPrivilege(Privilege):
     def interrupts_enabled(self) -> bool:
         """Virtual IF."""
         return self._vcpu.interrupts_enabled
+
+    @property
+    def task(self) -> Segment:
+        """What the guest reads back."""
+        return self._vcpu.task
 
     def before_devices(self) -> None:
         """Interrupts are acknowledged when they are delivered: nothing is owed."""

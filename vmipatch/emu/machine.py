@@ -93,6 +93,9 @@ class Machine:
         self.options = options or MachineOptions()
         self.terminal = terminal
         self.trace = trace
+        self.on_delivery: Callable[[Event], None] | None = None
+        """Is told of each exception and software interrupt, and of each external interrupt of a
+        deprivileged guest, before the guest's handler is entered."""
         self.statistics = Statistics()
         self.memory = GuestMemory(self.options.ram_len) if memory is None else memory
         cells = bytearray(CELLS_LEN)
@@ -162,6 +165,12 @@ class Machine:
             self.board.uart.receive(received)
         elif not clock.sleep():
             raise GuestEnded(Ending.HALTED, "hlt with nothing left that could wake the CPU")
+
+    def delivered(self, event: Event) -> None:
+        """The guest's handler for `event` is about to be entered."""
+        self.statistics.vectors[event.vector] += 1
+        if self.on_delivery is not None:
+            self.on_delivery(event)
 
     def on_interrupt(self, number: int) -> None:
         """An exception, a software interrupt or an intercept."""

@@ -21,7 +21,7 @@ from vmipatch.emu.events import (
 from vmipatch.emu.loader import Boot, enter
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.privilege import Privilege
-from vmipatch.emu.registers import Flag
+from vmipatch.emu.registers import Flag, Segment
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.emu.undeliverable import deliver_or_end
 
@@ -63,7 +63,7 @@ class NativePrivilege(Privilege):
 
     def deliver(self, event: Event) -> None:
         """Change registers and stack so that the handler runs next."""
-        self.machine.statistics.vectors[event.vector] += 1
+        self.machine.delivered(event)
         deliver_or_end(self._delivery, event)
 
     def may_use_port(self, port: int, size: int) -> bool:
@@ -86,6 +86,11 @@ class NativePrivilege(Privilege):
     def interrupts_enabled(self) -> bool:
         """EFLAGS.IF."""
         return self._registers.interrupt_flag
+
+    @property
+    def task(self) -> Segment:
+        """The CPU's own."""
+        return self._registers.tr
 
     def before_run(self) -> None:
         """Nothing is left to do: what is pending has been promised."""

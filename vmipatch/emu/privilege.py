@@ -12,6 +12,7 @@ import abc
 from typing import TYPE_CHECKING
 
 from vmipatch.emu.events import Event
+from vmipatch.emu.registers import Segment
 
 if TYPE_CHECKING:
     from vmipatch.emu.loader import Boot
@@ -43,6 +44,11 @@ class Privilege(abc.ABC):
     @abc.abstractmethod
     def interrupts_enabled(self) -> bool:
         """Whether the guest would take an external interrupt now."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> Segment:
+        """The task register as the guest has loaded it: where its TSS is."""
 
     @abc.abstractmethod
     def before_devices(self) -> None:

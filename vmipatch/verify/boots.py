@@ -49,6 +49,7 @@ class Phase(enum.Enum):
     AUDIT = "rewritten, paravirtual, audited"
     TRAPPED = "original, trapped"
     MEASURED = "rewritten, paravirtual"
+    LOCKSTEP = "three machines in lockstep"
 
 
 MODES: Final = {

@@ -13,6 +13,7 @@ from vmipatch import __version__
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.plan import Kernel, Request
+from vmipatch.verify.report_json import lockstep_json
 from vmipatch.verify.static import RULES
 from vmipatch.verify.verdict import Outcome, Verdict
 
@@ -25,6 +26,10 @@ LEFT_OUT = {
     Phase.NATIVE: ("a boot without a ROM", "no --quick, no --static"),
     Phase.AUDIT: ("a paravirtual boot that sees every sensitive instruction", "no --static"),
     Phase.MEASURED: ("a paravirtual boot without interception", "--full"),
+    Phase.LOCKSTEP: (
+        "three machines compared event by event",
+        "--lockstep and --original FILE",
+    ),
     Phase.TRAPPED: ("a boot of the original by trap and emulate", "--full and --original FILE"),
 }
 """What each phase does, and how to have it done."""
@@ -64,6 +69,9 @@ def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
             "shapes": evidence.translations.shapes,
             "sites": evidence.translations.sites,
         },
+        "lockstep": None
+        if evidence.lockstep is None
+        else {"outcome": _outcome(verdict, Phase.LOCKSTEP), **lockstep_json(evidence.lockstep)},
         "coverage": None
         if evidence.coverage is None
         else {"executed": evidence.coverage.whole.executed, "sites": evidence.coverage.whole.sites},

@@ -7,6 +7,7 @@ from vmipatch.emu.events import Event
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.privilege import Privilege
+from vmipatch.emu.registers import Segment
 from vmipatch.verify.coverage import SiteRecorder
 from vmipatch.verify.user_space import GATE, SystemCallRecorder
 
@@ -64,6 +65,11 @@ class Observer(Privilege):
     def interrupts_enabled(self) -> bool:
         """Whether the guest would take an interrupt."""
         return self._inner.interrupts_enabled()
+
+    @property
+    def task(self) -> Segment:
+        """The task register as the guest has loaded it."""
+        return self._inner.task
 
     def before_devices(self) -> None:
         """Settle what has happened."""

@@ -17,7 +17,8 @@ from vmipatch.image.trim import without_debug
 from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, run_boot
 from vmipatch.verify.coverage import Sites, coverage_of
-from vmipatch.verify.parallel import Step, Watcher, run_steps
+from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
+from vmipatch.verify.parallel import News, Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
 from vmipatch.verify.translations import Translations, check_translations
 from vmipatch.verify.user_space import Detail
@@ -36,12 +37,14 @@ class Extent(enum.Enum):
     QUICK = "quick"  # and the audited paravirtual boot
     NORMAL = "normal"  # and native boots, whose consoles and system calls are compared
     FULL = "full"  # and a trapped boot and an unobserved paravirtual one
+    LOCKSTEP = "lockstep"  # the static check, and three machines compared event by event
 
 
 PHASES: Final[dict[Extent, tuple[Phase, ...]]] = {
     Extent.STATIC: (),
     Extent.QUICK: (Phase.AUDIT,),
     Extent.NORMAL: (Phase.ORIGINAL, Phase.NATIVE, Phase.AUDIT),
+    Extent.LOCKSTEP: (),
     Extent.FULL: (Phase.ORIGINAL, Phase.NATIVE, Phase.AUDIT, Phase.MEASURED, Phase.TRAPPED),
 }
 OF_THE_ORIGINAL: Final = frozenset({Phase.ORIGINAL, Phase.TRAPPED})
@@ -60,6 +63,14 @@ class TranslationResult:
     """The same for the translations."""
 
     verdict: Translations
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LockstepResult:
+    """The same for the machines in lockstep."""
+
+    verdict: Lockstep
     seconds: float
 
 
@@ -114,15 +125,22 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
     static: StaticResult | None = None
     translations: TranslationResult | None = None
     found: dict[Phase, BootResult] = {}
-    for result in run_steps(steps, watcher or Watcher()):
+    watcher = watcher or Watcher()
+    for result in run_steps(steps, watcher):
         if isinstance(result, BootResult):
             found[result.phase] = result
         elif isinstance(result, StaticResult):
             static = result
         else:
             translations = result
+    lockstep = _lockstep(request, watcher) if request.extent is Extent.LOCKSTEP else None
     boots = {phase: found[phase] for phase in PHASES[request.extent] if phase in found}
     audit = boots.get(Phase.AUDIT)
+    timed = (
+        (Phase.STATIC, static),
+        (Phase.TRANSLATIONS, translations),
+        (Phase.LOCKSTEP, lockstep),
+    )
     return judge(
         Evidence(
             kernel=request.kernel.name,
@@ -130,11 +148,8 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
             sites=sites,
             static=static.verdict if static else None,
             translations=translations.verdict if translations else None,
-            seconds={
-                phase: result.seconds
-                for phase, result in ((Phase.STATIC, static), (Phase.TRANSLATIONS, translations))
-                if result is not None
-            },
+            lockstep=lockstep.verdict if lockstep else None,
+            seconds={phase: result.seconds for phase, result in timed if result is not None},
             boots=boots,
             coverage=coverage_of(sites, audit.executed) if audit else None,
             required_percent=request.required_percent,
@@ -154,8 +169,8 @@ def _orders(request: Request, sites: Sites) -> list[BootOrder]:
                 phase=phase,
                 kernel=kernel.data,
                 name=kernel.name,
-                initrd=workload.initramfs() if request.initrd is None else request.initrd,
-                command_line=f"{COMMAND_LINE} {request.append}".strip(),
+                initrd=_initrd(request),
+                command_line=_command_line(request),
                 limit_ns=request.limit_ns,
                 detail=_detail(request),
                 sites=tuple(s.va for s in sites.annotated) if phase is Phase.AUDIT else (),
@@ -168,6 +183,35 @@ def _detail(request: Request) -> Detail:
     if LINUX not in request.kernel.data:
         return Detail.NUMBERS
     return Detail.EXACT if request.initrd is None else Detail.TIMED
+
+
+def _lockstep(request: Request, watcher: Watcher) -> LockstepResult:
+    """Three machines in processes of their own; behind the other steps, since it needs them all."""
+    original, kernel = request.original, request.kernel
+    assert original is not None, "lockstep compares with the original"
+    order = LockstepOrder(
+        original=original.data,
+        original_name=original.name,
+        kernel=kernel.data,
+        kernel_name=kernel.name,
+        initrd=_initrd(request),
+        command_line=_command_line(request),
+        limit_ns=request.limit_ns,
+        detail=_detail(request),
+    )
+    name, begun = Phase.LOCKSTEP.value, time.perf_counter()
+    watcher.started(name)
+    verdict = check_lockstep(order, lambda machine, now_ns: watcher.heard(name, News(now_ns, "")))
+    watcher.finished(name, verdict)
+    return LockstepResult(verdict, time.perf_counter() - begun)
+
+
+def _initrd(request: Request) -> bytes:
+    return workload.initramfs() if request.initrd is None else request.initrd
+
+
+def _command_line(request: Request) -> str:
+    return f"{COMMAND_LINE} {request.append}".strip()
 
 
 def _boot_step(order: BootOrder) -> Step[StepResult]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.coverage import Coverage, Share
+from vmipatch.verify.lockstep.check import Lockstep
 from vmipatch.verify.verdict import Outcome, Statement, Verdict, sensitive_exits
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -31,6 +32,7 @@ def html_report(verdict: Verdict) -> str:
         _head(verdict),
         _section("Phases", _phases(verdict)),
         _section("Findings", _findings(verdict)) if verdict.findings else "",
+        _section("Lockstep", _lockstep(evidence.lockstep)) if evidence.lockstep else "",
         _section("Sites executed", _coverage(evidence.coverage)) if evidence.coverage else "",
         _section("Exits from the guest", _exits(evidence.boots)) if evidence.boots else "",
         _section("Sites left native", _native(verdict)),
@@ -100,6 +102,16 @@ def _findings(verdict: Verdict) -> str:
     rest = len(verdict.findings) - len(shown)
     more = f"<p>and {rest} more; --json has them all</p>\n" if rest else ""
     return _table(["phase", "about", "place", "what"], rows) + more
+
+
+def _lockstep(found: Lockstep) -> str:
+    """Events that the three machines agreed on, and what they said before they did not."""
+    rows = [[escape(kind.value), f"{count:,}"] for kind, count in found.compared.items()]
+    if found.flags_checked:
+        rows.append(["virtual interrupt flag against its model", f"{found.flags_checked:,}"])
+    told = _printable("\n".join(found.history))
+    history = f"<pre>{escape(told)}</pre>\n" if found.history else ""
+    return _table(["compared and the same", "events"], rows, right={1}) + history
 
 
 def _coverage(coverage: Coverage) -> str:

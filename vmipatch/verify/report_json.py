@@ -8,6 +8,7 @@ from typing import Any
 
 from vmipatch.verify.boots import BootResult
 from vmipatch.verify.coverage import Coverage, Share
+from vmipatch.verify.lockstep.check import Lockstep
 from vmipatch.verify.static import StaticVerdict
 from vmipatch.verify.verdict import Verdict
 
@@ -34,6 +35,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         ],
         "static": None if evidence.static is None else _static(evidence.static),
         "boots": {phase.name.lower(): _boot(boot) for phase, boot in evidence.boots.items()},
+        "lockstep": None if evidence.lockstep is None else lockstep_json(evidence.lockstep),
         "coverage": None if evidence.coverage is None else _coverage(evidence.coverage),
         "required_percent": evidence.required_percent,
         "native": [
@@ -71,6 +73,22 @@ def _boot(boot: BootResult) -> dict[str, Any]:
         "console_sha256": hashlib.sha256(boot.console.encode()).hexdigest(),
         "exits": boot.exits,
     }
+
+
+def lockstep_json(found: Lockstep) -> dict[str, Any]:
+    """How many events were the same, and where the first was not."""
+    return {
+        "compared": {kind.value: count for kind, count in found.compared.items()},
+        "flags_checked": found.flags_checked,
+        "endings": [
+            None if end is None else end.ending.name.lower() if end.ending else "emulator_failed"
+            for end in found.ends
+        ],
+        "divergence": None
+        if found.divergence is None
+        else {"channel": found.divergence.channel, "number": found.divergence.number,
+              "message": found.headline, "history": list(found.history)},
+    }  # fmt: skip
 
 
 def _coverage(coverage: Coverage) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _shown(number: int, arguments: tuple[int, ...], detail: Detail) -> str:
     call = CALLS.get(number)
     if call is None or detail is Detail.NUMBERS:
         return f"call_{number}()"
-    shown = (_word(kind, value, detail) for kind, value in zip(call.arguments, arguments))  # noqa: B905
+    shown = (word(kind, value, detail) for kind, value in zip(call.arguments, arguments))  # noqa: B905
     return f"{call.name}({', '.join(shown)})"
 
 
@@ -183,10 +183,10 @@ def _with_result(call: _Call, detail: Detail) -> str:
 def _result(kind: Kind, value: int, detail: Detail) -> str:
     if value > _MASK32 - _ERRORS:
         return str(value - _MASK32 - 1)
-    return _word(kind, value, detail)
+    return word(kind, value, detail)
 
 
-def _word(kind: Kind, value: int, detail: Detail) -> str:
+def word(kind: Kind, value: int, detail: Detail) -> str:
     """A word as it is compared: itself, or what kind of thing it is."""
     signed = value - (1 << 32) if value >> 31 else value
     match kind:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,9 @@ from vmipatch.verify import user_space, workload
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.console import complaints, differences, new_warnings
 from vmipatch.verify.coverage import Coverage, Sites
+from vmipatch.verify.lockstep.check import Lockstep
+from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.world import NAMES
 from vmipatch.verify.static import StaticVerdict
 from vmipatch.verify.static.verdict import RECOVERED
 from vmipatch.verify.translations import Translations
@@ -57,6 +60,7 @@ class Aspect(enum.Enum):
     USER_SPACE = "system calls"
     SWITCH = "switch"
     AUDIT = "audit"
+    DIVERGENCE = "divergence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Evidence:
     required_percent: float | None
     own_workload: bool
     translations: Translations | None = None
+    lockstep: Lockstep | None = None
     seconds: Mapping[Phase, float] = field(default_factory=dict)
     """How long what is not a boot took on this host."""
 
@@ -128,6 +133,8 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.translations is not None:
         phases.append(_judge_translations(evidence.translations))
     phases += [_judge_boot(evidence, boot, reference) for boot in evidence.boots.values()]
+    if evidence.lockstep is not None:
+        phases.append(judge_lockstep(evidence.lockstep, own_workload=evidence.own_workload))
     return Verdict(_statement(evidence, phases), tuple(phases), evidence)
 
 
@@ -139,7 +146,8 @@ def _statement(evidence: Evidence, phases: list[PhaseVerdict]) -> Statement:
         return Statement.BELOW
     if evidence.static is None:
         return Statement.BOOTED
-    return Statement.PROVEN_AND_BOOTED if evidence.boots else Statement.PROVEN
+    booted = evidence.boots or evidence.lockstep is not None
+    return Statement.PROVEN_AND_BOOTED if booted else Statement.PROVEN
 
 
 def _judge_static(evidence: Evidence) -> PhaseVerdict:
@@ -209,14 +217,40 @@ def _reached(evidence: Evidence, boot: BootResult) -> Iterator[Finding]:
     if not evidence.own_workload:
         return
     lines = [line.strip() for line in boot.console.splitlines()]
-    for line in lines:
-        if line.startswith(workload.PREFIX) and line.endswith(workload.FAILED):
-            yield Finding(boot.phase, Aspect.WORKLOAD, "", f"`{line}`")
-    speaks = any(line.startswith(workload.PREFIX) for line in lines)
-    if speaks and workload.DONE not in lines:
-        yield Finding(boot.phase, Aspect.WORKLOAD, boot.place, "it does not come to its end")
+    own = [line for line in lines if line.startswith(workload.PREFIX)]
+    yield from _told(boot.phase, own, boot.place)
     if not any(trace[-1].startswith("reboot(") for trace in boot.traces):
         yield Finding(boot.phase, Aspect.WORKLOAD, boot.place, "it does not come to reboot(2)")
+
+
+def _told(phase: Phase, lines: Sequence[str], place: str) -> Iterator[Finding]:
+    """What our own workload says of itself, if it can say anything."""
+    for line in lines:
+        if line.endswith(workload.FAILED):
+            yield Finding(phase, Aspect.WORKLOAD, "", f"`{line}`")
+    if lines and workload.DONE not in lines:
+        yield Finding(phase, Aspect.WORKLOAD, place, "it does not come to its end")
+
+
+def judge_lockstep(found: Lockstep, *, own_workload: bool) -> PhaseVerdict:
+    """Whether three machines did the same, to the end that their kernels meant."""
+    phase = Phase.LOCKSTEP
+    findings = []
+    if found.divergence is not None:
+        findings.append(Finding(phase, Aspect.DIVERGENCE, "", found.headline))
+    elif not found.became_paravirtual:
+        findings.append(Finding(phase, Aspect.SWITCH, "", "the kernel does not switch to the ROM"))
+    for name, end in zip(NAMES, found.ends, strict=True):
+        if end is not None and not end.ended_by_guest:
+            findings.append(Finding(phase, Aspect.ENDING, end.place, f"{name}: {end.how}"))
+        elif end is not None and own_workload:
+            findings += _told(phase, end.said, end.place)
+    if findings:
+        return PhaseVerdict(phase, Outcome.FAILS, f"{len(findings)} findings", tuple(findings))
+    calls, lines = (found.compared.get(kind, 0) for kind in (Kind.CALL, Kind.CONSOLE))
+    events = sum(found.compared.values())
+    what = f"{events} events the same: {calls} system calls, {lines} console lines ..."
+    return PhaseVerdict(phase, Outcome.HOLDS, what)
 
 
 def _as_reference(evidence: Evidence, boot: BootResult, reference: BootResult) -> Iterator[Finding]:

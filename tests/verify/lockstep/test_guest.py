@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Do the example guest and its rewritten twin run in lockstep, and is a lie of a thunk found?"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from examples.guest import build
+from tests.verify.lockstep.seeds import wrong_flag_once
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import rewrite
+from vmipatch.verify.boots import COMMAND_LINE
+from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
+from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.user_space import Detail
+
+LIMIT_NS = 20_000_000_000
+NTH = 10
+
+
+@cache
+def guest() -> ElfImage:
+    return ElfImage.parse(build(), "guest")
+
+
+def lockstep(kernel: bytes) -> Lockstep:
+    order = LockstepOrder(
+        guest().data, "guest", kernel, "guest.vmi", b"", COMMAND_LINE, LIMIT_NS, Detail.NUMBERS
+    )
+    return check_lockstep(order)
+
+
+def test_guest_and_its_twins_do_the_same_to_the_end() -> None:
+    found = lockstep(rewrite(guest()).data)
+    assert found.holds, found.headline
+    assert found.compared[Kind.CALL] == 80 and found.compared[Kind.CONSOLE] > 100
+    assert found.compared[Kind.FAULT] >= 30 and found.compared[Kind.END] == 1
+    assert found.flags_checked > 500
+
+
+def test_flag_read_wrong_once_is_found_at_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = lockstep(wrong_flag_once(guest(), NTH, monkeypatch))
+    assert not found.holds and found.divergence is not None
+    assert found.divergence.wrong is not None
+    assert "reads it as" in found.headline and "execution" in found.headline
+    (marked,) = (line for line in found.history if line.startswith(">"))
+    assert marked.endswith("]") and "[0x" not in marked

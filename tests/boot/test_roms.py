@@ -76,6 +76,21 @@ def test_kernel_on_a_rom_behaves_like_the_original(
     assert new_warnings(original.console, on_rom.console) == []
 
 
+@pytest.mark.parametrize("pages", ["large", "small"])
+def test_entry_code_on_the_page_tables_of_user_space_needs_no_rom(
+    pc: Machine, plug: RomPlug, pages: str
+) -> None:
+    """With small pages user space's page tables map the entry code and nothing of what is added;
+    of a large one that holds entry code they map all.
+    """
+    cpu = ("-cpu", "qemu32,-pse") if pages == "small" else ()
+    machine = (*plug(build_rom(Flavor.NATIVE).data), *cpu)
+    boot = pc(Variant.REWRITTEN, "smp-pae", f"{COMPARABLE} pti=on", "short.sh", machine=machine)
+    assert said(boot)[0].startswith("vmi: paravirtual, ")
+    check_finished(boot)
+    assert "isolation: enabled" in boot.console
+
+
 def code_at_start(stub: Stub, image: ElfImage) -> Code:
     """What is in memory when the runtime has done its work."""
     start_va = image.symbols.address("start_kernel")

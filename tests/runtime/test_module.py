@@ -32,12 +32,17 @@ SERVED_VA = 0x00C0FFEE
 """Where the ROM of these tests says that every call leads, plus the number of the call."""
 
 
-def kernel(*, is_paravirtual: bool, refused: int = -1) -> Bare:
+def kernel(*, is_paravirtual: bool, refused: int = -1, entry: tuple[int, int] = (0, 0)) -> Bare:
     """A rewritten kernel's runtime, with a loader's hook that only takes note.
 
-    The ROM refuses the call `refused`.
+    The ROM refuses the call `refused`; `entry` is where the runtime believes entry code to be.
     """
-    known = {"module_finalize": FINALIZE_VA, "printk": PRINTK_VA}
+    known = {
+        "module_finalize": FINALIZE_VA,
+        "printk": PRINTK_VA,
+        "entry_text": entry[0],
+        "entry_text_end": entry[1],
+    }
     facts = RuntimeFacts(**{f.name: known.get(f.name, 0) for f in fields(RuntimeFacts)})
     runtime = build_runtime(facts, CODE_VA)
     cpu = Bare(Assembled(CODE_VA, runtime.code, {"vmi_module": runtime.module_entry}))
@@ -153,6 +158,23 @@ def test_sites_are_patched_behind_the_kernels_own_work(ring: int) -> None:
     assert aimed == SERVED_VA + VmiCall.GET_INTERRUPT_MASK
     assert seen(cpu)[:5] == (FILE_VA, HEADERS_VA, MODULE_VA, 1, 1)
     assert seen(cpu)[6] == 3  # "module %s, %u sites patched"
+
+
+@pytest.mark.parametrize("ring", [0, 1])
+def test_entry_code_keeps_its_instructions_at_cpl_0(ring: int) -> None:
+    """Where it may run with page-table isolation, neither thunks nor ROM are mapped."""
+    data = rewrite_module(sample().build(), "sample").data
+    f = load(kernel(is_paravirtual=True), data).symbols["f"]
+    cpu = kernel(is_paravirtual=True, entry=(f, f + 6))
+    start = load(cpu, data).symbols["start"]
+    before = cpu.read(f, 10)
+    if ring:
+        cpu.descend()
+    assert finalize(cpu) == 0
+    assert (cpu.read(f, 5) == before[:5]) is (ring == 0)
+    assert (cpu.read(f + 5, 5) == before[5:]) is (ring == 0), "the last byte of the range"
+    assert led_to(cpu, start) == SERVED_VA + VmiCall.ENABLE_INTERRUPTS
+    assert seen(cpu)[6] == (3 if ring else 1)
 
 
 def test_native_kernel_leaves_modules_alone() -> None:

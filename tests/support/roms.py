@@ -15,6 +15,7 @@ from pathlib import Path
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Rom
 from vmipatch.rom.entries import TRACE_PORT
+from vmipatch.tables.entry_text import entry_text
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import (
     FINAL_TRANSLATION,
@@ -93,10 +94,12 @@ class Patching:
     def patched(self) -> tuple[AnnotationRecord, ...]:
         """The sites that become calls: a thunk has to have all its calls, so all thunks have."""
         thunks_work = all(call in self.rom.entries for _, call in self.thunk_calls)
+        entry_va, entry_end_va = entry_text(self.image.symbols)
         return tuple(
             record
             for record in self.records
-            if record.call not in NATIVE_AT_CPL0
+            if not entry_va <= record.native_va < entry_end_va
+            and record.call not in NATIVE_AT_CPL0
             and record.call in self.rom.entries
             and (thunks_work or record.call_off != FINAL_TRANSLATION)
         )

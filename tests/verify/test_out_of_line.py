@@ -86,11 +86,27 @@ def test_window_that_something_leads_into_is_found() -> None:
     for led_to, places in (([start_va + 1], []), ([], [start_va + 2]), ([], [start_va])):
         report = Report(hex)
         words = [np.array(each, np.int64) for each in (led_to, places)]
-        check_windows(windows, words[0], words[1], find_all(found.image), report)
+        check_windows(found.image, windows, words[0], words[1], find_all(found.image), report)
         assert [f.rule.number for f in report.verdict().findings] == ["VP074"]
     report = Report(hex)
-    check_windows(windows, np.array([start_va]), NO_PLACES, find_all(found.image), report)
+    first = np.array([start_va])
+    check_windows(found.image, windows, first, NO_PLACES, find_all(found.image), report)
     assert report.verdict().holds
+
+
+def test_window_in_entry_code_is_found() -> None:
+    """With page-table isolation it may run where the trampoline is not mapped."""
+    small = kernel()
+    small.text.label("__entry_text_start")
+    small.text.function("entry", "31c0 fa 31c0 c3")
+    small.text.label("__entry_text_end")
+    small.text.function("behind it", "31c0 fa 31c0 c3")
+    image = ElfImage.parse(small.build())
+    for name, found in (("entry", ["VP074"]), ("behind it", [])):
+        report = Report(hex)
+        windows = [Window(small.va(name), small.va(name) + 5)]
+        check_windows(image, windows, NO_PLACES, NO_PLACES, find_all(image), report)
+        assert [f.rule.number for f in report.verdict().findings] == found
 
 
 def test_window_without_room_for_a_jump_is_found() -> None:

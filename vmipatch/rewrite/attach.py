@@ -17,6 +17,7 @@ from vmipatch.rewrite.references import Words
 from vmipatch.rewrite.thunks import Thunks
 from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
 from vmipatch.scan.code import CodeMap
+from vmipatch.tables.entry_text import entry_text
 from vmipatch.vmi.record import unpack_records
 
 START = "start_kernel"
@@ -99,10 +100,13 @@ def runtime_len(code_map: CodeMap) -> int:
     """Bytes of the runtime of a kernel, wherever it goes: words and near jumps have one length."""
     start_va = next(iter(code_map.image.loads)).va
     symbols = code_map.image.symbols
+    entry_va = start_va if any(entry_text(symbols)) else 0
     known = {
         "page_offset": code_map.page_offset,
         "printk": start_va if any(symbols.address(name) for name in LOGGERS) else 0,
         "module_finalize": 0 if symbols.address(LOADER) is None else start_va,
+        "entry_text": entry_va,
+        "entry_text_end": entry_va,
     }
     facts = {field.name: known.get(field.name, start_va) for field in fields(RuntimeFacts)}
     return len(build_runtime(RuntimeFacts(**facts), start_va + FAR_LEN).code)
@@ -142,6 +146,7 @@ def _facts(
     symbols = code_map.image.symbols
     logger = next((va for name in LOGGERS if (va := symbols.address(name)) is not None), None)
     loader = symbols.address(LOADER)
+    entry_va, entry_end_va = entry_text(symbols)
     return RuntimeFacts(
         page_offset=code_map.page_offset,
         start_kernel=start_kernel,
@@ -159,6 +164,8 @@ def _facts(
         copy_len=0x7FFFFFFF,
         text=room[0],
         text_end=room[1],
+        entry_text=new.one(entry_va),
+        entry_text_end=new.one(entry_end_va),
     )
 
 

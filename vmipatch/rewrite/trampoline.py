@@ -23,6 +23,7 @@ from vmipatch.rewrite.emit_code import INT3, NEAR_CONDITION, NEAR_JUMP
 from vmipatch.rewrite.fixed import overlap
 from vmipatch.scan.scan import ScanResult
 from vmipatch.scan.site import Site
+from vmipatch.tables.entry_text import entry_text
 from vmipatch.tables.table import Role
 
 JUMP_LEN = 5
@@ -85,11 +86,6 @@ def find_windows(
     return result
 
 
-ENTRY_TEXT = ("__entry_text_start", "__entry_text_end")
-"""Code that runs on the page tables of user space, which map nothing else (vmlinux.lds.S): it
-must not jump out."""
-
-
 class _Finder:
     """What no window may hold."""
 
@@ -104,9 +100,7 @@ class _Finder:
         self.pending = {site.va: site for site in pending}
         self._others = sorted(site.va for site in scanned.sites if site.va not in self.pending)
         self._changed = sorted(changed)
-        symbols = scanned.image.symbols
-        entry_start_va, entry_end_va = (symbols.address(name) for name in ENTRY_TEXT)
-        self._entry = (entry_start_va or 0, entry_end_va or 0)
+        self._entry = entry_text(scanned.image.symbols)
         tables = [t.words for t in scanned.code_map.tables]
         named = [w["target_va"][w["role"] == Role.INSTRUCTION].astype(np.int64) for w in tables]
         named.append(scanned.code_map.relocations.entries["va"].astype(np.int64))
@@ -143,7 +137,7 @@ class _Finder:
         if any(site.end_va > window.end_va for site in window.sites):
             return False
         if self._entry[0] <= window.start_va < self._entry[1]:
-            return False
+            return False  # the jump would lead to what is not mapped there
         if _between(self._code_map.targets, *inner) or _between(self._named, *whole):
             return False
         if _among(self._others, *whole) or _among(self._changed, *whole):

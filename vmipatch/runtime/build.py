@@ -45,6 +45,10 @@ class RuntimeFacts:
     text: int
     text_end: int
     """Where thunks and runtime are."""
+    entry_text: int
+    entry_text_end: int
+    """Code that may run on the page tables of user space, which map nothing else of the kernel (0
+    and 0 if there is none): at CPL 0 it stays native."""
 
 
 @dataclass(frozen=True, slots=True)

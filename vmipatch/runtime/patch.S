@@ -4,7 +4,8 @@
 # The ROM says for each call number how to reach it (VMI relocation types). First the calls inside
 # thunks are aimed; if one is refused, sites with thunks stay native. Then each record's translation
 # is copied over its site. Nobody else runs this code yet: at boot there is one processor, and a
-# module has not been entered. What remains unprivileged and native in the kernel gets a hlt over
+# module has not been entered. At CPL 0 entry code keeps its instructions: with page-table isolation
+# it runs where neither thunks nor ROM are mapped. What remains unprivileged and native in the kernel gets a hlt over
 # its first byte when we are deprivileged, so that it faults instead of being silently wrong; the
 # hypervisor is told the table.
 
@@ -62,6 +63,16 @@ vmi_needs_rom:
 vmi_asked:
     mov ebx, dword ptr [esi + 4]
     add ebx, dword ptr [ebp + job_added]    # EBX = site
+    mov ecx, cs
+    test cl, 3
+    jnz vmi_may_call
+    mov ecx, ebx
+    sub ecx, dword ptr [ebp + job_self]
+    cmp ecx, fact_entry_text
+    jb vmi_may_call
+    cmp ecx, fact_entry_text_end
+    jb vmi_leave
+vmi_may_call:
     cmp byte ptr [esi + 15], 0xFF
     jne vmi_direct
     cmp dl, 1

@@ -19,6 +19,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.isa.second import Leaves, decode_second
+from vmipatch.tables.entry_text import entry_text
 from vmipatch.tables.table import Role, Tables
 from vmipatch.verify.static.rules import WINDOW
 from vmipatch.verify.static.side import I64
@@ -68,16 +69,26 @@ def outline(original: ElfImage, windows: Sequence[Window], report: Report) -> El
 
 
 def check_windows(
-    windows: Sequence[Window], led_to: I64, relocated: I64, tables: Tables, report: Report
+    original: ElfImage,
+    windows: Sequence[Window],
+    led_to: I64,
+    relocated: I64,
+    tables: Tables,
+    report: Report,
 ) -> None:
-    """Nothing leads into a window behind its first byte, and no table names code of it.
+    """Nothing leads into a window behind its first byte, no table names code of it, and it is no
+    entry code.
 
     `led_to` is what branches, words and tables lead to; `relocated` the places of words.
     """
+    entry_va, entry_end_va = entry_text(original.symbols)
     named = [t.words["target_va"][t.words["role"] == Role.INSTRUCTION] for t in tables]
     places = [t.places["va"] for t in tables]
     held = np.unique(np.concatenate([relocated, *named, *places]).astype(np.int64))
     for window in windows:
+        if window.start_va < entry_end_va and window.end_va > entry_va:
+            message = "leads out of the entry code, to what user space's page tables do not map"
+            report.add(WINDOW, window.start_va, message)
         for vas, first_va, what in (
             (led_to, window.start_va + 1, "something leads to"),
             (held, window.start_va, "the kernel counts on"),

@@ -324,7 +324,8 @@ RUNTIME = Rule(
     "the runtime is the known one",
     "From the address that start_kernel's callers are led to, up to the end of the added code, "
     "stand the runtime as this version assembles it for the output's sections, with the sums of "
-    "records and sites, and int3.",
+    "records and sites, and int3. It knows the bounds of the entry code, whose sites it leaves "
+    "native at CPL 0: with page-table isolation neither thunks nor ROM are mapped there.",
     "90 instead of 60; 1 bytes differ",
     "Rewrite with the version that verifies; if it comes back, somebody changed the file.",
 )
@@ -350,7 +351,8 @@ WINDOW = Rule(
     "a window is entered at its first byte alone",
     "Where a jump to a trampoline replaces instructions, no branch, word, table or symbol leads to "
     "one of them but the first, none of them holds a relocated word, and the kernel neither looks "
-    "one of them up nor patches it.",
+    "one of them up nor patches it. None is entry code: it may run on the page tables of user "
+    "space, which do not map the trampoline.",
     "something leads to 0xc1001236, inside of it",
     _REPORT,
 )

@@ -16,6 +16,7 @@ import numpy as np
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section
 from vmipatch.runtime import RuntimeFacts, build_runtime
+from vmipatch.tables.entry_text import entry_text
 from vmipatch.verify.static.added import LOADER, NEW_CODE, START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.images import Images
@@ -63,20 +64,23 @@ def check_runtime(
     if len(whole) < len(PARTS):
         report.add(RUNTIME, runtime_va, "sections that it walks are missing", NEW_CODE)
         return runtime_va
-    facts = _facts(original, code, whole, images)
+    facts = _facts(original, output, code, whole, images)
     should = _expected(facts, runtime_va, code, output, whole, bodies)
     _compare(output.read(runtime_va, code.end_va - runtime_va), should, runtime_va, report)
     report.counts["runtime bytes"] += len(should)
     return runtime_va
 
 
-def _facts(original: ElfImage, code: Section, parts: list[Section], images: Images) -> RuntimeFacts:
+def _facts(
+    original: ElfImage, output: ElfImage, code: Section, parts: list[Section], images: Images
+) -> RuntimeFacts:
     """What the runtime has to know; where the ROM may be copied to is not known yet."""
     records, init_records, thunk_calls, fallback, translations = parts
     logger = next(
         (va for name in LOGGERS if (va := original.symbols.address(name)) is not None), None
     )
     loader = original.symbols.address(LOADER)
+    entry_va, entry_end_va = entry_text(output.symbols)  # symbols have a rule of their own
     return RuntimeFacts(
         page_offset=images.physical,
         start_kernel=images.one(original.symbols.by_name[START].va),
@@ -94,6 +98,8 @@ def _facts(original: ElfImage, code: Section, parts: list[Section], images: Imag
         copy_len=0x7FFFFFFF,
         text=code.va,
         text_end=code.end_va,
+        entry_text=entry_va,
+        entry_text_end=entry_end_va,
     )
 
 

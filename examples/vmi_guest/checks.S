@@ -6,10 +6,12 @@ all_checks:
     call register_checks
     call table_checks
     call memory_checks
+    call fixmap_checks
     call return_checks
     call port_checks
     call time_checks
     call apic_checks
+    call late_checks
     ret
 
 interrupt_checks:
@@ -243,6 +245,29 @@ no_page:
     mov eax, PAGE_TABLE / 0x1000
     mov edx, 0x41
     VMI(RELEASE_PAGE)
+    ret
+
+# Linux has its fixed mappings below the hole, wherever the ROM says that it begins.
+fixmap_checks:
+    mov esi, dword ptr [rom]
+    mov esi, dword ptr [esi + 0x10]
+    sub esi, 0x2000
+    mov edx, esi
+    shr edx, 22
+    lea edx, [4*edx + DIRECTORY]
+    mov eax, FIX_TABLE + 7
+    mov ecx, 2
+    VMI(SET_PXE)
+    mov edx, esi
+    shr edx, 12
+    and edx, 0x3ff
+    lea edx, [4*edx + FIX_TABLE]
+    mov eax, FRAME_A + 0x163
+    lea ecx, [esi + 0x11]
+    VMI(SET_PXE)
+    mov eax, esi
+    VMI(INVAL_PAGE)
+    CHECK("page below the hole", dword ptr [esi], 0xaaaa)
     ret
 
 return_checks:
@@ -539,3 +564,21 @@ frequency:
     .long 0
 period:
     .long 0
+
+# Linux asks for all of its sites again when it applies its alternatives.
+late_checks:
+    mov dword ptr [answers_again], 0
+    mov esi, sites
+late_next:
+    cmp esi, sites_end
+    jae late_done
+    mov eax, dword ptr [esi + 4]
+    call relocation
+    rol dword ptr [answers_again], 1
+    add dword ptr [answers_again], eax
+    add dword ptr [answers_again], edx
+    add esi, 12
+    jmp late_next
+late_done:
+    CHECK("answers when asked again", dword ptr [answers_again], dword ptr [answers])
+    ret

@@ -135,6 +135,9 @@ patch_next:
     jae patched
     mov eax, dword ptr [esi + 4]
     call relocation
+    rol dword ptr [answers], 1
+    add dword ptr [answers], eax
+    add dword ptr [answers], edx
     mov edi, dword ptr [esi]
     movzx ecx, byte ptr [esi + 8]
     cmp edx, 0

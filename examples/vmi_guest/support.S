@@ -284,6 +284,10 @@ failures:
     .long 0
 ticks:
     .long 0
+answers:
+    .long 0
+answers_again:
+    .long 0
 resume:
     .long 0
 resume_esp:

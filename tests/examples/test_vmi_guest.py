@@ -74,6 +74,13 @@ def test_every_check_passes_on_the_hypervisor() -> None:
     assert checks_passed(last) > 900
 
 
+def test_every_check_passes_below_a_hole() -> None:
+    rom = build_rom(Flavor.PARAVIRT, virtual_top=0xFC000000)
+    *said, last = on_hypervisor(rom.data)
+    assert said[1] == "version 3.1, hole from fc000000"
+    assert checks_passed(last) > 900
+
+
 def test_every_check_passes_in_an_audit_run() -> None:
     assert checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT).data, Mode.AUDIT)[-1]) > 900
 

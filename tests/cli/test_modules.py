@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.commands import invoke, validated
 from tests.support.smallmodule import SmallModule
+from vmipatch.cli import modules
+from vmipatch.cli.main import INTERRUPTED
 from vmipatch.cli.module_tree import JOURNAL
 from vmipatch.errors import ExitCode
+from vmipatch.rewrite import RewriteOptions
 
 
 def module(code: str) -> bytes:
@@ -65,3 +69,75 @@ def test_changed_output_is_refuted(tree: Path, tmp_path: Path) -> None:
     (out / "kernel" / "site.ko").write_bytes((tree / "kernel" / "site.ko").read_bytes())
     proof = invoke("verify", "--tree", out, "--original", tree)
     assert proof.returncode == ExitCode.FINDINGS
+
+
+def test_tree_comes_back(tree: Path, tmp_path: Path) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert invoke("rewrite", "--tree", tree, "-o", out).returncode == ExitCode.SUCCESS
+    done = invoke("restore", "--tree", out, "-o", back, "--json", "-")
+    assert done.returncode == ExitCode.SUCCESS
+    assert validated(done.stdout, "tree-1")["outcomes"] == {
+        "copied": 1, "restored": 2, "untouched": 1,
+    }  # fmt: skip
+    assert contents(back) == contents(tree)
+
+
+def test_module_comes_back(tree: Path, tmp_path: Path) -> None:
+    name = "kernel/packed.ko.xz"
+    out, back = tmp_path / "out.ko.xz", tmp_path / "back.ko.xz"
+    assert invoke("rewrite", tree / name, "-o", out).returncode == ExitCode.SUCCESS
+    done = invoke("restore", out, "-o", back, "--json", "-")
+    assert validated(done.stdout, "restore-1")["gives"] == "input"
+    assert back.read_bytes() == (tree / name).read_bytes()
+
+
+def test_packing_that_does_not_come_back_is_said(tree: Path, tmp_path: Path) -> None:
+    odd = lzma.compress(module("fb 90 c3"), preset=0)
+    (tree / "kernel" / "packed.ko.xz").write_bytes(odd)
+    done = invoke("rewrite", "--tree", tree, "-o", tmp_path / "out")
+    assert "1 do not come back to the last byte" in done.stderr
+    one = invoke("rewrite", tree / "kernel" / "packed.ko.xz", "-o", tmp_path / "one.ko.xz")
+    assert "as it was before it was packed" in one.stderr
+
+
+def test_interrupted_run_is_taken_up_again(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert invoke("rewrite", "--tree", tree, "-o", whole).returncode == ExitCode.SUCCESS
+    rewritten: list[str] = []
+    real = modules.rewrite_packed
+
+    def interrupted(data: bytes, name: str, options: RewriteOptions) -> tuple[bytes, Any]:
+        if len(rewritten) == 1:
+            raise KeyboardInterrupt
+        rewritten.append(name)
+        return real(data, name, options)
+
+    monkeypatch.setattr(modules, "rewrite_packed", interrupted)
+    assert invoke("rewrite", "--tree", tree, "-o", out, "--jobs", "1").returncode == INTERRUPTED
+    assert (out / JOURNAL).exists()
+    assert not [path for path in out.rglob(".vmipatch*")]
+    assert all(
+        contents(whole)[name] == data for name, data in contents(out).items() if ".ko" in name
+    )
+    (first,) = rewritten
+
+    def counted(data: bytes, name: str, options: RewriteOptions) -> tuple[bytes, Any]:
+        rewritten.append(name)
+        return real(data, name, options)
+
+    monkeypatch.setattr(modules, "rewrite_packed", counted)
+    done = invoke("rewrite", "--tree", tree, "-o", out, "--jobs", "1")
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    assert rewritten.count(first) == 1
+    assert contents(out) == contents(whole)
+
+
+def test_output_that_was_changed_meanwhile_is_made_anew(tree: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for place in (whole, out):
+        assert invoke("rewrite", "--tree", tree, "-o", place).returncode == ExitCode.SUCCESS
+    (out / "kernel" / "site.ko").write_bytes(b"half a file")
+    assert invoke("rewrite", "--tree", tree, "-o", out).returncode == ExitCode.SUCCESS
+    assert contents(out) == contents(whole)

@@ -25,6 +25,9 @@ from vmipatch.errors import EnvironmentProblem
 
 MODULE_SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
 JOURNAL = "vmipatch.journal"
+REWRITTEN, UNTOUCHED, COPIED, RESTORED, FAILED, PROVEN, REFUTED = OUTCOMES = (
+    "rewritten", "untouched", "copied", "restored", "failed", "proven", "refuted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Entry:
     added_len: int = 0
     signature_len: int = 0
     """Bytes of a signature that was taken off."""
+    gives: str = ""
+    """What `restore` gives back of it, by the label of a Gives."""
     reasons: tuple[tuple[str, int], ...] = ()
     """Why sites stay native, and how many."""
     message: str = ""
@@ -137,12 +142,14 @@ class Journal:
             self._file.write("\n" + json.dumps(asdict(entry)))
             self._file.flush()
 
-    def close(self, *, complete: bool) -> None:
-        """End the run; a complete one leaves no journal."""
+    def close(self) -> None:
+        """End the run; what was noted stays for the next one."""
         self._stack.close()
-        if complete:
-            with reported(str(self._path)):
-                self._path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget everything: a complete run leaves no journal."""
+        with reported(str(self._path)):
+            self._path.unlink(missing_ok=True)
 
 
 def sha256(data: bytes) -> str:

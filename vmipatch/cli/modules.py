@@ -1,43 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""What do `rewrite` and `verify` do with modules: one of them, or a whole tree?"""
+"""What do `rewrite`, `verify` and `restore` do with modules: one of them, or a whole tree?"""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from vmipatch.cli.console import QUIET, Console, json_output
+from vmipatch.cli.console import Console, json_output
 from vmipatch.cli.files import read_file
 from vmipatch.cli.module_tree import (
-    JOURNAL,
+    COPIED,
+    FAILED,
+    OUTCOMES,
+    PROVEN,
+    REFUTED,
+    RESTORED,
+    REWRITTEN,
+    UNTOUCHED,
     Entry,
-    Journal,
     Task,
     files_of,
     is_module_name,
     processors,
     run_all,
-    sha256,
 )
-from vmipatch.cli.outputs import STDOUT, Output, reported, write_all
+from vmipatch.cli.outputs import STDOUT, write_all
+from vmipatch.cli.tree_copy import copy_tree, with_progress
 from vmipatch.errors import ExitCode, VmipatchError
-from vmipatch.image.packed import pack, packing_of, unpack
+from vmipatch.image.module import Module
+from vmipatch.image.packed import pack, packing_of, unpack, usual
+from vmipatch.restore import Gives, restore_module
 from vmipatch.rewrite import RewriteOptions
-from vmipatch.rewrite.module import RewrittenModule, rewrite_module
+from vmipatch.rewrite.module import MARK, RewrittenModule, rewrite_module
 from vmipatch.scan.site import Disposition
 from vmipatch.verify.static.module import check_module
 
 SCHEMA = "vmipatch.tree/1"
-REWRITTEN, UNTOUCHED, COPIED, FAILED, PROVEN, REFUTED = (
-    "rewritten", "untouched", "copied", "failed", "proven", "refuted",
-)  # fmt: skip
 SHOWN = 12
 """Failures on the screen; the report has all."""
 jobs_option = click.option(
@@ -53,8 +56,10 @@ def rewrite_packed(
     data: bytes, name: str, options: RewriteOptions
 ) -> tuple[bytes, RewrittenModule]:
     """The new file, packed as `data` was, and what was done; an untouched module is `data`."""
-    result = rewrite_module(unpack(data, name), name, options)
-    return (pack(result.data, packing_of(data)) if result.is_changed else data), result
+    result = rewrite_module(unpack(data, name), name, options, data)
+    if not result.is_changed:
+        return data, result
+    return pack(result.data, result.recipe or usual(packing_of(data))), result
 
 
 def describe(path: str, result: RewrittenModule) -> Entry:
@@ -67,6 +72,7 @@ def describe(path: str, result: RewrittenModule) -> Entry:
         native=len(left),
         added_len=sum(len(body.code) - len(site.code) for site, body in result.sites),
         signature_len=result.signature_len if result.is_changed else 0,
+        gives=result.noted.gives.label if result.noted else "",
         reasons=tuple(sorted(Counter(site.reason.value for site in left).items())),
     )
 
@@ -77,44 +83,24 @@ def summary_of_module(result: RewrittenModule, output: str) -> str:
     if not result.is_changed:
         return f"{output}: nothing to rewrite, the module is the input's"
     signature = f", its signature of {entry.signature_len} bytes is gone: sign it again"
-    return (
+    line = (
         f"{output}: {entry.sites} sites rewritten, {entry.native} left native, "
         f"{entry.added_len} bytes of padding added" + (signature if entry.signature_len else "")
     )
+    if result.noted is None or result.noted.gives is Gives.INPUT:
+        return line
+    return f"{line}\n{output}: `vmipatch restore` gives back {result.noted.gives.text}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Rewrite:
-    """Rewrites one file of a tree into another tree."""
+    """Rewrites one module of a tree."""
 
-    source: str
-    target: str
     options: RewriteOptions
 
-    def __call__(self, path: str) -> Entry:
-        origin, place = os.path.join(self.source, path), os.path.join(self.target, path)
-        try:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            if os.path.islink(origin):
-                return self._link(path, origin, place)
-            data, entry = read_file(origin), Entry(path, COPIED)
-            output = data
-            if is_module_name(path):
-                output, result = rewrite_packed(data, origin, self.options)
-                entry = describe(path, result)
-            write_all([Output(place, output, os.stat(origin).st_mode & 0o777)])
-        except VmipatchError as error:
-            return Entry(path, FAILED, message=str(error.in_file(origin)))
-        except OSError as error:
-            return Entry(path, FAILED, message=f"{origin}: {error.strerror}")
-        return replace(entry, input_sha256=sha256(data), output_sha256=sha256(output))
-
-    def _link(self, path: str, origin: str, place: str) -> Entry:
-        goal = os.readlink(origin)
-        if os.path.lexists(place):
-            os.unlink(place)
-        os.symlink(goal, place)
-        return Entry(path, COPIED)
+    def __call__(self, data: bytes, name: str, path: str) -> tuple[bytes, Entry]:
+        output, result = rewrite_packed(data, name, self.options)
+        return output, describe(path, result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +135,27 @@ def rewrite_tree(
     A module that is not understood is reported, counted and left out; the exit code is then that of
     an input that was not understood. Raises EnvironmentProblem.
     """
-    if _is_below(target, source) or _is_below(source, target):
-        raise click.UsageError("one of the two trees lies in the other")
-    paths = files_of(source)
-    with reported(target):
-        os.makedirs(target, exist_ok=True)
-    task = _Rewrite(source, target, options)
-    journal = Journal(target, f"{options.padding.value}")
-    done = [e for path in paths if (e := journal.entries.get(path)) and _still_holds(task, e)]
-    kept = {entry.path for entry in done}
-    rest = [path for path in paths if path not in kept and path != JOURNAL]
-    if done:
-        console.say(f"{target}: {len(done)} files are done already")
-    for entry in _with_progress(console, run_all(source, rest, task, jobs or processors()), rest):
-        done.append(entry)
-        if entry.outcome != FAILED:
-            journal.note(entry)
-    journal.close(complete=True)
-    _conclude(console, target, done, json_file, ExitCode.INPUT)
+    settings = f"rewrite {options}"
+    done = copy_tree(console, source, target, _Rewrite(options), settings, jobs)
+    conclude(console, target, done, json_file, ExitCode.INPUT)
+
+
+def restore_tree(
+    console: Console, source: str, target: str, jobs: int | None, json_file: str | None
+) -> None:
+    """Give all modules below `source` back that were rewritten, and copy everything else.
+
+    A module that does not come back is reported, counted and left out. Raises EnvironmentProblem.
+    """
+    done = copy_tree(console, source, target, _restored, "restore", jobs)
+    conclude(console, target, done, json_file, ExitCode.INPUT)
+
+
+def _restored(data: bytes, name: str, path: str) -> tuple[bytes, Entry]:
+    if MARK not in Module.parse(unpack(data, name), name).file.section_by_name:
+        return data, Entry(path, UNTOUCHED)
+    restored = restore_module(data, name)
+    return restored.data, Entry(path, RESTORED, gives=restored.gives.label)
 
 
 def verify_tree(
@@ -178,37 +167,11 @@ def verify_tree(
     found = {path for path in files_of(tree) if is_module_name(path)}
     done = [Entry(path, REFUTED, message="it has no original") for path in found - set(wanted)]
     task: Task = _Verify(original, tree)
-    done += _with_progress(console, run_all(original, wanted, task, jobs or processors()), wanted)
-    _conclude(console, tree, done, json_file, ExitCode.FINDINGS)
+    done += with_progress(console, run_all(original, wanted, task, jobs or processors()), wanted)
+    conclude(console, tree, done, json_file, ExitCode.FINDINGS)
 
 
-def _with_progress(
-    console: Console, entries: Iterable[Entry], paths: Sequence[str]
-) -> Iterable[Entry]:
-    """The entries, with a bar on a terminal."""
-    hidden = console.verbosity <= QUIET or not sys.stderr.isatty()
-    with click.progressbar(
-        entries, length=len(paths), label="modules", file=sys.stderr, hidden=hidden
-    ) as shown:
-        yield from shown
-
-
-def _still_holds(task: _Rewrite, entry: Entry) -> bool:
-    """Whether input and output are those of the journal's entry."""
-    try:
-        was = Path(task.source, entry.path).read_bytes()
-        now = Path(task.target, entry.path).read_bytes()
-    except OSError:
-        return False
-    return (sha256(was), sha256(now)) == (entry.input_sha256, entry.output_sha256)
-
-
-def _is_below(path: str, other: str) -> bool:
-    inner, outer = os.path.realpath(path), os.path.realpath(other)
-    return os.path.commonpath((inner, outer)) == outer
-
-
-def _conclude(
+def conclude(
     console: Console, tree: str, entries: list[Entry], json_file: str | None, failed: ExitCode
 ) -> None:
     """Say what became of a tree, write the report, and end with the code that fits."""
@@ -228,14 +191,12 @@ def _conclude(
 def _summary(tree: str, entries: Sequence[Entry]) -> str:
     counts = Counter(entry.outcome for entry in entries)
     sites = sum(entry.sites for entry in entries)
-    shown = ", ".join(
-        f"{counts[outcome]} {outcome}"
-        for outcome in (REWRITTEN, UNTOUCHED, PROVEN, REFUTED, FAILED, COPIED)
-        if counts[outcome]
-    )
+    shown = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
     unsigned = sum(1 for entry in entries if entry.signature_len)
     signatures = f", {unsigned} signatures gone" if unsigned else ""
-    return f"{tree}: {shown or 'no files'}; {sites} sites{signatures}"
+    short = sum(1 for entry in entries if entry.gives not in ("", Gives.INPUT.label))
+    comes_back = f", {short} do not come back to the last byte" if short else ""
+    return f"{tree}: {shown or 'no files'}; {sites} sites{signatures}{comes_back}"
 
 
 def report(tree: str, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -257,6 +218,7 @@ def report(tree: str, entries: Sequence[Entry]) -> dict[str, Any]:
                 "sites": entry.sites,
                 "native": entry.native,
                 "signature_len": entry.signature_len,
+                "restore": entry.gives or None,
                 "message": entry.message,
             }
             for entry in entries

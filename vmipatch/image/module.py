@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from vmipatch.errors import MalformedImage
 from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_NONE, RAW_REL, WORD_KINDS
-from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, SYMBOL
+from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
 
 ET_REL = 1
@@ -58,7 +59,7 @@ class Module:
         Raises MalformedImage if it is no i386 module, contradicts itself, or has a relocation that
         the kernel's loader does not know.
         """
-        length = _signed_len(data)
+        length = signed_len(data)
         file = ElfImage.parse(data[: len(data) - length], name)
         if not is_module(file.data):
             raise MalformedImage(
@@ -83,7 +84,7 @@ def region_va(index: int) -> int:
     return (index + 1) * REGION_LEN
 
 
-def _signed_len(data: bytes) -> int:
+def signed_len(data: bytes) -> int:
     """Bytes of the signature at the end, with its trailer (struct module_signature)."""
     if not data.endswith(SIGNATURE_END):
         return 0
@@ -99,7 +100,7 @@ def link(file: ElfImage) -> ElfImage:
 
     Raises MalformedImage for sections, symbols and relocations that no loader would take.
     """
-    sections = _placed(file)
+    sections = placed(file)
     symbols = _valued(file)
     data = bytearray(file.data)
     table = next((s for s in file.sections if s.kind is SectionKind.SYMTAB), None)
@@ -117,7 +118,8 @@ def link(file: ElfImage) -> ElfImage:
     return ElfImage(file.name, bytes(data), sections, (segment,), 0, by_name)
 
 
-def _placed(file: ElfImage) -> tuple[Section, ...]:
+def placed(file: ElfImage) -> tuple[Section, ...]:
+    """The sections of `file` as linked, OUTSIDE first. Raises MalformedImage."""
     if not 0 < len(file.sections) <= MAX_SECTIONS:
         raise _refused(file, f"a module does not have {len(file.sections)} sections", "headers")
     if file.sections[0].kind is not SectionKind.NULL:
@@ -128,11 +130,21 @@ def _placed(file: ElfImage) -> tuple[Section, ...]:
             raise _refused(file, "i386 has no relocations with addends of their own", place)
         if section.is_alloc and (section.size > MAX_SECTION_LEN or section.va):
             raise _refused(file, "the section is too large, or has an address already", place)
+    _require_apart(file)
     outside = Section(
         0, OUTSIDE, SectionKind.NOBITS, SectionFlag.ALLOC, OUTSIDE_VA, 0, OUTSIDE_LEN, 0, 0, 1, 0
     )
     linked = (replace(s, va=region_va(s.index)) if s.is_alloc else s for s in file.sections[1:])
     return (outside, *linked)
+
+
+def _require_apart(file: ElfImage) -> None:
+    """No byte of the file belongs to two sections: a linker that puts files together makes none."""
+    stored = [section for section in file.sections if section.has_bytes and section.size]
+    for section, other in pairwise(sorted(stored, key=lambda s: (s.off, s.index))):
+        if other.off < section.off + section.size:
+            place = f"section {other.index} ({other.name})"
+            raise _refused(file, f"it shares bytes with section {section.name}", place)
 
 
 def _valued(file: ElfImage) -> np.ndarray:
@@ -148,13 +160,16 @@ def _valued(file: ElfImage) -> np.ndarray:
     alloc = np.array([s.is_alloc for s in file.sections] or [False])
     size = np.array([s.size for s in file.sections] or [0], np.int64)
     there = np.where(regular, shndx, 0)
-    inside = entries["value"].astype(np.int64) <= size[there]
+    inside = entries["value"].astype(np.int64) + entries["size"] <= size[there]
     for index in np.flatnonzero(regular & alloc[there] & ~inside)[:1].tolist():
         raise _refused(
             file,
             f"symbol {file.symbols[index].name or index} lies outside of its section",
             ".symtab",
         )
+    marks = regular & ((entries["info"] & 15) == STT_SECTION) & (entries["value"] != 0)
+    for index in np.flatnonzero(marks)[:1].tolist():
+        raise _refused(file, f"symbol {index} of a section is not at its start", ".symtab")
     moved = regular & alloc[there]
     value = entries["value"].astype(np.int64) + np.where(moved, (there + 1) * REGION_LEN, 0)
     value = np.where(outside, OUTSIDE_VA + OUTSIDE_STEP * np.arange(len(entries)), value)

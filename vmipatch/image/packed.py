@@ -2,16 +2,21 @@
 """How is a module packed, and how is another one packed alike?
 
 `make modules_install` of Linux packs each module with a program of its own (scripts/
-Makefile.modinst): gzip -n, xz with CRC32 and a dictionary of 1 MiB, zstd as it comes.
+Makefile.modinst): gzip -n, xz with CRC32 and a dictionary of 1 MiB, zstd as it comes. Others do it
+in their way, which is found by trial.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vmipatch.errors import MalformedImage
 from vmipatch.image.packing.codec import CorruptStream, Maker, Recipe
 from vmipatch.image.packing.compression import Compression
-from vmipatch.image.packing.recipe import CODECS
+from vmipatch.image.packing.program import is_there
+from vmipatch.image.packing.recipe import AS_IT_IS, CODECS
 from vmipatch.image.packing.recipe import pack as pack_by
+from vmipatch.image.packing.zstd_frame import KNOWN_LEN
 
 MAX_UNPACKED_LEN = 1 << 28
 """No module is a quarter of this; a small file that unpacks to more is not one."""
@@ -20,6 +25,10 @@ OPTIONS = {
     Compression.XZ: "--check=crc32 --lzma2=preset=6,dict=1MiB",
     Compression.ZSTD: "-3",
 }
+
+
+PROGRAMS = {Compression.GZIP: "-n", Compression.ZSTD: f"-3 {KNOWN_LEN}"}
+"""What `modules_install` has gzip and zstd do; no library gives the same bytes."""
 
 
 def packing_of(data: bytes) -> Compression:
@@ -45,11 +54,33 @@ def unpack(data: bytes, name: str) -> bytes:
     return unpacked
 
 
-def pack(data: bytes, packing: Compression) -> bytes:
-    """`data` packed, the same bytes each time. Raises EnvironmentProblem without the library."""
+def recipe_of(stream: bytes, unpacked: bytes) -> Recipe | None:
+    """The recipe with which `unpacked` becomes the file `stream` again, None if nobody knows it.
+
+    Costs one compression for each that is tried.
+    """
+    packing = packing_of(stream)
     if packing is Compression.NONE:
-        return data
-    return pack_by(Recipe(packing, Maker.LIBRARY, OPTIONS[packing]), data)
+        return AS_IT_IS
+    candidates = [*_by_program(packing), usual(packing), *CODECS[packing].candidates(stream)]
+    return next((r for r in candidates if pack_by(r, unpacked) == stream), None)
+
+
+def usual(packing: Compression) -> Recipe:
+    """How to pack where it is not known how it was packed."""
+    if packing is Compression.NONE:
+        return AS_IT_IS
+    return Recipe(packing, Maker.LIBRARY, OPTIONS[packing])
+
+
+def pack(data: bytes, recipe: Recipe) -> bytes:
+    """`data` packed, the same bytes each time. Raises EnvironmentProblem without the packer."""
+    return pack_by(recipe, data)
+
+
+def _by_program(packing: Compression) -> Iterator[Recipe]:
+    if packing in PROGRAMS and is_there(packing.label):
+        yield Recipe(packing, Maker.PROGRAM, PROGRAMS[packing])
 
 
 def _damaged(name: str, packing: Compression, why: str) -> MalformedImage:

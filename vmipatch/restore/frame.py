@@ -10,7 +10,6 @@ take from the bzImage, and from the payload packed again as if it stood behind t
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
 from typing import Any, NoReturn
@@ -20,10 +19,11 @@ import numpy as np
 from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.bzimage import BzImage, elf_length
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.packing import Compression, Maker, Recipe, pack_payload
+from vmipatch.image.packing import Recipe, pack_payload
 from vmipatch.image.reloc_list import emit_list
 from vmipatch.restore.note import DAMAGED, Gives, Note
 from vmipatch.restore.rebuild import Restored, copied, fits, restore
+from vmipatch.restore.recipe import recipe_from, recipe_text
 from vmipatch.restore.runs import Run, by_length, in_file_order, told, untold
 
 MAGIC = b"VMIRF\x01"
@@ -122,7 +122,7 @@ def _rebuilt(body: bytes, note: Note) -> bytes | None:
 
 
 def _packed(recipe: Recipe | None, note: Note) -> bytes:
-    text = b"" if recipe is None else json.dumps(_plain(recipe), sort_keys=True).encode()
+    text = b"" if recipe is None else recipe_text(recipe)
     body = struct.pack("<H", len(text)) + text + note.pack()
     return _HEAD.pack(MAGIC, len(body), zlib.crc32(body)) + body
 
@@ -146,22 +146,10 @@ def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, Note, int]:
     return _recipe(text, read.name) if text else None, note, _HEAD.size + length
 
 
-def _plain(recipe: Recipe) -> dict[str, str]:
-    return {
-        "compression": recipe.compression.label,
-        "maker": recipe.maker.value,
-        "options": recipe.options,
-        "header": recipe.header.hex(),
-    }
-
-
 def _recipe(text: bytes, name: str) -> Recipe:
     try:
-        fields = json.loads(text)
-        compression = next(c for c in Compression if c.label == fields["compression"])
-        header = bytes.fromhex(fields["header"])
-        return Recipe(compression, Maker(fields["maker"]), str(fields["options"]), header)
-    except (ValueError, KeyError, TypeError, StopIteration):
+        return recipe_from(text)
+    except ValueError:
         _refuse(name)
 
 

@@ -54,6 +54,7 @@ class Gives(enum.Enum):
         "the file that was rewritten, but its debug sections are empty",
     )
     PAYLOAD = (2, "payload", "the kernel inside of the bzImage that was rewritten")
+    UNPACKED = (3, "unpacked", "the module that was rewritten, as it was before it was packed")
 
     def __init__(self, number: int, label: str, text: str) -> None:
         self.number = number

@@ -80,17 +80,18 @@ def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized], listed: by
     gives = Gives.INPUT if target is wanted.image else Gives.WITHOUT_DEBUG
     output = ElfImage.parse(data, name)
     body = Body.of(output, len(data), listed)
-    note = _take(target, wanted.listed, body, resized, gives).pack()
-    result = _with_section(output, note)
+    note = make_note(target, wanted.listed, body, resized, gives).pack()
+    result = with_note(output, note)
     restored = restore(ElfImage.parse(result, name), listed)
     if restored.data != target.data + wanted.listed:
         raise VmipatchError("the note gives another file than the input", file=name)
     return Noted(result, gives, restored.sha256, restored.note_len)
 
 
-def _take(
+def make_note(
     target: ElfImage, target_list: bytes, body: Body, resized: Sequence[Resized], gives: Gives
 ) -> Note:
+    """What gives `target` and `target_list` back from `body`, which has no note yet."""
     sites = padded_sites(body.image)
     walk = Walk(target, body, resized, sites)
     data = target.data + target_list
@@ -135,7 +136,7 @@ def _literals(data: bytes, parts: Sequence[Run]) -> Iterator[bytes]:
         at += run.literal_len + run.copy_len
 
 
-def _with_section(output: ElfImage, note: bytes) -> bytes:
+def with_note(output: ElfImage, note: bytes) -> bytes:
     """The file with the note behind everything else."""
     result = bytearray(output.data)
     note += bytes(-(len(result) + len(note)) % WORD_LEN)  # a relocation list may follow

@@ -14,6 +14,7 @@ from vmipatch.image.module import Module, region_va, unlink
 from vmipatch.image.relocations import R_386_32, R_386_NONE, R_386_PC32, RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
+from vmipatch.restore import empty_note
 from vmipatch.rewrite.annotate import Annotations, Part
 from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.placement import Placement
@@ -232,6 +233,7 @@ def _write(file: ElfImage, sections: Sequence[Section], stored: Mapping[int, byt
         placed = replace(section, va=0, off=at) if section.is_alloc else section
         at += len(data) if section.is_alloc else 0
         contents.append(Content(placed, data))
+    contents.append(empty_note(len(contents)))
     memory = bytearray(at)
     memory[:EHDR_LEN] = file.data[:EHDR_LEN]
     return write_elf(file, bytes(memory), contents, [])

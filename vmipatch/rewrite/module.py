@@ -14,7 +14,10 @@ import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.module import REGION_LEN, Module, region_va
+from vmipatch.image.packed import recipe_of
+from vmipatch.image.packing import Recipe
 from vmipatch.isa.decode import InstructionStream
+from vmipatch.restore import Noted, WantedModule, add_module_note
 from vmipatch.rewrite.annotate import annotate
 from vmipatch.rewrite.attach import attach_thunks
 from vmipatch.rewrite.body import Body, body_of
@@ -22,11 +25,11 @@ from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
 from vmipatch.rewrite.manifest import Manifest, manifest_of
-from vmipatch.rewrite.placement import place_apart
+from vmipatch.rewrite.placement import Placement, place_apart
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.rewrite import RewriteOptions
-from vmipatch.rewrite.suitable import require_decoded
+from vmipatch.rewrite.suitable import require_decoded, require_led_to_instructions
 from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Reason, Site
@@ -49,6 +52,10 @@ class RewrittenModule:
     """None if there was nothing to do: `data` is the input then, signature included."""
     signature_len: int
     """Bytes of the signature that the input had behind it; a rewritten module has none."""
+    noted: Noted | None = None
+    """What comes back from `data`; None if there was nothing to do."""
+    recipe: Recipe | None = None
+    """How the input was packed, if that is known."""
 
     @property
     def is_changed(self) -> bool:
@@ -57,13 +64,14 @@ class RewrittenModule:
 
 
 def rewrite_module(
-    data: bytes, name: str, options: RewriteOptions | None = None
+    data: bytes, name: str, options: RewriteOptions | None = None, stored: bytes | None = None
 ) -> RewrittenModule:
     """Widen and annotate every site of the module in `data`.
 
-    A module without sites that become calls stays as it is. Raises InputNotUnderstood if it is
-    rewritten already or has bytes in its code that are none, MalformedImage, MalformedTable and
-    UnclassifiedReference.
+    `stored` is the file that `data` was unpacked from, which `restore` shall give back. A module
+    without sites that become calls stays as it is. Raises InputNotUnderstood if it is rewritten
+    already or has bytes in its code that are none, MalformedImage, MalformedTable,
+    UnclassifiedReference, and EnvironmentProblem without the library that packed it.
     """
     options = options or RewriteOptions()
     module = Module.parse(data, name)
@@ -77,20 +85,30 @@ def rewrite_module(
     if not scanned.rewritten:
         return RewrittenModule(data, scanned, (), None, module.signature_len)
     require_decoded(scanned.code_map)
+    require_led_to_instructions(scanned.code_map)
     bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
-    new_data, manifest = _emit(module, scanned, bodies, options, data)
-    return RewrittenModule(new_data, scanned, tuple(bodies), manifest, module.signature_len)
+    code_map = scanned.code_map
+    placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))
+    new_data, manifest = _emit(module, scanned, placement, bodies, options, data)
+    stored = stored or data
+    recipe = recipe_of(stored, data)
+    digest = hashlib.sha256(stored).hexdigest()
+    wanted = WantedModule(data, name, recipe, digest, options.keep_original)
+    noted = add_module_note(new_data, wanted, placement.all_changes())
+    return RewrittenModule(
+        noted.data, scanned, tuple(bodies), manifest, module.signature_len, noted, recipe
+    )
 
 
 def _emit(
     module: Module,
     scanned: ScanResult,
+    placement: Placement,
     bodies: list[tuple[Site, Body]],
     options: RewriteOptions,
     data: bytes,
 ) -> tuple[bytes, Manifest]:
     code_map = scanned.code_map
-    placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))
     first = len(module.file.sections)
     thunks = build_thunks((site for site, _ in bodies), region_va(first))
     init = {s.index for s in module.file.sections if s.name.startswith(INIT_PREFIX)}

@@ -48,12 +48,17 @@ class Placement:
     room_end_va: int
     shift_len: int
 
+    def all_changes(self) -> list[Change]:
+        """The changes of all regions in address order."""
+        every = (change for changes in self.changes.values() for change in changes)
+        return sorted(every, key=lambda change: change.va)
+
     def resized(self, source: ElfImage) -> list[Change]:
         """The changes of all regions in address order, as `source` has them.
 
         If the room is in the middle of its .text, it counts as one.
         """
-        every = [change for changes in self.changes.values() for change in changes]
+        every = self.all_changes()
         text = source.section_by_name[".text"]
         if text.va < self.room_end_va < text.end_va:
             every.append(Change(self.room_end_va, 0, self.room_end_va - self.text_end_va))

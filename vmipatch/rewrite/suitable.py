@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
 from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section, SectionKind, Segment
@@ -57,6 +57,24 @@ def require_decoded(code_map: CodeMap) -> None:
                 file=code_map.image.name,
                 place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
                 hint="the file is damaged, or holds data in its code: report such a kernel",
+            )
+
+
+def require_led_to_instructions(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if something leads into the middle of an instruction."""
+    targets = code_map.targets
+    for section, stream in code_map:
+        mine = targets[(targets >= stream.va) & (targets < stream.end_va)]
+        known = stream.starts.astype(np.int64)
+        at = np.searchsorted(known, mine)
+        astray = mine[known[np.minimum(at, len(known) - 1)] != mine]
+        for va in astray[:1].tolist():
+            symbol = code_map.image.symbols.place_of(va)
+            raise UnclassifiedReference(
+                "something leads into the middle of this instruction",
+                file=code_map.image.name,
+                place=f"{section.name}+{va - section.va:#x} ({symbol})",
+                hint="the file is damaged, or holds data in its code: report such a module",
             )
 
 

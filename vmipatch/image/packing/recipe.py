@@ -20,7 +20,8 @@ CODECS: dict[Compression, Codec] = {
     Compression.ZSTD: ZSTD,
 }
 
-_AS_IT_IS = Recipe(Compression.NONE, Maker.LIBRARY, "")
+AS_IT_IS = Recipe(Compression.NONE, Maker.LIBRARY, "")
+"""Not packed."""
 
 
 def find_recipe(compression: Compression, stream: bytes, unpacked: bytes) -> Recipe | None:
@@ -31,7 +32,7 @@ def find_recipe(compression: Compression, stream: bytes, unpacked: bytes) -> Rec
     Raises EnvironmentProblem if the library of the compression is not installed.
     """
     if compression is Compression.NONE:
-        return _AS_IT_IS
+        return AS_IT_IS
     codec = CODECS[compression]
     candidates = codec.candidates(stream)
     return next((r for r in candidates if codec.pack(r, unpacked) == stream), None)
@@ -40,7 +41,7 @@ def find_recipe(compression: Compression, stream: bytes, unpacked: bytes) -> Rec
 def likely_recipe(compression: Compression, stream: bytes) -> Recipe:
     """The recipe to pack with when none gives `stream` back: the first candidate."""
     if compression is Compression.NONE:
-        return _AS_IT_IS
+        return AS_IT_IS
     return next(iter(CODECS[compression].candidates(stream)))
 
 

@@ -12,6 +12,9 @@ from vmipatch.image.packing.codec import Codec, CorruptStream, Maker, Recipe, mi
 from vmipatch.image.packing.compression import Compression
 from vmipatch.image.packing.program import is_there, run_compressor
 
+KNOWN_LEN = "--stream-size"
+"""The option of a frame that begins with the length of what is in it, as that of a file does."""
+
 
 def _unpack(payload: bytes, limit: int) -> tuple[bytes, int]:
     try:
@@ -40,17 +43,26 @@ def _candidates(stream: bytes) -> Iterable[Recipe]:
 
 def _pack(recipe: Recipe, data: bytes) -> bytes:
     if recipe.maker is Maker.PROGRAM:
-        return run_compressor("zstd", recipe.options, data)
+        known = recipe.options.replace(KNOWN_LEN, f"{KNOWN_LEN}={len(data)}")
+        return run_compressor("zstd", f"-q {known}", data)
     try:
         from zstandard import ZstdCompressionParameters, ZstdCompressor
     except ImportError as error:
         raise missing_package(Compression.ZSTD, "zstandard") from error
     level = int(recipe.options.split()[0].lstrip("-"))
-    parameters = ZstdCompressionParameters.from_level(
-        level, write_checksum=True, write_content_size=False
-    )
-    packer = ZstdCompressor(compression_params=parameters).compressobj()
-    return packer.compress(data) + packer.flush()
+    if is_known := KNOWN_LEN in recipe.options:
+        parameters = ZstdCompressionParameters.from_level(
+            level, source_size=len(data), write_checksum=True, write_content_size=True
+        )
+    else:
+        parameters = ZstdCompressionParameters.from_level(
+            level, write_checksum=True, write_content_size=False
+        )
+    packer = ZstdCompressor(compression_params=parameters)
+    if is_known:
+        return bytes(packer.compress(data))
+    stream = packer.compressobj()
+    return stream.compress(data) + stream.flush()
 
 
 ZSTD = Codec(_unpack, _candidates, _pack)

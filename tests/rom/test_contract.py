@@ -35,10 +35,13 @@ from tests.rom.scene import (
     prepared,
 )
 from vmipatch.rom import Flavor, build_rom
-from vmipatch.rom.entries import served_calls
+from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.shared import Shared
 
 C = VmiCall
+COUNTED = {C.GET_CYCLE_COUNTER: 2, C.GET_DR: 6}
+"""Calls that have a result for some numbers alone."""
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,27 @@ def test_entry_keeps_registers_and_flags(
         C.ENABLE_INTERRUPTS, C.DISABLE_INTERRUPTS, C.SET_INTERRUPT_MASK, C.HALT,
     }:  # fmt: skip
         assert pc["eflags"] & IF == real_if
+
+
+@pytest.mark.parametrize(
+    ("flavor", "call"),
+    [
+        (f, call) for f in Flavor for call in served_calls(f)
+        if RESULTS[call] and not (f is Flavor.PARAVIRT and SERVED[call] is Means.HYPERCALL)
+    ],
+)  # fmt: skip
+def test_entry_fills_the_results_of_the_table(flavor: Flavor, call: VmiCall) -> None:
+    """From two states that differ in every bit, no result stays as it was in both."""
+    kept = set(RESULTS[call])
+    for fill in (0x55555555, 0xAAAAAAAA):
+        registers = dict.fromkeys(GPRS, fill) | ARGUMENTS.get(call, {})
+        if call in COUNTED:
+            registers["eax"] = COUNTED[call]
+        pc, _ = prepared(flavor, registers)
+        pc.share(Shared.CR0, *[0x12345678] * 10)
+        pc.call_vmi(call)
+        kept &= {name for name in kept if pc[name] == registers[name]}
+    assert not kept
 
 
 @pytest.mark.parametrize("flavor", PC_FLAVORS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unicorn import x86_const as x86
 
-from tests.rom.machine import BUFFER_VA, FLAGS, IF, KERNEL_SS, SITE_VA, Machine, cell_va
+from tests.rom.machine import BUFFER_VA, FLAGS, IF, KERNEL_SS, SITE_VA, STACK_VA, Machine, cell_va
 from tests.rom.scene import STATES, prepared
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.rom.entries import SERVED, Means
@@ -34,6 +34,18 @@ def test_hypercall_hands_over_all_registers(
     assert met.vector == Hypercall.CALL
     assert met.registers == registers | {"ebx": call}
     assert met.stack == (registers["ebx"], SITE_VA + 5)
+
+
+@pytest.mark.parametrize("call", [c for c, means in SERVED.items() if means is Means.HYPERCALL])
+def test_hypercall_hands_over_the_stack(call: VmiCall) -> None:
+    """Behind the caller's EBX and the return address are the arguments of the table."""
+    pc, _ = prepared(Flavor.PARAVIRT, {"ebx": 0xB0B0})
+    stacks: list[list[int]] = []
+    pc.on_interrupt = lambda m, _: stacks.append([m.word(m["esp"] + 4 * i) for i in range(4)])
+    pc.site(pc.rom.entries[call])
+    pc.put(STACK_VA, 0x1111, 0x2222)
+    pc.run(SITE_VA + 5, steps=8)
+    assert stacks[0] == [0xB0B0, SITE_VA + 5, 0x1111, 0x2222]
 
 
 def test_hypercall_result_reaches_the_caller() -> None:

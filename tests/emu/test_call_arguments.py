@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Does the hypervisor read the arguments that the table of calls lists, and write its results?
+
+What the ROM hands over is in tests/rom/test_paravirt.py, what it reads itself in test_arguments.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.emu.calls.arguments import Dice
+from tests.emu.calls.playground import Paging, Playground
+from tests.emu.guest import STACK_PA
+from vmipatch.emu.events import Fault
+from vmipatch.emu.modes import Mode
+from vmipatch.emu.paging import PageFault
+from vmipatch.emu.report import GuestEnded
+from vmipatch.rom.entries import SERVED, Means
+from vmipatch.vmi.calls import VmiCall
+from vmipatch.vmi.table import ROW_OF, Place
+
+C = VmiCall
+GPRS = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+HYPERCALLS = [call for call, means in SERVED.items() if means is Means.HYPERCALL]
+UNREAD = {
+    C.INVAL_PAGE: {"eax"},  # there is no way to forget a single page
+    C.FLUSH_TLB: {"eax"},  # nor to keep the global ones
+    C.REBOOT: {"eax"},  # the machine ends, either way
+}
+STACK_AT = {8: Place.STACK_1, 12: Place.STACK_2}
+"""Above the caller's EBX and the return address."""
+ATTEMPTS = 40
+
+
+class Recorder:
+    """The registers, and which of them somebody looked at or changed."""
+
+    def __init__(self, registers: Any) -> None:
+        vars(self).update(_registers=registers, reads=set(), writes=set())
+
+    def __getattr__(self, name: str) -> Any:
+        if name in GPRS:
+            self.reads.add(name)
+        return getattr(self._registers, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in GPRS:
+            self.writes.add(name)
+        setattr(self._registers, name, value)
+
+
+@cache
+def _playground() -> Playground:
+    """One for all calls: making one takes longer than ten calls."""
+    return Playground(Paging.OFF, Mode.PARAVIRT)
+
+
+def serve(call: VmiCall) -> tuple[Recorder, set[Place]]:
+    """Let the hypervisor serve a call many times; what it touched of registers and stack."""
+    playground = _playground()
+    dice = Dice(random.Random(call), playground.label)
+    machine, privilege, context = (
+        playground.machine, playground.privilege, playground.privilege._context,
+    )  # fmt: skip
+    registers, peek = machine.cpu.registers, context.peek
+    recorder, places = Recorder(registers), set[Place]()
+
+    def recording_peek(depth: int, length: int = 4) -> int:
+        if depth in STACK_AT:
+            places.add(STACK_AT[depth])
+        return peek(depth, length)
+
+    for _ in range(ATTEMPTS):
+        playground.restore()
+        attempt = dice.attempt(call)
+        for name, value in attempt.registers.items():
+            setattr(registers, name, value)
+        registers.esp = STACK_PA - 0x100
+        for index, word in enumerate([7, 0x101000, *attempt.stack]):
+            machine.memory.write_u32(registers.esp + 4 * index, word)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(context, "registers", recorder)
+            patch.setattr(privilege, "_registers", recorder)
+            patch.setattr(context, "peek", recording_peek)
+            with contextlib.suppress(Fault, PageFault, GuestEnded):
+                privilege._do_call(call)
+    return recorder, places
+
+
+@pytest.mark.parametrize("call", HYPERCALLS, ids=lambda call: call.name)
+def test_hypervisor_reads_arguments_and_writes_results(call: VmiCall) -> None:
+    row = ROW_OF[call]
+    recorder, places = serve(call)
+    in_registers = {a.place.value for a in row.arguments if a.place.is_register}
+    assert recorder.reads == in_registers - UNREAD.get(call, set())
+    assert places == {a.place for a in row.arguments if not a.place.is_register}
+    returns = call is not C.SYSEXIT
+    assert recorder.writes == (set(row.results) if returns else {"ebx"})

@@ -42,7 +42,7 @@ SYMBOLS = {
     "USER_CS": 0x73, "USER_DS": 0x7B, "TSS_SELECTOR": 0x80, "LDT_SELECTOR": 0x88,
     "DIRECTORY": 0x201000, "DIRECTORY_2": 0x202000, "PAGE_TABLE": 0x203000, "IDT": 0x204000,
     "FRAME_A": 0x205000, "FRAME_B": 0x206000, "FIX_TABLE": 0x20A000, "TSS": _TSS, "LDT": _LDT,
-    "WINDOW": 0x800000,
+    "WINDOW": 0x800000, "ANSWERS": 0x20B000, "ANSWER_COUNT": max(VmiCall) + 8,
 }  # fmt: skip
 
 NATIVE: dict[VmiCall, str] = {
@@ -80,8 +80,8 @@ NATIVE: dict[VmiCall, str] = {
     VmiCall.GET_INTERRUPT_MASK: "pushfd; mov eax, dword ptr [esp]; and eax, 0x200; popfd",
     VmiCall.SET_INTERRUPT_MASK: "pushfd; and dword ptr [esp], 0xfffffdff; push eax;"
     "and eax, 0x200; or dword ptr [esp + 4], eax; pop eax; popfd",
-    VmiCall.IRET: "jmp dword ptr cs:[junk_iret]",
-    VmiCall.SYSEXIT: "jmp dword ptr cs:[junk_sysexit]",
+    VmiCall.IRET: "jmp dword ptr cs:[iret_pointer]",
+    VmiCall.SYSEXIT: "jmp dword ptr cs:[sysexit_pointer]",
     VmiCall.HALT: "sti; hlt",
     VmiCall.REBOOT: "push eax; mov al, 0xfe; out 0x64, al; pop eax",
     VmiCall.SET_PXE: "mov dword ptr [edx], eax",

@@ -11,7 +11,6 @@ all_checks:
     call port_checks
     call time_checks
     call apic_checks
-    call late_checks
     ret
 
 interrupt_checks:
@@ -250,7 +249,10 @@ no_page:
 # Linux has its fixed mappings below the hole, wherever the ROM says that it begins.
 fixmap_checks:
     mov esi, dword ptr [rom]
+    test esi, esi
+    jz no_hole
     mov esi, dword ptr [esi + 0x10]
+no_hole:
     sub esi, 0x2000
     mov edx, esi
     shr edx, 22
@@ -326,6 +328,8 @@ back_with_iopl:
     VMI(SET_IOPL_MASK)
     cmp dword ptr [ring], 0             # a bad frame: at CPL 0 the fault is in the ROM
     je no_bad_frame
+    cmp dword ptr [rom], 0              # and without one, behind the kernel's pointer
+    je no_bad_frame
     mov dword ptr [resume_esp], esp
     lea eax, [bad_frame]
     mov dword ptr [resume], eax
@@ -345,6 +349,14 @@ bad_frame:
     VMI(GET_INTERRUPT_MASK)
     CHECK("IF behind a bad frame", eax, 0)
 no_bad_frame:
+    cmp dword ptr [rom], 0
+    jne sysexit_check
+    mov eax, 1
+    mov ecx, 0
+    cpuid
+    test edx, 0x800                     # without a ROM, only where the processor has it
+    jz no_sysexit
+sysexit_check:
     mov dword ptr [resume_esp], esp
     lea eax, [back_from_sysexit]
     mov dword ptr [resume_user], eax
@@ -357,6 +369,7 @@ back_from_sysexit:
     mov eax, dword ptr [user_flags]
     and eax, 0x200
     CHECK("IF behind SYSEXIT", eax, 0x200)
+no_sysexit:
     ret
 
 port_checks:
@@ -564,21 +577,3 @@ frequency:
     .long 0
 period:
     .long 0
-
-# Linux asks for all of its sites again when it applies its alternatives.
-late_checks:
-    mov dword ptr [answers_again], 0
-    mov esi, sites
-late_next:
-    cmp esi, sites_end
-    jae late_done
-    mov eax, dword ptr [esi + 4]
-    call relocation
-    rol dword ptr [answers_again], 1
-    add dword ptr [answers_again], eax
-    add dword ptr [answers_again], edx
-    add esi, 12
-    jmp late_next
-late_done:
-    CHECK("answers when asked again", dword ptr [answers_again], dword ptr [answers])
-    ret

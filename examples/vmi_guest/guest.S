@@ -42,8 +42,16 @@ on_own_gdt:
     mov cr0, eax
     call mask_interrupts
     call probe
+    cmp dword ptr [rom], 0
+    je native                           # refused: as without a ROM
     call activate
+native:
+    mov eax, cs
+    and eax, 3
+    mov dword ptr [ring], eax
+    SAY("ring %x", eax)
     call all_checks
+    call late_checks
     SAY("conformance: %x checks, %x failed", dword ptr [checks], dword ptr [failures])
     mov eax, 1
     VMI(REBOOT)
@@ -55,7 +63,7 @@ finish:
     hlt
     jmp finish
 
-# The ROM, by the rules of Linux. Out: ebp = its linear address; ends here without one.
+# The ROM, by the rules of Linux. Out: its linear address in `rom`, 0: none, or one that is refused.
 probe:
     mov ebp, PAGE_OFFSET + 0xc0000
 probe_next:
@@ -68,7 +76,7 @@ probe_step:
     cmp ebp, PAGE_OFFSET + 0xe0000
     jb probe_next
     SAY("no ROM")
-    jmp finish
+    ret
 probe_found:
     movzx eax, byte ptr [ebp + 0x0d]
     movzx ecx, byte ptr [ebp + 0x0c]
@@ -76,17 +84,20 @@ probe_found:
     cmp eax, 3
     je probe_version
     SAY("mismatched version %x", eax)
-    jmp finish
+    ret
 probe_version:
     movzx esi, word ptr [ebp + 0x18]
     test esi, esi
     jnz probe_pci
     SAY("no PCI header")
-    jmp finish
+    ret
 probe_pci:
     add esi, ebp
     CHECK("PCI signature", dword ptr [esi], 0x52494350)
-    CHECK("PCI vendor and device", dword ptr [esi + 4], 0x080115ad)
+    cmp dword ptr [esi + 4], 0x080115ad
+    je probe_pnp
+    SAY("unknown manufacturer")         # no more than a warning
+probe_pnp:
     movzx esi, word ptr [ebp + 0x1a]    # the PnP header, if there is one, names the maker
     test esi, esi
     jz probe_licence
@@ -108,7 +119,7 @@ probe_licence:
     je probe_licensed
 probe_other_licence:
     SAY("licence %s", esi)
-    jmp finish
+    ret
 probe_licensed:
     mov eax, dword ptr [ebp + 0x10]
     SAY("version 3.%x, hole from %x", dword ptr [minor], eax)
@@ -123,21 +134,21 @@ activate:
     test eax, eax
     jz activated
     SAY("failed to initialize")
-    jmp finish
+    mov dword ptr [rom], 0
+    ret
 activated:
-    mov eax, cs
-    and eax, 3
-    mov dword ptr [ring], eax
-    SAY("ring %x", eax)
+    mov dword ptr [iret_pointer], 0x0badbab0
+    mov dword ptr [sysexit_pointer], 0xfeedbab0
+    call remember_answers
+
+# Every site as GetRelocationInfo wants it; again later, when most are calls already.
+patch_sites:
     mov esi, sites
 patch_next:
     cmp esi, sites_end
     jae patched
     mov eax, dword ptr [esi + 4]
     call relocation
-    rol dword ptr [answers], 1
-    add dword ptr [answers], eax
-    add dword ptr [answers], edx
     mov edi, dword ptr [esi]
     movzx ecx, byte ptr [esi + 8]
     cmp edx, 0
@@ -148,6 +159,12 @@ patch_next:
     cmp edx, 1
     je patch_near
     mov bl, 0xe9
+    mov edx, dword ptr [esi + 4]        # a jump, where the kernel has a pointer and no site
+    sub edx, 29
+    cmp edx, 5
+    jbe patch_near
+    SAY("jump refused for call %x", dword ptr [esi + 4])
+    jmp finish
 patch_near:
     mov byte ptr [edi], bl
     sub eax, edi
@@ -166,9 +183,50 @@ patched:
     cpuid
     ret
 
-# In: eax = call number. Out: eax = address, edx = type. Clobbers ecx.
+# In: eax = call number. Out: eax = address, edx = type: 0 without a ROM. Clobbers ecx.
 relocation:
+    mov edx, 0
     mov ecx, dword ptr [rom]
+    jecxz no_relocation
     add ecx, 0x88
     call ecx
+no_relocation:
+    ret
+
+# What the ROM answers for each number there is, to be compared later.
+remember_answers:
+    mov esi, 0
+remember_next:
+    mov eax, esi
+    call relocation
+    mov dword ptr [ANSWERS + 8*esi], eax
+    mov dword ptr [ANSWERS + 8*esi + 4], edx
+    inc esi
+    cmp esi, ANSWER_COUNT
+    jb remember_next
+    ret
+
+# Linux asks a second time, when it has made many calls already.
+late_checks:
+    cmp dword ptr [rom], 0
+    je no_late_checks
+    mov esi, 0
+late_next:
+    mov eax, esi
+    call relocation
+    CHECK("address asked late", eax, dword ptr [ANSWERS + 8*esi])
+    CHECK("type asked late", edx, dword ptr [ANSWERS + 8*esi + 4])
+    inc esi
+    cmp esi, ANSWER_COUNT
+    jb late_next
+    mov eax, 0xffffffff                 # what no version has
+    call relocation
+    CHECK("type of no call", edx, 0)
+    mov eax, 1000
+    call relocation
+    CHECK("type of call 1000", edx, 0)
+    call patch_sites
+    call interrupt_checks
+    call return_checks
+no_late_checks:
     ret

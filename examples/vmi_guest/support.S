@@ -126,6 +126,13 @@ user_code:
     int 0x80
     jmp user_code
 
+native_iret:
+    iretd
+
+native_sysexit:
+    sti                                 # its shadow reaches to the user's first instruction
+    sysexit
+
 # check(got, wanted): a line if they differ. All registers and flags are kept.
 check:                                  # flags, registers, return address, got, wanted, text
     pushfd
@@ -284,10 +291,6 @@ failures:
     .long 0
 ticks:
     .long 0
-answers:
-    .long 0
-answers_again:
-    .long 0
 resume:
     .long 0
 resume_esp:
@@ -310,10 +313,10 @@ user_cs:
     .long 0
 user_flags:
     .long 0
-junk_iret:
-    .long 0x0badbab0
-junk_sysexit:
-    .long 0xfeedbab0
+iret_pointer:                           # junk as soon as a ROM has to answer for them
+    .long native_iret
+sysexit_pointer:
+    .long native_sysexit
 result_mask:
     .long 0
 spoilt_mask:

@@ -17,6 +17,7 @@ from vmipatch.emu.report import Ending
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 
 C = VmiCall
@@ -42,14 +43,16 @@ def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT) -> list[str]:
     return lines
 
 
-def on_pc(rom: Rom, directory: Path) -> list[str]:
-    """What the guest said in QEMU, where SeaBIOS finds the ROM."""
+def on_pc(rom: Rom | None, directory: Path) -> list[str]:
+    """What the guest said in QEMU, where SeaBIOS finds the ROM if there is one."""
     kernel, image, console = (directory / name for name in ("guest", "vmi.rom", "console"))
     kernel.write_bytes(build_image())
-    image.write_bytes(rom.data)
     command = [EMULATOR, "-accel", "tcg", "-display", "none", "-no-reboot", "-nic", "none"]
     command += [*STEADY_CLOCK, "-m", "16", "-kernel", str(kernel), "-monitor", "none"]
-    command += ["-serial", f"file:{console}", "-option-rom", str(image)]
+    command += ["-serial", f"file:{console}"]
+    if rom is not None:
+        image.write_bytes(rom.data)
+        command += ["-option-rom", str(image)]
     subprocess.run(command, check=True, timeout=60, capture_output=True)
     text = console.read_bytes().decode("ascii", errors="replace")
     lines = text.replace("\r", "").splitlines()
@@ -107,23 +110,60 @@ def test_guest_meets_every_call_of_3_0() -> None:
     assert unmet - raw - beyond == undocumented | {C.RDPMC, C.SHUTDOWN}
 
 
+def changed(off: int, data: bytes, flavor: Flavor = Flavor.PARAVIRT) -> bytes:
+    """A ROM with other bytes at one place, and a sum of 0 all the same."""
+    image = bytearray(build_rom(flavor).data)
+    image[off : off + len(data)] = data
+    image[-1] = (image[-1] - sum(image)) & 0xFF
+    return bytes(image)
+
+
+REFUSED = [
+    (build_rom(Flavor.PARAVIRT, api_major=4).data, "mismatched version 4"),
+    (build_rom(Flavor.PARAVIRT, api_major=2).data, "mismatched version 2"),
+    (build_rom(Flavor.PARAVIRT, license="BSD").data, "licence BSD"),
+    (build_rom(Flavor.PARAVIRT, license="GPL v3").data, "licence GPL v3"),
+    (build_rom(Flavor.PARAVIRT, license="GPLv2").data, "licence GPLv2"),
+    (build_rom(Flavor.PARAVIRT, fail_init=True).data, "failed to initialize"),
+    (changed(0x18, b"\0\0"), "no PCI header"),
+    (changed(0, b"\0\0"), "no ROM"),
+    (changed(8, b"cVmj"), "no ROM"),
+]
+
+
+@pytest.mark.parametrize(("rom", "said"), REFUSED, ids=[said for _, said in REFUSED])
+def test_guest_that_refuses_the_rom_runs_natively(rom: bytes, said: str) -> None:
+    """All that has a native form then serves; what has none is not asked for."""
+    lines = on_hypervisor(rom)
+    assert [line for line in lines if not line.startswith(("maker", "version"))][:-1] == [
+        said, "ring 1", "no timer", "no APIC",
+    ]  # fmt: skip
+    assert checks_passed(lines[-1]) > 400
+
+
+@pytest.mark.qemu
 @pytest.mark.parametrize(
     ("rom", "said"),
     [
-        (build_rom(Flavor.PARAVIRT, api_major=4), "mismatched version 4"),
-        (build_rom(Flavor.PARAVIRT, license="BSD"), "licence BSD"),
-        (build_rom(Flavor.PARAVIRT, license="GPL v3"), "licence GPL v3"),
-        (build_rom(Flavor.PARAVIRT, fail_init=True), "failed to initialize"),
+        (build_rom(Flavor.NATIVE, license="BSD"), "licence BSD"),
+        (build_rom(Flavor.PARAVIRT), "failed to initialize"),
+        (None, "no ROM"),
     ],
 )
-def test_guest_refuses_the_rom(rom: Rom, said: str) -> None:
-    assert on_hypervisor(rom.data)[-1] == said
+def test_guest_on_a_pc_refuses_the_rom_and_runs_natively(
+    rom: Rom | None, said: str, tmp_path: Path
+) -> None:
+    """The paravirtual ROM finds no hypervisor there."""
+    lines = on_pc(rom, tmp_path)
+    assert said in lines
+    assert lines[-4:-1] == ["ring 0", "no timer", "no APIC"]
+    assert checks_passed(lines[-1]) > 400
 
 
-def test_guest_refuses_a_rom_without_a_pci_header() -> None:
-    image = bytearray(build_rom(Flavor.PARAVIRT).data)
-    image[0x18:0x1A] = b"\0\0"
-    assert on_hypervisor(bytes(image))[-1] == "no PCI header"
+def test_other_manufacturer_is_no_reason_to_refuse() -> None:
+    said = on_hypervisor(changed(0x34, b"\x86\x80\x37\x12"))
+    assert "unknown manufacturer" in said
+    checks_passed(said[-1])
 
 
 @pytest.mark.parametrize("license", ["GPL", "GPL v2"])
@@ -169,6 +209,32 @@ def test_guest_is_lost_where_sysexit_is_declined() -> None:
     """Its native form is a jump into nowhere, as Linux has it: the ROM must never do that."""
     said = on_hypervisor(build_rom(Flavor.PARAVIRT, none={C.SYSEXIT}).data)
     assert said[-1].startswith("fault e ") and said[-1].endswith(" at feedbab0")
+
+
+@pytest.mark.parametrize("mode", [Mode.PARAVIRT, Mode.AUDIT])
+def test_guest_may_be_told_to_jump_to_sysexit(mode: Mode) -> None:
+    """JUMP_REL where a site ends its path: nobody needs the return address."""
+    rom = build_rom(Flavor.PARAVIRT, jump={C.SYSEXIT})
+    checks_passed(on_hypervisor(rom.data, mode)[-1])
+
+
+@pytest.mark.qemu
+def test_guest_on_a_pc_may_be_told_to_jump_to_sysexit(tmp_path: Path) -> None:
+    checks_passed(on_pc(build_rom(Flavor.NATIVE, jump={C.SYSEXIT}), tmp_path)[-1])
+
+
+@pytest.mark.parametrize("call", [C.SET_TR, C.GET_CR0, C.SET_PXE])
+def test_guest_refuses_to_jump_where_it_has_a_pointer(call: VmiCall) -> None:
+    """Linux stops as well: a function cannot be replaced by a jump."""
+    said = on_hypervisor(build_rom(Flavor.PARAVIRT, jump={call}).data)
+    assert said[-1] == f"jump refused for call {call:x}"
+
+
+def test_our_roms_never_ask_for_a_jump() -> None:
+    """A jump hides the site, which a fault of IRET has to name."""
+    for flavor in Flavor:
+        kinds = {relocation_type(call, flavor) for call in VmiCall}
+        assert kinds == {RelocationType.NONE, RelocationType.CALL_REL, RelocationType.NOP}
 
 
 def test_hypervisor_does_not_start_with_a_rom_that_declines_iret() -> None:

@@ -65,15 +65,16 @@ def build_rom(
     fail_init: bool = False,
     none: Set[VmiCall] = frozenset(),
     nop: Set[VmiCall] = frozenset(),
+    jump: Set[VmiCall] = frozenset(),
 ) -> Rom:
     """A ROM of one flavour; the same arguments give the same bytes.
 
     The keywords make ROMs that a kernel has to cope with: another version or licence, a hole from
-    `virtual_top` on, a VMI_Init that fails, calls answered NONE or NOP. Raises AssemblyFailed if
-    the ROM cannot be made.
+    `virtual_top` on, a VMI_Init that fails, calls answered NONE, NOP or JUMP_REL. Raises
+    AssemblyFailed if the ROM cannot be made.
     """
     head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor, virtual_top)
-    source = rom_source(flavor, fail_init=fail_init, none=none, nop=nop)
+    source = rom_source(flavor, fail_init=fail_init, none=none, nop=nop, jump=jump)
     low, high = (
         assemble(
             source,

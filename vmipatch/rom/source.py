@@ -42,14 +42,18 @@ def label(call: VmiCall) -> str:
     return call.name.lower()
 
 
-def rom_source(flavor: Flavor, *, fail_init: bool, none: Set[VmiCall], nop: Set[VmiCall]) -> str:
-    """The source of a whole ROM behind its header; `none` and `nop` are calls not to be served.
+def rom_source(
+    flavor: Flavor, *, fail_init: bool, none: Set[VmiCall], nop: Set[VmiCall], jump: Set[VmiCall]
+) -> str:
+    """The source of a whole ROM behind its header.
+
+    `none` and `nop` are calls not to be served, `jump` those to be jumped to.
 
     Raises AssemblyFailed if the files lack a body that the table of calls promises.
     """
     calls = [call for call in served_calls(flavor) if call not in none | nop]
     paravirt = flavor is Flavor.PARAVIRT
-    lines = [_read("macros.S"), *_answers_macro(flavor, none, nop), *_rpl1_macro()]
+    lines = [_read("macros.S"), *_answers_macro(flavor, none, nop, jump), *_rpl1_macro()]
     lines += _labelled("init", _body("INIT", paravirt and not fail_init))
     lines += _labelled("get_reloc", _body("GET_RELOC", paravirt))
     if paravirt:
@@ -116,13 +120,17 @@ def _read(file: str) -> str:
     return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
 
 
-def _answers_macro(flavor: Flavor, none: Set[VmiCall], nop: Set[VmiCall]) -> Iterator[str]:
+def _answers_macro(
+    flavor: Flavor, none: Set[VmiCall], nop: Set[VmiCall], jump: Set[VmiCall]
+) -> Iterator[str]:
     """The table of GetRelocationInfo, and behind the last call a row for unknown ones."""
     yield ".macro ANSWERS"
     for call in sorted(VmiCall):
         kind = RelocationType.NONE if call in none else relocation_type(call, flavor)
         kind = RelocationType.NOP if call in nop else kind
-        entry = f"{label(call)} - answers" if kind is RelocationType.CALL_REL else "0"
+        has_entry = kind is RelocationType.CALL_REL
+        kind = RelocationType.JUMP_REL if has_entry and call in jump else kind
+        entry = f"{label(call)} - answers" if has_entry else "0"
         yield f"    .long {entry} + {kind << _TYPE_SHIFT:#x}"
     yield "    .long 0"
     yield ".endm"

@@ -5,7 +5,7 @@ Besides assembly the sources have, one a line:
 
     VMI(NAME)                   a patchable site of that call, and a check of what it spoilt
     VMI_RAW(NAME)               the site alone, for calls that do not come back
-    IRET_SITE(label)            as VMI_RAW(IRET), the label at the site
+    SITE(NAME, label)           as VMI_RAW, the label at the site
     CHECK("text", got, wanted)  count, and say so if they differ
     SAY("text %x %s", ...)      a line on the serial port
     ONLY_IF_SERVED(NAME, label) go on at the label if the ROM declines the call
@@ -15,6 +15,7 @@ Besides assembly the sources have, one a line:
 
 from __future__ import annotations
 
+import enum
 import re
 import struct
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ NATIVE: dict[VmiCall, str] = {
     VmiCall.WBINVD: "wbinvd",
     VmiCall.SET_DR: "mov dr2, edx",
     VmiCall.GET_DR: "mov eax, dr2",
+    VmiCall.RDPMC: "rdpmc",
     VmiCall.RDTSC: "rdtsc",
     VmiCall.CLTS: "clts",
     VmiCall.ENABLE_INTERRUPTS: "sti",
@@ -83,6 +85,7 @@ NATIVE: dict[VmiCall, str] = {
     VmiCall.IRET: "jmp dword ptr cs:[iret_pointer]",
     VmiCall.SYSEXIT: "jmp dword ptr cs:[sysexit_pointer]",
     VmiCall.HALT: "sti; hlt",
+    VmiCall.SHUTDOWN: "cli; hlt",
     VmiCall.REBOOT: "push eax; mov al, 0xfe; out 0x64, al; pop eax",
     VmiCall.SET_PXE: "mov dword ptr [edx], eax",
     VmiCall.SET_PXE_LONG: "mov dword ptr [ecx + 4], edx; mov dword ptr [ecx], eax",
@@ -107,16 +110,25 @@ NATIVE: dict[VmiCall, str] = {
 """What stands at a site before it is patched; nothing where nothing is to be done natively."""
 
 
-def build_image() -> bytes:
+class End(enum.IntEnum):
+    """What the guest does when all is checked."""
+
+    SOFT_REBOOT = 0
+    HARD_REBOOT = 1
+    SHUTDOWN = 2
+
+
+def build_image(end: End = End.HARD_REBOOT) -> bytes:
     """The guest as a multiboot kernel, to be loaded at LOAD_PA."""
-    return assemble(_source(), LOAD_PA, symbols=_symbols(), name="conformance guest").code.ljust(
-        IMAGE_LEN, b"\0"
-    )
+    symbols = _symbols() | {"REBOOT_KIND": int(end)}
+    code = assemble(_source(), LOAD_PA, symbols=symbols, name="conformance guest").code
+    assert len(code) <= IMAGE_LEN, "the guest fits its image"
+    return code.ljust(IMAGE_LEN, b"\0")
 
 
-def build_elf() -> bytes:
+def build_elf(end: End = End.HARD_REBOOT) -> bytes:
     """The same as an ELF file, entered behind its multiboot header."""
-    image = build_image()
+    image = build_image(end)
     entry = int.from_bytes(image[28:32], "little")
     ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
     header = ident + struct.pack("<2HI3LI6H", 2, 3, 1, entry, 52, 0, 0, 52, 32, 1, 40, 0, 0)
@@ -176,7 +188,7 @@ class _Writer:
             yield f"{label}:"
             yield f"    .asciz {text}"
 
-    def _site(self, call: VmiCall, label: str = "") -> Iterator[str]:
+    def _place(self, call: VmiCall, label: str = "") -> Iterator[str]:
         label = label or f"site_{len(self.sites)}"
         self.sites.append((label, call))
         yield f"{label}:"
@@ -185,10 +197,11 @@ class _Writer:
         yield f"{label}_end:"
 
     def _vmi_raw(self, name: str) -> Iterator[str]:
-        yield from self._site(VmiCall[name])
+        yield from self._place(VmiCall[name])
 
-    def _iret_site(self, label: str) -> Iterator[str]:
-        yield from self._site(VmiCall.IRET, label)
+    def _site(self, arguments: str) -> Iterator[str]:
+        name, label = (part.strip() for part in arguments.split(","))
+        yield from self._place(VmiCall[name], label)
 
     def _vmi(self, name: str) -> Iterator[str]:
         call = VmiCall[name]
@@ -199,7 +212,7 @@ class _Writer:
         yield "    pushfd"
         yield f"    or dword ptr [esp], {_FLAGS:#x}"
         yield "    popfd"
-        yield from self._site(call)
+        yield from self._place(call)
         yield "    pushfd"
         yield f"    pop dword ptr [after + {4 * _FLAGS_AT}]"
         yield from _save("after")

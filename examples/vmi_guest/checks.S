@@ -91,6 +91,15 @@ register_checks:
     mov ecx, 0x174
     VMI(RDMSR)
     CHECK("SYSENTER_CS", eax, KERNEL_CS)
+    mov dword ptr [resume_esp], esp     # nor this; most processors refuse it
+    lea eax, [behind_rdpmc]
+    mov dword ptr [resume], eax
+    mov dword ptr [fault_eip], site_of_rdpmc
+    mov ecx, 0
+    SITE(RDPMC, site_of_rdpmc)
+    mov dword ptr [resume], 0
+behind_rdpmc:
+    CHECK("place of a fault of RDPMC", dword ptr [fault_eip], site_of_rdpmc)
     mov eax, 0x3000
     VMI(SET_IOPL_MASK)
     mov eax, 0
@@ -339,7 +348,7 @@ back_with_iopl:
     PUSH(0xfff3)
     PUSH(0)
     mov dword ptr [scratch], esp
-    IRET_SITE(bad_site)
+    SITE(IRET, bad_site)
 bad_frame:
     CHECK("vector of a bad frame", dword ptr [fault_vector], 13)
     CHECK("error of a bad frame", dword ptr [fault_error], 0xfff0)

@@ -53,9 +53,14 @@ native:
     call all_checks
     call late_checks
     SAY("conformance: %x checks, %x failed", dword ptr [checks], dword ptr [failures])
-    mov eax, 1
+    mov eax, REBOOT_KIND
+    cmp eax, 2
+    je shutdown
     VMI(REBOOT)
-    SAY("Reboot came back")
+    SAY("FAIL: Reboot came back")
+shutdown:
+    VMI(SHUTDOWN)
+    SAY("FAIL: Shutdown came back")
 finish:
     mov al, 0xfe
     out 0x64, al
@@ -225,6 +230,15 @@ late_next:
     mov eax, 1000
     call relocation
     CHECK("type of call 1000", edx, 0)
+    mov eax, 42                         # whose meaning nobody has written down
+    call relocation
+    CHECK("type of MachineToPhysical", edx, 0)
+    mov eax, 43
+    call relocation
+    CHECK("type of PhysicalToMachine", edx, 0)
+    mov eax, 72
+    call relocation
+    CHECK("type of SetCallbacks", edx, 0)
     call patch_sites
     call interrupt_checks
     call return_checks

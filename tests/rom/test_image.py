@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -98,6 +102,23 @@ def test_jump_points_lead_to_the_entries(flavor: Flavor) -> None:
 @flavors
 def test_same_arguments_give_same_bytes(flavor: Flavor) -> None:
     assert build_rom(flavor).data == build_rom(flavor).data
+
+
+def test_every_process_builds_the_same_roms() -> None:
+    """Nothing of the host goes in: neither the order of a hash nor the place of the sources."""
+    source = (
+        "import hashlib; from vmipatch.rom import Flavor, build_rom;"
+        "print(*(hashlib.sha256(build_rom(f).data).hexdigest() for f in Flavor))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", source], check=True, capture_output=True, text=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    here = [hashlib.sha256(build_rom(flavor).data).hexdigest() for flavor in Flavor]
+    assert seen == {" ".join(here) + "\n"}
 
 
 @flavors

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Does what changes code while the kernel runs still hit the right places after the rewrite?"""
+"""Does what changes code while the kernel runs still hit the right places after the rewrite?
+
+And does the kernel leave for another one? With Debian's kernels, and with suspend, in
+tests/distro/test_instrumentation.py.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.boot.conftest import COMPARABLE, Machine, Variant, check_finished
-from tests.conftest import KernelFinder
+from tests.conftest import InitramfsBuilder, KernelFinder
+from tests.support import kexec, qemu
 from tests.support.console import Console
+from tests.support.roms import rom_arguments
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.reloc_list import relocation_list
+from vmipatch.image.relocations import Relocations
+from vmipatch.image.wrap import wrap
 from vmipatch.isa.second import decode_second
+from vmipatch.rom import Flavor, build_rom
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
+
+MEMORY_MIB = 256
 
 PROBED = (
     "_raw_spin_lock_irq",
@@ -50,6 +62,28 @@ def test_tracepoints_switch_their_jump_labels(pc: Machine) -> None:
 def test_probes_sit_on_sites(pc: Machine, rewritten: KernelFinder) -> None:
     places = "".join(f"{name}+{site_offset(rewritten('smp-pae'), name)}\n" for name in PROBED)
     check_all_seen(pc, "probes.sh", (("places", places.encode()),))
+
+
+@pytest.mark.parametrize("rom", [None, Flavor.NATIVE], ids=["no ROM", "on a ROM"])
+def test_kernel_starts_itself(
+    rewritten: KernelFinder, initramfs: InitramfsBuilder, tmp_path: Path, rom: Flavor | None
+) -> None:
+    image = ElfImage.parse(rewritten("smp-pae").read_bytes(), "smp-pae")
+    bzimage = tmp_path / "bzImage"
+    bzimage.write_bytes(wrap(image, relocation_list(image, Relocations.of(image))))
+    successor = kexec.program(
+        bzimage.read_bytes(),
+        initramfs("short.sh", ()).read_bytes(),
+        f"{qemu.COMMAND_LINE} {COMPARABLE}",
+        MEMORY_MIB,
+    )
+    archive = initramfs("kexec.sh", (("kexec", successor),))
+    machine = rom_arguments(build_rom(rom).data, tmp_path) if rom else ()
+    boot = qemu.boot(bzimage, archive, append=COMPARABLE, memory_mib=MEMORY_MIB, extra=machine)
+    check_finished(boot)
+    assert boot.console.count("Linux version") == 2
+    found = boot.preface + boot.console  # the second runtime speaks behind the first kernel
+    assert found.count("vmi: paravirtual") == (2 if rom else 0)
 
 
 def site_offset(vmlinux: Path, name: str) -> int:

@@ -178,17 +178,24 @@ def test_only_an_original_with_room_for_a_call_is_annotated() -> None:
 
 
 def test_relocate_kernel_is_copied_elsewhere_and_keeps_its_bytes() -> None:
+    """With all that the kernel copies along: its parts have symbols of their own."""
     kernel = SmallKernel()
     kernel.text.function("relocate_kernel", "9c fa 0f20c0 58 9d c3")
+    kernel.text.function("identity_mapped", "0f22d8 c3", align=1)
+    kernel.text.function("virtual_mapped", "0f22c0 c3", align=1)
+    kernel.text.function("swap_pages", "0f20e0 c3", align=1)
     kernel.text.function("f", "fa c3")
     done = kernel.rewrite()
-    assert done.code("relocate_kernel", 8) == bytes.fromhex("9c fa 0f20c0 58 9d c3")
+    assert done.code("relocate_kernel", 20) == bytes.fromhex(
+        "9c fa 0f20c0 58 9d c3 0f22d8 c3 0f22c0 c3 0f20e0 c3"
+    )
     copied = [s for s in done.done.scan.sites if s.reason is Reason.COPIED]
     assert [s.disposition for s in copied] == [
         Disposition.NATIVE_UNPRIVILEGED,
         Disposition.NATIVE_TRAPPING,
         Disposition.NATIVE_TRAPPING,
         Disposition.NATIVE_UNPRIVILEGED,
+        *[Disposition.NATIVE_TRAPPING] * 3,
     ]
 
 

@@ -35,10 +35,13 @@ class CopiedRoutine:
     source: str
 
 
+_KEXEC = "arch/x86/kernel/relocate_kernel_32.S: kexec copies it with all that follows there"
+
 COPIED_ROUTINES = (
-    CopiedRoutine(
-        "relocate_kernel", None, Reason.COPIED, "arch/x86/kernel/relocate_kernel_32.S: kexec"
-    ),
+    CopiedRoutine("relocate_kernel", None, Reason.COPIED, _KEXEC),
+    CopiedRoutine("identity_mapped", None, Reason.COPIED, _KEXEC),
+    CopiedRoutine("virtual_mapped", None, Reason.COPIED, _KEXEC),
+    CopiedRoutine("swap_pages", None, Reason.COPIED, _KEXEC),
     CopiedRoutine("core_restore_code", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
     CopiedRoutine("restore_image", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
     CopiedRoutine("wakeup_pmode_return", None, Reason.COPIED, "arch/x86/kernel/acpi/wakeup_32.S"),

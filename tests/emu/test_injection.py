@@ -126,7 +126,7 @@ def thunks() -> range:
     image = kernel()
     section = image.section_by_name[".vmi.annotation"]
     first = min(
-        record.native_va
+        record.translation_va
         + record.translation_len
         + int.from_bytes(image.read(record.translation_va + 1, 4), "little", signed=True)
         for record in unpack_records(image.section_bytes(section))

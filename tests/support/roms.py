@@ -140,6 +140,10 @@ class Patching:
             target_va = rom_va + self.rom.entries[record.call]
             displacement = struct.pack("<i", target_va - record.native_va - behind_off)
             code = code[: record.call_off + 1] + displacement + code[behind_off:]
+        else:
+            (distance,) = struct.unpack_from("<i", code, 1)
+            distance += record.translation_va - record.native_va
+            code = code[:1] + struct.pack("<i", distance) + code[NEAR_CALL_LEN:]
         return code.ljust(record.native_len, NOP)
 
     def _added(self, rom_va: int) -> bytes:

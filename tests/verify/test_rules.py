@@ -180,7 +180,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP052", lambda was, now: now.header_word(".vmi.restore", 16, 0x1000)),
     ("VP053", lambda was, now: now.swap(b'"version":1', b'"version":9')),
     ("VP060", lambda was, now: now.record(native_va=now.find("runs_on", "31c0"), native_len=5)),
-    ("VP061", lambda was, now: now.record(pad_len=3)),
+    ("VP061", lambda was, now: now.record(pad_len=5)),
     ("VP062", lambda was, now: now.record(call=VmiCall.CLTS)),
     ("VP063", lambda was, now: now.record(call_off=1)),
     ("VP064", record_doubled),

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """How does a whole bzImage come back: its boot code, and its payload packed as it was?
 
-The kernel inside has its own note. A second one stands right behind the payload, in front of the
-tail of the boot code, where nobody reads: six bytes of magic and version, a u32 length and a CRC-32
-of what follows, then the recipe of the payload (u16 length, JSON) and a note as in `note`. Its runs
-take from the bzImage, and from the payload packed again as if it stood behind the bzImage.
+Everything it needs stands right behind the payload, in front of the tail of the boot code, where
+nobody reads and nothing packs it once more: six bytes of magic and version, a u32 length and a
+CRC-32 of what follows, then the recipe of the payload (u16 length, JSON), a note as in `note` for
+the kernel inside (behind its u32 length), and one for the file. Runs of that take from the bzImage,
+and from the payload packed again as if it stood behind the bzImage.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,14 +24,15 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.packing import Recipe, pack_payload
 from vmipatch.image.reloc_list import emit_list
 from vmipatch.restore.note import DAMAGED, Gives, Note
-from vmipatch.restore.rebuild import Restored, copied, fits, restore
+from vmipatch.restore.rebuild import Restored, copied, fits, given_back
 from vmipatch.restore.recipe import recipe_from, recipe_text
-from vmipatch.restore.runs import Run, by_length, in_file_order, told, untold
+from vmipatch.restore.runs import Body, Run, by_length, in_file_order, told, untold
 
-MAGIC = b"VMIRF\x01"
+MAGIC = b"VMIRF\x02"
 CRC_LEN = 4
 """The last bytes of boot code are a sum over everything: over the note too."""
 _HEAD = struct.Struct("<6sII")
+_LEN = struct.Struct("<I")
 _PLACE = "behind the payload"
 _NO_ANSWERS = np.zeros(0, dtype=np.bool_)
 
@@ -39,17 +42,29 @@ def listed(bzimage: BzImage) -> bytes:
     return b"" if bzimage.relocs is None else emit_list(bzimage.relocs)
 
 
-def frame_note(
-    data: bytes, old: BzImage, recipe: Recipe | None, whole: bool, output: bytes
-) -> bytes:
-    """The note that makes `data`, read as `old`, of the rewritten bzImage `output`.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The bzImage that is to come back."""
 
-    `recipe` packs the payload as it was packed. Without one only the kernel inside comes back,
-    unless the `whole` file shall: then the note holds its payload. Of `output` the bytes behind
-    the payload, as long as the note, and the last four do not count.
+    data: bytes = field(repr=False)
+    old: BzImage
+    """The same, as it was read."""
+    recipe: Recipe | None
+    """What packs the payload as it was packed."""
+    whole: bool
+    """Whether the payload is kept where there is no recipe; else only the kernel comes back."""
+
+
+def frame_note(frame: Frame, kernel_note: bytes, output: bytes) -> bytes:
+    """What makes the bzImage of `frame` of the rewritten one, `output`.
+
+    `kernel_note` is the packed note for the kernel inside. Of `output` the bytes behind the
+    payload, as long as the result, and the last four do not count.
     """
-    if recipe is None and not whole:
-        return _packed(None, _note(Gives.PAYLOAD, old.vmlinux, [], b"", b"", ()))
+    data, old, recipe = frame.data, frame.old, frame.recipe
+    if recipe is None and not frame.whole:
+        note = _note(Gives.PAYLOAD, old.vmlinux, [], b"", b"", ())
+        return _packed(None, kernel_note, note)
     start = old.header.code_off + old.header.payload_offset
     end = start + old.header.payload_length
     code_end = min(old.header.code_off + old.header.syssize * 16, len(data))
@@ -65,7 +80,7 @@ def frame_note(
     literals = data[start : end - len(packed)] + bytes(gap_len) + data[code_end:]
     summed = range(max(code_end - CRC_LEN, end), code_end)
     note = _note(Gives.INPUT, data, runs, literals, copied(output + packed, runs, literals), summed)
-    return _packed(recipe, note)
+    return _packed(recipe, kernel_note, note)
 
 
 def restore_bzimage(data: bytes, name: str, payload: bytes | None = None) -> Restored:
@@ -76,8 +91,9 @@ def restore_bzimage(data: bytes, name: str, payload: bytes | None = None) -> Res
     without the library or program of the compression.
     """
     read = BzImage.parse(data, name)
-    recipe, note, note_len = _unpacked(data, read)
-    kernel = restore(ElfImage.parse(read.vmlinux, name), listed(read))
+    recipe, kernel_note, note, note_len = _unpacked(data, read)
+    inside = Body.of(ElfImage.parse(read.vmlinux, name), len(read.vmlinux), listed(read))
+    kernel = given_back(inside, kernel_note, _PLACE)
     if note.gives is Gives.PAYLOAD:
         result: bytes | None = kernel.data[: elf_length(kernel.data, name)]
     else:
@@ -91,7 +107,7 @@ def restore_bzimage(data: bytes, name: str, payload: bytes | None = None) -> Res
             file=name,
             hint=DAMAGED,
         )
-    return Restored(result, note.gives, note.sha256.hex(), kernel.note_len + note_len)
+    return Restored(result, note.gives, note.sha256.hex(), note_len)
 
 
 def _note(
@@ -121,13 +137,15 @@ def _rebuilt(body: bytes, note: Note) -> bytes | None:
     return result.tobytes()
 
 
-def _packed(recipe: Recipe | None, note: Note) -> bytes:
+def _packed(recipe: Recipe | None, kernel_note: bytes, note: Note) -> bytes:
     text = b"" if recipe is None else recipe_text(recipe)
-    body = struct.pack("<H", len(text)) + text + note.pack()
+    body = struct.pack("<H", len(text)) + text
+    body += _LEN.pack(len(kernel_note)) + kernel_note + note.pack()
     return _HEAD.pack(MAGIC, len(body), zlib.crc32(body)) + body
 
 
-def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, Note, int]:
+def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, bytes, Note, int]:
+    """Recipe, packed note for the kernel, note for the file, length of it all."""
     header = read.header
     at = header.code_off + header.payload_offset + header.payload_length
     if data[at : at + len(MAGIC)] != MAGIC or len(data) < at + _HEAD.size:
@@ -141,9 +159,11 @@ def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, Note, int]:
     if len(body) != length or zlib.crc32(body) != crc:
         _refuse(read.name)
     text_len = int.from_bytes(body[:2], "little")
-    text = body[2 : 2 + text_len]
-    note = Note.unpack(body[2 + text_len :], read.name, _PLACE)
-    return _recipe(text, read.name) if text else None, note, _HEAD.size + length
+    text, notes = body[2 : 2 + text_len], body[2 + text_len :]
+    end = _LEN.size + int.from_bytes(notes[: _LEN.size], "little")
+    recipe = _recipe(text, read.name) if text else None
+    note = Note.unpack(notes[end:], read.name, _PLACE)
+    return recipe, notes[_LEN.size : end], note, _HEAD.size + length
 
 
 def _recipe(text: bytes, name: str) -> Recipe:

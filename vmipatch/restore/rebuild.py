@@ -36,12 +36,10 @@ class Restored:
     """Bytes of the note."""
 
 
-def restore(output: ElfImage, listed: bytes = b"") -> Restored:
+def restore(output: ElfImage) -> Restored:
     """The file that `output` was made from, as far as its note promises.
 
-    `listed` is the relocation list that follows the kernel in a bzImage; it comes back with it.
-    Raises InputNotUnderstood if there is no note, MalformedImage if note or kernel are damaged:
-    then the result would have another SHA-256 than the note names.
+    Raises InputNotUnderstood if there is no note, and as `given_back` does.
     """
     section = output.section_by_name.get(SECTION)
     if section is None or not section.size:
@@ -50,15 +48,25 @@ def restore(output: ElfImage, listed: bytes = b"") -> Restored:
             file=output.name,
             hint="give the output of `vmipatch rewrite`, as it was written",
         )
-    note = Note.unpack(output.section_bytes(section), output.name)
-    data = rebuild(Body.of(output, section.off, listed), note)
+    return given_back(Body.of(output, section.off, b""), output.section_bytes(section), SECTION)
+
+
+def given_back(body: Body, packed: bytes, place: str) -> Restored:
+    """What the packed note, found at `place`, makes of a rewritten kernel.
+
+    Raises MalformedImage if note or kernel are damaged: then the result would have another SHA-256
+    than the note names.
+    """
+    name = body.image.name
+    note = Note.unpack(packed, name, place)
+    data = rebuild(body, note)
     if data is None or hashlib.sha256(data).digest() != note.sha256:
         raise MalformedImage(
             "what comes out has another SHA-256 than the input had: the kernel was changed since",
-            file=output.name,
+            file=name,
             hint=DAMAGED,
         )
-    return Restored(data, note.gives, note.sha256.hex(), section.size)
+    return Restored(data, note.gives, note.sha256.hex(), len(packed))
 
 
 def rebuild(body: Body, note: Note) -> bytes | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vmipatch.errors import VmipatchError
+from vmipatch.errors import MalformedImage, VmipatchError
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.elf_write import Content
 from vmipatch.image.trim import OFFSET_IN_HEADER, without_debug
@@ -62,29 +62,26 @@ class Wanted:
     """The file that is to come back."""
 
     image: ElfImage
-    listed: bytes = field(default=b"", repr=False)
-    """The relocation list behind it in a bzImage."""
     whole: bool = False
     """Whether debug sections have to come back too."""
 
 
-def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized], listed: bytes = b"") -> Noted:
+def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized]) -> Noted:
     """The rewritten kernel `data` with a note that gives the `wanted` file back.
 
-    `resized` are all changes of length, in address order; `listed` is the relocation list that is
-    to follow `data`. Raises VmipatchError if the note gives something else: then the rewriter has
-    a bug.
+    `resized` are all changes of length, in address order. Raises VmipatchError if the note gives
+    something else: then the rewriter has a bug.
     """
     name = wanted.image.name
     target = wanted.image if wanted.whole else without_debug(wanted.image)
     gives = Gives.INPUT if target is wanted.image else Gives.WITHOUT_DEBUG
     output = ElfImage.parse(data, name)
-    body = Body.of(output, len(data), listed)
-    note = make_note(target, wanted.listed, body, resized, gives).pack()
-    result = with_note(output, note)
-    restored = restore(ElfImage.parse(result, name), listed)
-    if restored.data != target.data + wanted.listed:
-        raise VmipatchError("the note gives another file than the input", file=name)
+    body = Body.of(output, len(data), b"")
+    result = with_note(output, make_note(target, b"", body, resized, gives).pack())
+    try:
+        restored = restore(ElfImage.parse(result, name))
+    except MalformedImage as error:
+        raise VmipatchError("the note gives another file than the input", file=name) from error
     return Noted(result, gives, restored.sha256, restored.note_len)
 
 

@@ -75,10 +75,10 @@ def annotate(
 ) -> Annotations:
     """Describe every site, and those that were left though they are unprivileged.
 
-    Sites that call the ROM directly share one translation; a site with a thunk has its own,
-    final one. With a `stride`, as in a module, each part has a section of its own, that far behind
-    the one before, which the loader places as it likes: then a final translation calls its thunk
-    from where it stands itself, and whoever copies it has to correct the distance.
+    Sites that call the ROM directly share one translation, and so do those of one thunk: it calls
+    the thunk from where it stands, and whoever copies it has to correct the distance. With a
+    `stride`, as in a module, each part has a section of its own, that far behind the one before,
+    which the loader places as it likes.
     """
     permanent, init = list(sites), list(init_sites)
     calls = b"".join(_PAIR.pack(call.va, call.call) for call in thunks.calls)
@@ -87,9 +87,9 @@ def annotate(
     lens = (RECORD_LEN * len(permanent), RECORD_LEN * len(init), len(calls), len(fallback))
     vas = [start_va + (stride * i if stride else sum(lens[:i])) for i in range(1, 5)]
     init_va, calls_va, fallback_va, translation_va = vas
-    translator = _Translator(new, thunks, translation_va, in_place=stride > 0)
-    records = pack_records(translator.record(*pair) for pair in permanent)
-    init_records = pack_records(translator.record(*pair) for pair in init)
+    translator = _Translator(new, thunks, translation_va)
+    records = pack_records(sorted((translator.record(*pair) for pair in permanent), key=_likeness))
+    init_records = pack_records(sorted((translator.record(*pair) for pair in init), key=_likeness))
     pad = bytes(-len(translator.bytes) % 4)
     return Annotations(
         Part(".vmi.annotation", "__vmi_annotation", start_va, records),
@@ -103,12 +103,9 @@ def annotate(
 class _Translator:
     """Writes records, and the translations that they need."""
 
-    def __init__(
-        self, new: AddressMap | Places, thunks: Thunks, va: int, *, in_place: bool
-    ) -> None:
+    def __init__(self, new: AddressMap | Places, thunks: Thunks, va: int) -> None:
         self.va, self.bytes = va, bytearray(NEAR_CALL)
         self._new, self._thunks = new, thunks
-        self._in_place = in_place
         self._made: dict[int, int] = {}
 
     def record(self, site: Site, body: Body) -> AnnotationRecord:
@@ -117,7 +114,7 @@ class _Translator:
         thunk_va = self._thunks.of_site.get(site.va)
         translation_va, call_off = self.va, 0
         if thunk_va is not None:
-            translation_va, call_off = self._final(thunk_va, native_va), FINAL_TRANSLATION
+            translation_va, call_off = self._final(thunk_va), FINAL_TRANSLATION
         return AnnotationRecord(
             call=site.call,
             native_va=native_va,
@@ -128,14 +125,19 @@ class _Translator:
             call_off=call_off,
         )
 
-    def _final(self, thunk_va: int, native_va: int) -> int:
-        """Address of a translation that calls `thunk_va` from the site, or from where it stands."""
-        if self._in_place and thunk_va in self._made:
-            return self._made[thunk_va]
-        translation_va = self._made[thunk_va] = self.va + len(self.bytes)
-        origin_va = translation_va if self._in_place else native_va
-        self.bytes += b"\xe8" + struct.pack("<i", thunk_va - origin_va - NEAR_CALL_LEN)
-        return translation_va
+    def _final(self, thunk_va: int) -> int:
+        """Address of the translation that calls `thunk_va`."""
+        if thunk_va not in self._made:
+            va = self._made[thunk_va] = self.va + len(self.bytes)
+            self.bytes += b"\xe8" + struct.pack("<i", thunk_va - va - NEAR_CALL_LEN)
+        return self._made[thunk_va]
+
+
+def _likeness(record: AnnotationRecord) -> tuple[int, ...]:
+    """Like stands by like: then the kernel packs best."""
+    return (
+        record.call, record.translation_va, record.native_len, record.pad_len, record.native_va
+    )  # fmt: skip
 
 
 def _fallback(left: Iterable[Site], new: AddressMap | Places) -> bytes:

@@ -22,9 +22,9 @@ from vmipatch.image.repack import pe_header
 from vmipatch.image.repack.repack import repack
 from vmipatch.image.twin import require_twin
 from vmipatch.image.wrap import wrap
-from vmipatch.restore import Noted, without_note
+from vmipatch.restore import Frame, Noted, frame_note, without_note
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
-from vmipatch.rewrite.way_back import notes_for, proven
+from vmipatch.rewrite.way_back import kernel_note, proven
 
 
 class BootCodeChoice(enum.Enum):
@@ -84,14 +84,17 @@ def rewrite_bzimage(
         relocs = relocation_list(image, Relocations.of(image))
     if choice is not BootCodeChoice.OWN:
         try:
-            notes = notes_for(data, bzimage, kernel.placement, relocs, found, options.keep_original)
-            made = repack(data, bzimage, image, relocs, recipe, notes)
+            frame = Frame(data, bzimage, found, options.keep_original)
+            inside = kernel_note(frame, image, kernel.placement, relocs)
+            made = repack(
+                data, bzimage, image, relocs, recipe, lambda new: frame_note(frame, inside, new)
+            )
         except InputNotUnderstood as error:
             if choice is BootCodeChoice.KEEP:
                 raise
             reason = f"the kernel's own boot code: {error.message} ({error.place})"
         else:
-            noted = proven(made.data, data, bzimage)
+            noted = proven(made.data, frame)
             return RewrittenBzImage(
                 made.data, kernel, BootCodeChoice.KEEP, recipe, found is not None, made.dropped,
                 noted,

@@ -3,46 +3,41 @@
 
 from __future__ import annotations
 
-from vmipatch.errors import VmipatchError
-from vmipatch.image.bzimage import BzImage
+from vmipatch.errors import MalformedImage, VmipatchError
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.packing import Recipe
 from vmipatch.image.reloc_list import emit_list
-from vmipatch.image.repack.repack import Notes
-from vmipatch.restore import Noted, Wanted, add_note, frame_note, listed, restore_bzimage
+from vmipatch.image.repack.payload_image import stripped
+from vmipatch.restore import Body, Frame, Gives, Noted, listed, make_note, restore_bzimage
 from vmipatch.rewrite.placement import Placement
 
 
-def notes_for(
-    data: bytes,
-    old: BzImage,
-    placement: Placement,
-    relocs: tuple[int, ...] | None,
-    recipe: Recipe | None,
-    whole: bool,
-) -> Notes:
-    """The notes with which `data`, read as `old`, comes back.
+def kernel_note(
+    frame: Frame, kernel: ElfImage, placement: Placement, relocs: tuple[int, ...] | None
+) -> bytes:
+    """The packed note with which the kernel in the bzImage of `frame` comes back.
 
-    `relocs` is the relocation list of the rewritten kernel. Without a `recipe` that gives the old
-    payload again only the kernel inside comes back, unless the `whole` file shall.
+    `relocs` is the relocation list of the rewritten `kernel`.
     """
-    wanted = Wanted(ElfImage.parse(old.vmlinux, old.name), listed(old))
+    old = frame.old
+    elf = stripped(kernel)
     new_list = b"" if relocs is None else emit_list(relocs)
-    return Notes(
-        inside=lambda elf: add_note(elf, wanted, placement.resized(wanted.image), new_list).data,
-        behind=lambda made: frame_note(data, old, recipe, whole, made),
-    )
+    body = Body.of(ElfImage.parse(elf, kernel.name), len(elf), new_list)
+    target = ElfImage.parse(old.vmlinux, old.name)
+    note = make_note(target, listed(old), body, placement.resized(target), Gives.INPUT)
+    return note.pack()
 
 
-def proven(made: bytes, data: bytes, old: BzImage) -> Noted:
+def proven(made: bytes, frame: Frame) -> Noted:
     """`made` with what its notes promise, once they were applied.
 
-    Raises VmipatchError if they give something else than `data`, read as `old`, or the kernel
+    Raises VmipatchError if they give something else than the bzImage of `frame` or the kernel
     inside: then the rewriter has a bug.
     """
+    old = frame.old
     start = old.header.code_off + old.header.payload_offset
-    payload = data[start : start + old.header.payload_length]
-    restored = restore_bzimage(made, old.name, payload)
-    if restored.data not in (data, old.vmlinux):
-        raise VmipatchError("the notes give another file than the input", file=old.name)
+    payload = frame.data[start : start + old.header.payload_length]
+    try:
+        restored = restore_bzimage(made, old.name, payload)
+    except MalformedImage as error:
+        raise VmipatchError("the notes give another file than the input", file=old.name) from error
     return Noted(made, restored.gives, restored.sha256, restored.note_len)

@@ -57,7 +57,6 @@ vmi_here:
     lea ecx, [eax + fact_fallback_end]
     mov dword ptr [ebp + job_fallback_end], ecx
     xor eax, eax
-    mov dword ptr [ebp + job_in_place], eax
     mov dword ptr [ebp + job_refused], eax
     mov dword ptr [ebp + job_patched], eax
     mov dword ptr [ebp + job_left], eax

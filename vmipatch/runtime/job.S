@@ -9,8 +9,7 @@
 .set job_calls_end, 20
 .set job_fallback, 24
 .set job_fallback_end, 28
-.set job_in_place, 32       # 1: a final translation calls its thunk from where it stands itself
-.set job_refused, 36        # thunk calls that the ROM refused
-.set job_patched, 40        # sites
-.set job_left, 44           # sites that stay as they were
-.set job_len, 48
+.set job_refused, 32        # thunk calls that the ROM refused
+.set job_patched, 36        # sites
+.set job_left, 40           # sites that stay as they were
+.set job_len, 44

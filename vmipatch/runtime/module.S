@@ -59,7 +59,6 @@ vmi_module_checked:
     pop ecx
     pop edi
     mov dword ptr [ebp + job_self], ebx
-    mov dword ptr [ebp + job_in_place], 1
     mov dword ptr [ebp + frame_hdr], eax
     mov dword ptr [ebp + frame_sections], edx
     mov dword ptr [ebp + frame_module], ecx

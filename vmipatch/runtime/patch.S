@@ -82,8 +82,6 @@ vmi_may_call:
     push esi
     call vmi_copy
     pop esi
-    cmp dword ptr [ebp + job_in_place], 0
-    je vmi_count
     mov eax, dword ptr [esi + 8]
     add eax, dword ptr [ebp + job_added]
     sub eax, ebx

@@ -19,6 +19,7 @@ TEXT_VA, RODATA_VA, DATA_VA, BSS_VA = 0xC1000000, 0xC1040000, 0xC1060000, 0xC108
 HEAD_LEN = 148
 BSS_LEN, STACK_LEN = 0x12000, 0x1000
 GDT_LEN, SETUP_SECTS = 32, 3
+DATA_ALIGN, PAGE = 512, 4096
 KERNEL_INFO_LEN = 16
 
 
@@ -69,14 +70,21 @@ class Linked:
     entry_off: int
     """A function of the tail, as the EFI stub has one."""
     info_off: int
+    got_off: int
     end_off: int
 
 
-def link(kernel: Kernel, extra: Extra | None = None, text_off: int | None = None) -> Linked:
-    """Link around `kernel`; the tail begins at `text_off`, else behind the payload."""
+def link(
+    kernel: Kernel, extra: Extra | None = None, was: Linked | None = None, distance: int = 0
+) -> Linked:
+    """Link around `kernel`; the tail begins behind the payload, or `distance` behind where it was.
+
+    The memory that the code needs ends with a page.
+    """
     extra = extra or Extra()
-    if text_off is None:
-        text_off = -(-(HEAD_LEN + len(kernel.payload)) // 4) * 4
+    text_off = -(-(HEAD_LEN + len(kernel.payload)) // 4) * 4
+    if was is not None:
+        text_off = was.text_off + distance
     names: dict[str, int] = {"start": 0, "payload": HEAD_LEN, "text": text_off}
     names |= {"payload_end": HEAD_LEN + len(kernel.payload)}
     # Twice: what is far is known the second time.
@@ -85,10 +93,13 @@ def link(kernel: Kernel, extra: Extra | None = None, text_off: int | None = None
         names["rodata"] = -(-(text_off + len(text)) // 32) * 32
         rodata = _rodata(kernel, names, extra)
         names["info"] = names["rodata"] + len(rodata)
-        names["data"] = -(-(names["info"] + KERNEL_INFO_LEN) // 0x1000) * 0x1000
+        names["data"] = -(-(names["info"] + KERNEL_INFO_LEN) // DATA_ALIGN) * DATA_ALIGN
         names["bss"] = names["data"] + 0x200
         names["ebss"] = names["bss"] + BSS_LEN
-        names["got"] = names["end"] = -(-names["ebss"] // 0x1000) * 0x1000
+        names["got"] = names["end"] = -(-names["ebss"] // PAGE) * PAGE
+        if was is not None:
+            names["got"] = was.got_off + distance
+            names["end"] = was.end_off + -(-distance // PAGE) * PAGE
         names["stack"] = names["ebss"] - 64
     head = _head(names)
     code = head + kernel.payload
@@ -96,7 +107,7 @@ def link(kernel: Kernel, extra: Extra | None = None, text_off: int | None = None
     code = code.ljust(names["rodata"], b"\0") + rodata + b"LToP".ljust(KERNEL_INFO_LEN, b"\0")
     code = code.ljust(names["data"], b"\0") + bytes(range(GDT_LEN))
     code = code.ljust(names["bss"], b"\0")
-    return Linked(code, text_off, names["extract"], names["info"], names["end"])
+    return Linked(code, text_off, names["extract"], names["info"], names["got"], names["end"])
 
 
 def _word(value: int) -> bytes:

@@ -47,7 +47,9 @@ class BootCode:
     bss_off: int
     """_bss: at the end of what the file holds, or in the padding there."""
     end_off: int
-    """_end, the end of .bss."""
+    """_end, the end of .bss and of its page."""
+    end_word_off: int
+    """The word of the head that tells it, as a distance from the GOT."""
 
     @property
     def edata_off(self) -> int:
@@ -87,6 +89,7 @@ class BootCode:
             got_off,
             _signed(bss[1]),
             got_off + _signed(end[1]),
+            end.start(1),
         )
 
 

@@ -14,10 +14,12 @@ from vmipatch.errors import MalformedImage
 _PE_OFF_AT = 0x3C
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIIIIIHHI")
-_CODE_LEN, _ENTRY, _IMAGE_LEN, _CHECKSUM, _DIRECTORIES, _CERTIFICATES = 4, 16, 56, 64, 92, 128
+_CODE_LEN, _ENTRY, _ALIGNMENTS, _IMAGE_LEN, _CHECKSUM = 4, 16, 32, 56, 64
+_DIRECTORIES, _CERTIFICATES = 92, 128
 """Offsets in the optional header of PE32; the certificates are directory entry 4."""
 _PE32 = 0x10B
 _PAGE = 0x1000
+_MOST_ALIGN = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,21 @@ class Growth:
 def is_pe(data: bytes | bytearray) -> bool:
     """Whether the bzImage has an EFI stub."""
     return data[:2] == b"MZ" and data[_pe_off(data) :][:4] == b"PE\0\0"
+
+
+def alignment(data: bytes, name: str) -> int:
+    """What sections are aligned to, in memory and in the file; 1 without an EFI stub.
+
+    Raises MalformedImage if that is no power of two, or more than a page of any processor.
+    """
+    at = _pe_off(data) + _COFF.size + _ALIGNMENTS
+    if not is_pe(data):
+        return 1
+    found = (_u32(data, at), _u32(data, at + 4))
+    if any(align & (align - 1) or align > _MOST_ALIGN for align in found):
+        shown = " and ".join(map(hex, found))
+        raise MalformedImage(f"sections cannot be aligned to {shown}", file=name, place=f"{at:#x}")
+    return max(found)
 
 
 def certificates(data: bytes | bytearray) -> tuple[int, int]:

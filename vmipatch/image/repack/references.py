@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Which words of the boot code change when its tail moves and its kernel is another?
 
-Head and payload stay, the tail moves by whole pages, and with it the global offset table. Each
-field of 32 bits in the code, and each word of the data, is one of these:
+Head and payload stay, the tail moves, and with it the global offset table. Each field of 32 bits in
+the code, and each word of the data, is one of these:
 
     what it says                          what becomes of it
     a constant of the kernel (Constants)  the constant of the new kernel
     GOT to head or start of the payload   the distance grows
     head to GOT, from start to _bss       the distance grows
+    GOT to _end (in the head)             the distance grows to the end of a page
     branch between head and tail          the distance grows
     GOT to tail, branch inside a part     nothing
     a number                              nothing
@@ -15,7 +16,8 @@ field of 32 bits in the code, and each word of the data, is one of these:
 
 A number that is near some address is still a number (bunzip2 compares with 0x177245): what the
 linker can write is a distance from the GOT or a branch, for it refuses run-time relocations, and
-differences that assembly writes begin or end at a label of the linker script.
+differences that assembly writes begin or end at a label of the linker script. _end is the GOT, its
+distance 0 like many a number: only the head asks for it (head_32.S).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dataclasses import dataclass, fields
 from vmipatch.image.repack.boot_code import BootCode, unclassified
 from vmipatch.isa.fields import Field, FieldKind, wide_fields
 
+PAGE = 4096
 _WORD = struct.Struct("<i")
 _NEAR_PAYLOAD = (-16, 64)
 """What compilers make of indices of input_data: gunzip reads its header byte by byte, unlz4 the
@@ -34,6 +37,11 @@ four bytes before an index."""
 _SMALL = 1 << 16
 """Numbers below are selectors, field offsets and lengths, for no tail begins so early."""
 _BEHIND_END = 64
+
+
+def pages(length: int) -> int:
+    """`length`, up to the end of a page."""
+    return -(-length // PAGE) * PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,9 @@ def _in_head(boot: BootCode, distance: int, link_pa: int) -> Iterator[Change]:
     end = boot.payload_off
     for field in wide_fields(boot.code[:end], 0):
         value, target = field.value, boot.got_off + field.value
-        if field.kind is FieldKind.BRANCH:
+        if field.va == boot.end_word_off:
+            yield Change(field.va, value + pages(distance) - distance, "GOT to _end")
+        elif field.kind is FieldKind.BRANCH:
             if boot.text_off <= value < boot.text_end_off:
                 yield Change(field.va, value + distance - field.va - 4, "branch to the tail")
             elif not 0 <= value < end:

@@ -2,7 +2,7 @@
 """How does another kernel come into a bzImage whose boot code stays?
 
     setup | head | payload | tail | CRC
-                      |       `- moves by whole pages, its references follow (references.py)
+                      |       `- moves, its references follow (references.py)
                       `- longer
 
 KASLR, mem=, the EFI stub and everything else of the boot code stay what they are.
@@ -22,10 +22,11 @@ from vmipatch.image.packing import Recipe, pack_payload
 from vmipatch.image.repack import pe_header
 from vmipatch.image.repack.boot_code import BootCode
 from vmipatch.image.repack.payload_image import payload_image, stripped
-from vmipatch.image.repack.references import Change, Constants, changed_words
+from vmipatch.image.repack.references import Change, Constants, changed_words, pages
 from vmipatch.image.setup_header import HEADER_OFF, SetupHeader
 
-PAGE = 4096
+STEP = 512
+"""The tail moves by multiples: more than any of its parts is aligned to, but for EFI firmware."""
 CRC_LEN = 4
 _CRC_OF_ALL = 0xFFFFFFFF
 """zlib.crc32 of a file that ends with the CRC of Linux's tools/build.c (it is not inverted)."""
@@ -49,46 +50,36 @@ class Repacked:
     """What of the old file could not be kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
-    """What the new file is to say about the old one."""
-
-    inside: Callable[[bytes], bytes]
-    """From the stripped kernel to the one that is packed."""
-    behind: Callable[[bytes], bytes]
-    """From the new file to what stands behind its payload. That counts for nothing but the length
-    of the file and the sum in its last four bytes."""
-
-
 def repack(
     data: bytes,
     old: BzImage,
     kernel: ElfImage,
     relocs: tuple[int, ...] | None,
     recipe: Recipe,
-    notes: Notes | None = None,
+    note_for: Callable[[bytes], bytes] | None = None,
 ) -> Repacked:
     """The bzImage `data`, read as `old`, with the vmlinux `kernel` in it.
 
-    `relocs` are the words that move with the kernel; `recipe` tells how to pack. Raises
-    UnclassifiedReference if the boot code holds a word of which nobody can say what it means,
-    InputNotUnderstood if the kernel does not fit it.
+    `relocs` are the words that move with the kernel; `recipe` tells how to pack. `note_for` gives,
+    for the new file, what is to stand behind its payload; what stands there counts for nothing but
+    the length of the file and the sum in its last four bytes. Raises UnclassifiedReference if the
+    boot code holds a word of which nobody can say what it means, InputNotUnderstood if the kernel
+    does not fit it.
     """
     header = old.header
     _require_init_size(header, old.name)
     boot = BootCode.parse(data, header, old.name)
     link_pa = header.pref_address
-    elf = stripped(kernel)
-    unpacked = payload_image(notes.inside(elf) if notes else elf, relocs, link_pa, old.name)
+    unpacked = payload_image(stripped(kernel), relocs, link_pa, old.name)
     payload = pack_payload(recipe, unpacked)
     job = _Job(data, old, boot, kernel, unpacked)
     made = job.around(payload, b"")
-    if notes is None:
+    if note_for is None:
         return made
-    note = notes.behind(made.data)
+    note = note_for(made.data)
     while True:
         room = -(-(len(note) + _SPARE_LEN) // _SPARE_LEN) * _SPARE_LEN
-        note = notes.behind(job.around(payload, bytes(room)).data)
+        note = note_for(job.around(payload, bytes(room)).data)
         if len(note) <= room:
             return job.around(payload, note.ljust(room, b"\0"))
 
@@ -111,7 +102,7 @@ class _Job:
         )
         new_header = replace(header, payload_length=len(payload))
         after = _constants(self.kernel, self.unpacked, new_header)
-        distance = _distance(boot, len(payload) + len(behind))
+        distance = _distance(boot, len(payload) + len(behind), pe_header.alignment(data, boot.name))
         changes = changed_words(boot, distance, before, after, header.pref_address)
         code = _rebuilt(boot, payload + behind, distance, changes)
         new_header = replace(
@@ -151,15 +142,16 @@ def _constants(kernel: ElfImage, unpacked: bytes, header: SetupHeader) -> Consta
     return Constants(
         input_len=header.payload_length,
         output_len=len(unpacked),
-        total_len=_pages(end_pa - header.pref_address),
+        total_len=pages(end_pa - header.pref_address),
         bss_len=sections[".bss"].va - start_va,
         text_len=sections[".rodata"].va - start_va,
     )
 
 
-def _distance(boot: BootCode, payload_len: int) -> int:
+def _distance(boot: BootCode, payload_len: int, align: int) -> int:
     """How far the tail moves so that the payload fits."""
-    return _pages(max(boot.payload_off + payload_len - boot.text_off, 0))
+    step = max(align, STEP)
+    return -(-max(boot.payload_off + payload_len - boot.text_off, 0) // step) * step
 
 
 def _rebuilt(boot: BootCode, payload: bytes, distance: int, changes: list[Change]) -> bytes:
@@ -177,9 +169,10 @@ def _init_size(boot: BootCode, distance: int, new: Constants) -> int:
     put in its place while that code runs.
     """
     ahead = new.output_len + (new.output_len >> 8) + _EXTRA_LEN - new.input_len
-    in_place = boot.end_off + distance + _pages(max(ahead, _EXTRA_LEN))
-    behind = new.total_len + _pages(boot.end_off - boot.text_off)
-    return _pages(max(in_place, behind))
+    end_off = boot.end_off + pages(distance)
+    in_place = end_off + pages(max(ahead, _EXTRA_LEN))
+    behind = new.total_len + pages(end_off - boot.text_off - distance)
+    return pages(max(in_place, behind))
 
 
 def _led(off: int, distance: int) -> int:
@@ -217,7 +210,3 @@ def _unsigned(data: bytes, header: SetupHeader) -> bytes:
     file = bytearray(data[: header.code_off + header.syssize * 16])
     pe_header.without_signature(file)
     return bytes(file)
-
-
-def _pages(length: int) -> int:
-    return -(-length // PAGE) * PAGE

@@ -257,8 +257,8 @@ RECORD_TRANSLATION = Rule(
     "VP063",
     "a translation is well formed, fits and ends in the record's call",
     "A translation lies in .vmi.translation, is not longer than the native body, and has a near "
-    "call to aim where the record says; or it is final: a near call or jump, counted from the "
-    "native body, to a thunk that holds the record's VMI call.",
+    "call to aim where the record says; or it is final: a near call or jump, from where it stands, "
+    "to a thunk that holds the record's VMI call.",
     "no near call at offset 1",
     _REPORT,
 )

@@ -17,7 +17,7 @@ from vmipatch.verify.static.meaning import direct, meaning
 from vmipatch.verify.static.records import understand
 from vmipatch.verify.static.rules import ADDED_WORD, THUNK, THUNK_CALL
 from vmipatch.verify.static.side import Side
-from vmipatch.verify.static.translations import TRANSLATIONS, origin_of
+from vmipatch.verify.static.translations import TRANSLATIONS
 from vmipatch.verify.static.verdict import Report
 from vmipatch.verify.static.walk import Walk
 from vmipatch.vmi.record import FINAL_TRANSLATION, NEAR_CALL_LEN
@@ -110,8 +110,7 @@ class _Judge:
         if raw is None:
             return None
         target = int.from_bytes(raw[1:5], "little", signed=True)
-        origin_va = origin_of(self.thunks.output, record)
-        target_va = (origin_va + NEAR_CALL_LEN + target) & 0xFFFFFFFF
+        target_va = (record.translation_va + NEAR_CALL_LEN + target) & 0xFFFFFFFF
         reached = self.thunks.run(target_va, raw[0] == NEAR_CALL_OPCODE)
         if isinstance(reached, str):
             return f"the thunk at {target_va:#x}: {reached}"

@@ -2,8 +2,8 @@
 """Is what the runtime writes over a native body well formed, and does it end in the right call?
 
 A translation either holds a near call that the runtime aims at the ROM, or is final: then it is a
-near call or jump to a thunk, and it is the thunk that holds calls to be aimed. Branches of a final
-translation count from the native body, over which it is copied (but see `origin_of`).
+near call or jump to a thunk, and it is the thunk that holds calls to be aimed. It leads there from
+where it stands; the runtime corrects the distance when it copies it over a native body.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from functools import lru_cache
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
 from vmipatch.isa.second import Filler, Leaves, decode_second
 from vmipatch.verify.static.added import NEW_CODE, THUNK_CALLS, pairs
@@ -80,8 +79,7 @@ class _Thunks:
     ) -> None:
         code = output.section_by_name.get(NEW_CODE)
         final = [t for t in translations if t[0].call_off == FINAL_TRANSLATION]
-        self._output = output
-        found = (_target(raw, origin_of(output, record)) for record, raw in final)
+        found = (led_to(raw, record) for record, raw in final)
         targets = {target for target in found if target is not None}
         self._starts = sorted(targets & _entries(output, code)) if code is not None else []
         self._end_va = code.end_va if code is not None else 0
@@ -89,7 +87,7 @@ class _Thunks:
 
     def fault(self, code: bytes, record: AnnotationRecord) -> str | None:
         """What is wrong with a final translation, None if nothing is."""
-        target = _target(code, origin_of(self._output, record))
+        target = led_to(code, record)
         if target is None:
             return f"`{code.hex(' ')}` is not a near call or jump, with nothing but nops behind it"
         at = bisect.bisect_left(self._starts, target)
@@ -113,21 +111,12 @@ def _entries(output: ElfImage, code: Section) -> set[int]:
     return set(decoded.starts[first].tolist())
 
 
-def origin_of(output: ElfImage, record: AnnotationRecord) -> int:
-    """What the branches of a final translation count from.
-
-    Its native body, over which it is copied; in a module the place where it stands: the kernel that
-    loads the module corrects the distance.
-    """
-    return record.translation_va if is_linked_module(output) else record.native_va
-
-
-def _target(code: bytes, origin_va: int) -> int | None:
+def led_to(code: bytes, record: AnnotationRecord) -> int | None:
     """Where a final translation leads; None if it is not a branch and nops."""
     if code[0] not in NEAR_OPCODES or len(code) < NEAR_CALL_LEN or not _pads(code[NEAR_CALL_LEN:]):
         return None
     disp = int.from_bytes(code[1:NEAR_CALL_LEN], "little", signed=True)
-    return (origin_va + NEAR_CALL_LEN + disp) & 0xFFFFFFFF
+    return (record.translation_va + NEAR_CALL_LEN + disp) & 0xFFFFFFFF
 
 
 @lru_cache(maxsize=4096)

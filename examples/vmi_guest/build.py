@@ -26,7 +26,7 @@ from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.table import ROW_OF, Clobbers
 
 LOAD_PA = 0x100000
-IMAGE_LEN = 0x8000
+IMAGE_LEN = 0x10000
 _SOURCES = ("guest.S", "support.S", "checks.S")
 _STATEMENT = re.compile(r"^\s*([A-Z_]+)\((.*)\)\s*(?:#.*)?$")
 _STRING = re.compile(r'^\s*("(?:[^"]*)")\s*,?\s*(.*)$')

@@ -3,6 +3,7 @@
 
 all_checks:
     call interrupt_checks
+    call waiting_checks
     call register_checks
     call table_checks
     call memory_checks
@@ -32,6 +33,40 @@ interrupt_checks:
     VMI(GET_INTERRUPT_MASK)
     CHECK("IF behind DisableInterrupts", eax, 0)
     VMI(IO_DELAY)
+    ret
+
+# A tick that waits is delivered by each call that sets IF, before the next instruction.
+waiting_checks:
+    VMI(DISABLE_INTERRUPTS)
+    call let_tick_wait
+    VMI(ENABLE_INTERRUPTS)
+    CHECK("tick that waited for EnableInterrupts", dword ptr [ticks], 1)
+    VMI(DISABLE_INTERRUPTS)
+    call let_tick_wait
+    mov eax, 0
+    VMI(SET_INTERRUPT_MASK)
+    CHECK("no tick by SetInterruptMask 0", dword ptr [ticks], 0)
+    mov eax, 0x200
+    VMI(SET_INTERRUPT_MASK)
+    CHECK("tick that waited for SetInterruptMask", dword ptr [ticks], 1)
+    VMI(DISABLE_INTERRUPTS)
+    call let_tick_wait
+    VMI(HALT)
+    CHECK("tick that waited for Halt", dword ptr [ticks], 1)
+    VMI(GET_INTERRUPT_MASK)
+    CHECK("IF behind Halt", eax, 0x200)
+    VMI(DISABLE_INTERRUPTS)
+    call let_tick_wait
+    pushfd
+    or dword ptr [esp], 0x200
+    mov eax, cs
+    push eax
+    lea eax, [behind_tick]
+    push eax
+    VMI_RAW(IRET)
+behind_tick:
+    CHECK("tick that waited for IRET", dword ptr [ticks], 1)
+    VMI(DISABLE_INTERRUPTS)
     ret
 
 register_checks:
@@ -67,8 +102,19 @@ register_checks:
     VMI(SET_CR3)
     VMI(GET_CR3)
     CHECK("CR3 behind SetCR3", eax, DIRECTORY_2)
+    mov dword ptr [FRAME_A], 0xaaaa
+    mov dword ptr [FRAME_B], 0xbbbb
+    mov dword ptr [PAGE_TABLE], FRAME_A + 7
+    mov eax, dword ptr [WINDOW]
+    CHECK("page in front of SetCR3", eax, 0xaaaa)
+    mov dword ptr [PAGE_TABLE], FRAME_B + 7
     mov eax, DIRECTORY
     VMI(SET_CR3)
+    mov eax, dword ptr [WINDOW]
+    CHECK("page behind SetCR3", eax, 0xbbbb)
+    mov dword ptr [PAGE_TABLE], 0
+    mov eax, 3
+    VMI(FLUSH_TLB)
     mov eax, 2
     mov edx, 0x4000
     VMI(SET_DR)
@@ -155,6 +201,19 @@ table_checks:
     mov eax, 0x0f
     mov fs, ax
     CHECK("segment of WriteLDTEntry", dword ptr fs:[0], 0x600dc0de)
+    mov eax, 0
+    mov fs, ax
+    mov dword ptr [LDT + 8], 0
+    mov dword ptr [LDT + 12], 0
+    mov eax, LDT                        # some kernels write the LDT by the call for the IDT
+    mov edx, 1
+    mov ecx, dword ptr [gdt + 8 * 18]
+    push dword ptr [gdt + 8 * 18 + 4]
+    VMI(WRITE_IDT_ENTRY)
+    lea esp, [esp + 4]
+    mov eax, 0x0f
+    mov fs, ax
+    CHECK("segment of WriteIDTEntry", dword ptr fs:[0], 0x600dc0de)
     mov eax, 0
     mov fs, ax
     mov eax, IDT
@@ -250,6 +309,23 @@ no_page:
     lea eax, [scratch]
     mov edx, 0x11
     VMI(UPDATE_PXE_LONG)
+    mov eax, 0                          # a clear, which never shows a half
+    mov edx, 0
+    lea ecx, [scratch]
+    PUSH(0x11)
+    VMI(SET_PXE_LONG)
+    lea esp, [esp + 4]
+    CHECK("low half of a clear", dword ptr [scratch], 0)
+    CHECK("high half of a clear", dword ptr [scratch + 4], 0)
+    mov esi, dword ptr [DIRECTORY + 768 * 4]
+    mov eax, DIRECTORY / 0x1000         # in use, not empty, and cloned by the guest itself
+    mov edx, 0x62
+    mov ecx, DIRECTORY_2 / 0x1000
+    PUSH(256)
+    PUSH(768)
+    VMI(ALLOCATE_PAGE)
+    lea esp, [esp + 8]
+    CHECK("entry behind AllocatePage", dword ptr [DIRECTORY + 768 * 4], esi)
     mov eax, PAGE_TABLE / 0x1000
     mov edx, 0x41
     VMI(RELEASE_PAGE)
@@ -283,6 +359,9 @@ no_hole:
 
 return_checks:
     mov dword ptr [TSS + 4], OTHER_STACK
+    mov eax, TSS                        # as the specification has it; the kernels pass a selector
+    mov edx, OTHER_STACK
+    VMI(UPDATE_KERNEL_STACK)
     mov eax, KERNEL_DS
     mov edx, OTHER_STACK
     VMI(UPDATE_KERNEL_STACK)
@@ -514,6 +593,55 @@ wait_for_ticks:
     mov eax, 1
     VMI(CANCEL_ALARM)
     CHECK("an alarm that rang is not armed", eax, 0)
+    VMI(DISABLE_INTERRUPTS)             # none may ring before Halt
+    mov eax, 0x100                      # periodic without a period: it rings once
+    mov edx, 0
+    mov ecx, 0
+    mov dword ptr [ticks], 0
+    PUSH(0)
+    PUSH(0)
+    VMI(SET_ALARM)
+    lea esp, [esp + 8]
+    VMI(HALT)
+    CHECK("alarm without a period", dword ptr [ticks], 1)
+    mov eax, 0x100
+    VMI(CANCEL_ALARM)
+    CHECK("alarm without a period is not armed", eax, 0)
+    VMI(DISABLE_INTERRUPTS)
+    mov eax, 0                          # one far away, then one now in its place
+    mov edx, 0
+    mov ecx, 0x01000000
+    PUSH(0)
+    PUSH(0)
+    VMI(SET_ALARM)
+    mov eax, 0
+    mov edx, 0
+    mov ecx, 0
+    mov dword ptr [ticks], 0
+    VMI(SET_ALARM)
+    VMI(HALT)
+    CHECK("alarm in place of another", dword ptr [ticks], 1)
+    mov eax, 0
+    VMI(CANCEL_ALARM)
+    CHECK("the other alarm is gone", eax, 0)
+    mov eax, 0x100
+    mov edx, 0
+    mov ecx, 0x01000000
+    VMI(SET_ALARM)
+    lea esp, [esp + 8]
+    mov eax, 0x10100                    # only the counter counts
+    VMI(CANCEL_ALARM)
+    CHECK("alarm cancelled with flags", eax, 1)
+    mov eax, 7                          # a counter that does not exist
+    mov edx, 0
+    mov ecx, 0
+    PUSH(0)
+    PUSH(0)
+    VMI(SET_ALARM)
+    lea esp, [esp + 8]
+    mov eax, 7
+    VMI(CANCEL_ALARM)
+    CHECK("no alarm of an unknown counter", eax, 0)
     mov eax, 2                          # stolen cycles have none
     mov edx, 0
     mov ecx, 0

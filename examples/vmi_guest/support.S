@@ -69,6 +69,39 @@ mask_interrupts:
     out 0x43, al
     ret
 
+# In: IF off. Line 0 of the controllers asks once, or `ticks` stays 0. Keeps all but flags.
+let_tick_wait:
+    push eax
+    push ecx
+    push edx
+    mov dword ptr [ticks], 0
+    mov al, 0x34                        # the PIT once a millisecond
+    out 0x43, al
+    mov al, 0xa9
+    out 0x40, al
+    mov al, 4
+    out 0x40, al
+    mov al, 0x0a                        # the controller shows its requests
+    out 0x20, al
+    mov edx, 5000
+look_for_tick:
+    mov ecx, 2000
+tick_delay:
+    dec ecx
+    jnz tick_delay
+    in al, 0x20
+    test al, 1
+    jnz tick_waits
+    dec edx
+    jnz look_for_tick
+tick_waits:
+    mov al, 0x3a                        # the PIT stops
+    out 0x43, al
+    pop edx
+    pop ecx
+    pop eax
+    ret
+
 .p2align 4
 exception_stubs:
 EXCEPTION_STUBS

@@ -13,7 +13,7 @@ from tests.support.qemu import EMULATOR, STEADY_CLOCK
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
 from vmipatch.emu.modes import Mode, build_machine
-from vmipatch.emu.report import Ending
+from vmipatch.emu.report import Ending, RunResult
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, Rom, build_rom
@@ -32,12 +32,17 @@ NEVER_DECLINED = {C.IRET, C.SYSEXIT}
 HAS_NO_NATIVE_FORM = TIMER | APIC | NEVER_DECLINED
 
 
-def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT, end: End = End.HARD_REBOOT) -> list[str]:
-    """What the guest said; the machine must have come to its end as the guest wanted."""
+def run_on_hypervisor(rom: bytes, mode: Mode, end: End) -> tuple[RunResult, list[str]]:
+    """How it ended, and what the guest said."""
     terminal = Silence()
     machine = build_machine(mode, terminal, OPTIONS, rom=rom)
     result = machine.run(Boot(ElfImage.parse(build_elf(end), "guest")))
-    lines = terminal.heard.decode("ascii").splitlines()
+    return result, terminal.heard.decode("ascii").splitlines()
+
+
+def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT, end: End = End.HARD_REBOOT) -> list[str]:
+    """What the guest said; the machine must have come to its end as the guest wanted."""
+    result, lines = run_on_hypervisor(rom, mode, end)
     wanted = Ending.HALTED if end is End.SHUTDOWN else Ending.RESET
     assert result.ending is wanted, (result, lines)
     assert result.place.endswith("CPL 1")
@@ -251,6 +256,7 @@ def test_hypervisor_does_not_start_with_a_rom_that_declines_iret() -> None:
 
 
 def test_guest_is_lost_where_if_calls_become_padding() -> None:
-    """NOP for DisableInterrupts: the guest's own check sees it."""
-    said = on_hypervisor(build_rom(Flavor.PARAVIRT, nop={C.DISABLE_INTERRUPTS}).data)
+    """NOP for DisableInterrupts: the guest's own check sees it, if it comes to an end or not."""
+    rom = build_rom(Flavor.PARAVIRT, nop={C.DISABLE_INTERRUPTS}).data
+    _, said = run_on_hypervisor(rom, Mode.PARAVIRT, End.HARD_REBOOT)
     assert any(line.startswith("FAIL IF behind") for line in said)

@@ -38,6 +38,13 @@ the calls of the local APIC, whose mapping only the kernel knows: its own way is
 Stolen time is always 0 and real time the same as available time: the one processor never waits for
 another guest. SetInitialAPState is accepted; there is no such processor, so that the kernel has to
 give up by its own time limit.
+Page tables and descriptor tables are the guest's own memory, and read as they are: stores take
+effect at once, and nobody relies on what a guest tells of them besides (SetPxE's flags, UpdatePxE,
+AllocatePage, SetLinearMapping, SetLazyMode).
+
+The page is compared with the ROMs: numbers and answers with what VMI_GetRelocationInfo says,
+arguments with what each entry reads and hands over and what the hypervisor then reads, results and
+the rest with what has changed (tests/rom, tests/emu/test_call_arguments.py).
 """
 _ANSWER = {
     RelocationType.NONE: "none",

@@ -230,6 +230,8 @@ KEPT = ["eax", "ecx", "edx", "ebx", "ebp", "esi", "edi"]
         (C.SET_CR3, 0x200000, 0),
         (C.SET_CR4, 0x90, 0),
         (C.SET_DR, 3, 0x77),
+        (C.SET_DR, 9, 0x77),
+        (C.GET_DR, 9, 0x77),
         (C.SET_IDT, TABLES_PA + 0xB10, 0),
         (C.SET_GDT, TABLES_PA + 0xB00, 0),
         (C.SET_LDT, 0, 0),

@@ -157,6 +157,17 @@ def test_debug_registers_go_by_number(flavor: Flavor, number: int) -> None:
 
 
 @pytest.mark.parametrize("flavor", PC_FLAVORS)
+@pytest.mark.parametrize("number", [8, 9, 0xFFFFFFFF])
+def test_number_without_a_debug_register_is_ignored(flavor: Flavor, number: int) -> None:
+    pc, _ = prepared(flavor, {"eax": number, "edx": 0x4000})
+    before = [pc[f"dr{n}"] for n in (0, 1, 2, 3, 6, 7)]
+    pc.call_vmi(C.SET_DR)
+    pc.call_vmi(C.GET_DR)
+    assert pc["eax"] == number
+    assert [pc[f"dr{n}"] for n in (0, 1, 2, 3, 6, 7)] == before
+
+
+@pytest.mark.parametrize("flavor", PC_FLAVORS)
 def test_tables_read_back_as_written(flavor: Flavor) -> None:
     for set_call, get_call in ((C.SET_GDT, C.GET_GDT), (C.SET_IDT, C.GET_IDT)):
         pc, _ = prepared(flavor, {"eax": BUFFER_VA})

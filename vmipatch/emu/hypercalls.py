@@ -12,7 +12,6 @@ from typing import Final
 
 from vmipatch.emu import control, tables
 from vmipatch.emu.context import Context
-from vmipatch.emu.events import Fault, Vector
 from vmipatch.emu.registers import ControlRegister
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.vmi.calls import VmiCall
@@ -43,18 +42,16 @@ def _set_tr(context: Context) -> None:
 
 
 def _set_dr(context: Context) -> None:
-    control.set_debug(context, _debug_number(context), context.registers.edx)
+    """A number without a register is ignored, as by the ROMs for a PC."""
+    registers = context.registers
+    if registers.eax < _DR_COUNT:
+        control.set_debug(context, registers.eax, registers.edx)
 
 
 def _get_dr(context: Context) -> None:
-    context.registers.eax = control.debug_value(context, _debug_number(context))
-
-
-def _debug_number(context: Context) -> int:
-    number = context.registers.eax
-    if number >= _DR_COUNT:
-        raise Fault(Vector.PROTECTION, 0)
-    return number
+    registers = context.registers
+    if registers.eax < _DR_COUNT:
+        registers.eax = control.debug_value(context, registers.eax)
 
 
 def _wbinvd(_: Context) -> None:

@@ -99,6 +99,8 @@ _PORT_IN: Final = _at(edx="port")
 _PORT_OUT: Final = _at(eax="value", edx="port")
 _STRING_IN: Final = _at(edi="destination in es", edx="port", ecx="count")
 _STRING_OUT: Final = _at(esi="source in ds", edx="port", ecx="count")
+_SET_GDT: Final = "loads GDTR; segment registers keep what they hold until they are loaded again"
+_SET_LDT: Final = "loads LDTR; segment registers keep what they hold until they are loaded again"
 _COUNTER: Final = "0 real, 1 available, 2 stolen"
 
 ROWS: Final[tuple[CallRow, ...]] = (
@@ -114,8 +116,8 @@ ROWS: Final[tuple[CallRow, ...]] = (
         _C.RDMSR, "RDMSR", "reads a model-specific register",
         _at(ecx="number"), ("eax", "edx"), "rdmsr", source=_S,
     ),
-    CallRow(_C.SET_GDT, "SetGDT", "loads GDTR", _TABLE_AT, (), "lgdt (%eax)"),
-    CallRow(_C.SET_LDT, "SetLDT", "loads LDTR", _SELECTOR, (), "lldt %ax"),
+    CallRow(_C.SET_GDT, "SetGDT", _SET_GDT, _TABLE_AT, (), "lgdt (%eax)"),
+    CallRow(_C.SET_LDT, "SetLDT", _SET_LDT, _SELECTOR, (), "lldt %ax"),
     CallRow(_C.SET_IDT, "SetIDT", "loads IDTR", _TABLE_AT, (), "lidt (%eax)"),
     CallRow(_C.SET_TR, "SetTR", "loads the task register", _SELECTOR, (), "ltr %ax"),
     CallRow(
@@ -139,13 +141,14 @@ ROWS: Final[tuple[CallRow, ...]] = (
         "mov %ecx,(%eax,%edx,8); mov 4(%esp),4(%eax,%edx,8)", hot=True,
     ),
     CallRow(
-        _C.WRITE_IDT_ENTRY, "WriteIDTEntry", "writes a gate of the IDT", _ENTRY, (),
+        _C.WRITE_IDT_ENTRY, "WriteIDTEntry",
+        "writes a gate of the IDT, or an entry of the table that eax is the base of", _ENTRY, (),
         "mov %ecx,(%eax,%edx,8); mov 4(%esp),4(%eax,%edx,8)",
     ),
     CallRow(
         _C.UPDATE_KERNEL_STACK, "UpdateKernelStack",
         "announces the kernel's stack for entries from user code, which the TSS has already",
-        _at(eax="selector of the stack segment", edx="stack pointer"), hot=True,
+        _at(eax="selector of the stack segment, or anything", edx="stack pointer"), hot=True,
     ),
     CallRow(_C.SET_CR0, "SetCR0", "writes CR0", _VALUE, (), "mov %eax,%cr0"),
     CallRow(_C.SET_CR2, "SetCR2", "writes CR2", _VALUE, (), "mov %eax,%cr2"),
@@ -159,7 +162,7 @@ ROWS: Final[tuple[CallRow, ...]] = (
     CallRow(_C.GET_CR4, "GetCR4", "reads CR4", (), ("eax",), "mov %cr4,%eax", hot=True),
     CallRow(_C.WBINVD, "WBINVD", "writes caches back", (), (), "wbinvd"),
     CallRow(
-        _C.SET_DR, "SetDR", "writes a debug register",
+        _C.SET_DR, "SetDR", "writes a debug register; a number without one is ignored",
         _at(eax="number", edx="value"), (), "mov %edx,%dbN",
     ),
     CallRow(

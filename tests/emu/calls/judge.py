@@ -247,7 +247,9 @@ RESULTS: Final[dict[VmiCall, Check]] = {
     C.GET_CR3: _is_control("cr3"), C.GET_CR4: _is_control("cr4"),
     C.GET_LDT: lambda p, a, b, r: _low(r) < 0x10000 or not _is_page_whole(p),
     C.GET_TR: lambda p, a, b, r: _low(r) < 0x10000 or not _is_page_whole(p),
-    C.GET_DR: lambda p, a, b, r: _low(r) in p.privilege._vcpu.debug,
+    C.GET_DR: lambda p, a, b, r: _low(r) in (
+        p.privilege._vcpu.debug if a.registers["eax"] < 8 else [a.registers["eax"]]
+    ),
     C.RDTSC: _is_time, C.GET_CYCLE_COUNTER: _is_counter, C.GET_WALLCLOCK_TIME: _is_wall_time,
     C.GET_INTERRUPT_MASK: _is_mask,
     **dict.fromkeys(_INTO, _is_input), **dict.fromkeys(_STRINGS, _is_string),

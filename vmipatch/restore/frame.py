@@ -122,13 +122,13 @@ def _note(
     wrong_at = np.flatnonzero(wrong)
     digest = hashlib.sha256(target).digest()
     right = wanted[wrong_at].tobytes()
-    rows = tuple(told(runs, ()))
+    rows = tuple(told(runs, (), ()))
     ordered = by_length(literals, runs)
     return Note(gives, len(target), digest, rows, ordered, _NO_ANSWERS, wrong_at, right)
 
 
 def _rebuilt(body: bytes, note: Note) -> bytes | None:
-    runs = untold(note.rows, ())
+    runs = untold(note.rows, (), ())
     if not fits(body, note, runs):
         return None
     literals = in_file_order(note.literals, runs)

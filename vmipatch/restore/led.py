@@ -15,7 +15,7 @@ so they cost next to nothing, and a note depends on no decoder and on no table o
 | symbols, relocations, relocation list | an aligned word | it is an address in the kernel |
 | symbols | the size | value and size are of something in the kernel |
 
-The order of the questions is that of this file, section by section: a note of version 1 counts
+The order of the questions is that of this file, section by section: a note of version 2 counts
 on every detail of it.
 """
 

@@ -29,8 +29,8 @@ import numpy as np
 from vmipatch.errors import MalformedImage
 
 SECTION = ".vmi.restore"
-MAGIC = b"VMIRS\x01"
-"""The last byte is the version: a note says by it which rules of `led` it was made with."""
+MAGIC = b"VMIRS\x02"
+"""The last byte is the version: a note says by it which rules of `led` and `runs` it follows."""
 MAX_LEN = 1 << 30
 """Neither a kernel nor the columns of its note are longer; more is damage."""
 MAX_MEMORY_LEN = 1 << 26

@@ -20,6 +20,7 @@ from vmipatch.restore.runs import (
     in_file_order,
     padded_sites,
     pads_of,
+    stops_of,
     untold,
     without_padding,
 )
@@ -75,7 +76,7 @@ def rebuild(body: Body, note: Note) -> bytes | None:
     sites = padded_sites(body.image)
     is_new, is_in_front = (answers.take(len(sites)).tolist() for _ in range(2))
     pads = pads_of(sites, is_new, is_in_front)
-    told_runs = untold(note.rows, pads)
+    told_runs = untold(note.rows, pads, stops_of(body))
     runs = without_padding(told_runs, pads)
     if not fits(body.data, note, runs):
         return None

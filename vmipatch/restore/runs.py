@@ -8,7 +8,7 @@ two questions of each: is it the rewriter's, and is it in front of the instructi
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -93,33 +93,78 @@ def without_padding(runs: Sequence[Run], pads: Pads) -> list[Run]:
     return [part for run in runs for part in _split(run, pads)]
 
 
-def told(runs: Sequence[Run], pads: Pads) -> list[tuple[int, int, int]]:
+Stops = Sequence[int]
+"""Offsets in the output, ascending, where a run is likely to end."""
+_LEAVES = ((b"\xc3", 1), (b"\xe9", 5), (b"\xeb", 2), (b"\x0f\x0b", 2))
+"""RET, JMP and UD2: how they begin, how long they are."""
+
+
+def stops_of(body: Body) -> list[int]:
+    """Where filler may begin: behind whatever looks like an instruction that never goes on."""
+    octets = np.frombuffer(body.data, np.uint8)
+    found = [np.zeros(0, np.int64)]
+    for section in body.image.executable_sections:
+        code = octets[section.off : section.off + section.size]
+        for opcode, length in _LEAVES:
+            looks = code[: len(code) - len(opcode) + 1] == opcode[0]
+            for at in range(1, len(opcode)):
+                looks = looks & (code[at : at + len(looks)] == opcode[at])
+            found.append(np.flatnonzero(looks) + section.off + length)
+    stops: list[int] = np.unique(np.concatenate(found)).tolist()
+    return stops
+
+
+def told(runs: Sequence[Run], pads: Pads, stops: Stops) -> list[tuple[int, int, int]]:
     """The runs in small numbers: most of what the output lacks is filler up to a multiple of 16.
 
     Of each run how many bytes more it lacks than that, the way to it from the end of the one
-    before, and its length.
+    before, and twice the number of stops up to its end, or twice its length and one.
     """
-    return list(_relative(runs, pads, -1))
+    scale = _Scale(pads)
+    rows = []
+    for run in runs:
+        end = run.out_off + run.copy_len
+        first, last = bisect_right(stops, run.out_off), bisect_right(stops, end)
+        is_stop = last > first and stops[last - 1] == end
+        extent = 2 * (last - first) if is_stop else 2 * run.copy_len + 1
+        rows.append((run.literal_len - scale.filler_len, run.out_off - scale.out_end, extent))
+        scale.go_on(run)
+    return rows
 
 
-def untold(rows: Iterable[tuple[int, int, int]], pads: Pads) -> list[Run]:
-    """The runs that `told` gave these rows for."""
-    return [Run(*row) for row in _relative(rows, pads, 1)]
+def untold(rows: Iterable[tuple[int, int, int]], pads: Pads, stops: Stops) -> list[Run]:
+    """The runs that `told` gave these rows for; a stop that does not exist is at -1."""
+    scale = _Scale(pads)
+    runs = []
+    for lacking, way, extent in rows:
+        out_off = way + scale.out_end
+        copy_len = extent >> 1
+        if not extent & 1:
+            at = bisect_right(stops, out_off) + copy_len - 1
+            copy_len = (stops[at] if 0 <= at < len(stops) else -1) - out_off
+        runs.append(Run(lacking + scale.filler_len, out_off, copy_len))
+        scale.go_on(runs[-1])
+    return runs
 
 
-def _relative(
-    rows: Iterable[tuple[int, int, int]], pads: Pads, sign: int
-) -> Iterator[tuple[int, int, int]]:
-    """Each row with what is expected of it added (sign 1) or taken away (-1)."""
-    lens = [0, *accumulate(length for _, length in pads)]
-    in_end = out_end = 0
-    for lacking, out_off, copy_len in rows:
-        other = (lacking + sign * (-in_end & FILLED_TO), out_off + sign * out_end)
-        run = Run(*(other if sign > 0 else (lacking, out_off)), copy_len)
-        yield *other, copy_len
-        out_end = run.out_off + copy_len
-        first, behind = (bisect_left(pads, (at, 0)) for at in (run.out_off, out_end))
-        in_end += run.literal_len + copy_len - lens[behind] + lens[first]
+class _Scale:
+    """How far both files have been described."""
+
+    def __init__(self, pads: Pads) -> None:
+        self._pads = pads
+        self._lens = [0, *accumulate(length for _, length in pads)]
+        self._in_end = self.out_end = 0
+
+    @property
+    def filler_len(self) -> int:
+        """Bytes of the input up to where a function may begin."""
+        return -self._in_end & FILLED_TO
+
+    def go_on(self, run: Run) -> None:
+        """Past a run, of which the padding is not in the input."""
+        self.out_end = run.out_off + run.copy_len
+        first, behind = (bisect_left(self._pads, (at, 0)) for at in (run.out_off, self.out_end))
+        self._in_end += run.literal_len + run.copy_len - self._lens[behind] + self._lens[first]
 
 
 def by_length(literals: bytes, runs: Sequence[Run]) -> bytes:

@@ -25,6 +25,7 @@ from vmipatch.restore.runs import (
     by_length,
     padded_sites,
     pads_of,
+    stops_of,
     told,
     without_padding,
 )
@@ -118,7 +119,7 @@ def make_note(
         gives,
         len(data),
         hashlib.sha256(data).digest(),
-        tuple(told(runs, pads)),
+        tuple(told(runs, pads, stops_of(body))),
         by_length(literals, runs),
         np.concatenate(answers),
         wrong_at,

@@ -27,7 +27,9 @@ from vmipatch.vmi.table import ROW_OF, Clobbers
 
 LOAD_PA = 0x100000
 IMAGE_LEN = 0x10000
-_SOURCES = ("guest.S", "support.S", "checks.S")
+SOURCES = (
+    "guest.S", "support.S", "checks.S", "checks_memory.S", "checks_returns.S", "checks_devices.S",
+)  # fmt: skip
 _STATEMENT = re.compile(r"^\s*([A-Z_]+)\((.*)\)\s*(?:#.*)?$")
 _STRING = re.compile(r'^\s*("(?:[^"]*)")\s*,?\s*(.*)$')
 _TSS, _LDT = 0x208000, 0x209000
@@ -152,7 +154,7 @@ def _descriptor(base: int, limit: int, kind: int) -> tuple[int, int]:
 def _source() -> str:
     writer = _Writer()
     lines: list[str] = []
-    for name in _SOURCES:
+    for name in SOURCES:
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
         for line in text.splitlines():
             lines += writer.expand(line)

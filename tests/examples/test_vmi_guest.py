@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.vmi_guest.build import NATIVE, End, build_elf, build_image
+from examples.vmi_guest.build import NATIVE, SOURCES, End, build_elf, build_image
 from tests.support.qemu import EMULATOR, STEADY_CLOCK
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
@@ -112,7 +112,7 @@ def test_guest_meets_every_call_of_3_0() -> None:
     """Else the runs above promise less than they say: numbers 42, 43 and 72 mean nothing."""
     sources = "".join(
         (Path(__file__).parents[2] / "examples" / "vmi_guest" / name).read_text(encoding="utf-8")
-        for name in ("guest.S", "support.S", "checks.S")
+        for name in SOURCES
     )
     unmet = {call for call in VmiCall if f"VMI({call.name})" not in sources}
     raw = {call for call in unmet if f"VMI_RAW({call.name})" in sources}

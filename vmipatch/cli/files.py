@@ -32,7 +32,12 @@ def read_kernel(path: str) -> ElfImage:
 
     Raises EnvironmentProblem, InputNotUnderstood and MalformedImage.
     """
-    data = unpack(read_file(path), path)
+    return kernel_in(read_file(path), path)
+
+
+def kernel_in(data: bytes, path: str) -> ElfImage:
+    """The same for a file that has been read."""
+    data = unpack(data, path)
     if is_module(data):
         return Module.parse(data, path).image
     return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)

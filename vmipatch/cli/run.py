@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.files import read_file, read_kernel
+from vmipatch.cli.files import kernel_in, read_file
 from vmipatch.cli.outputs import STDOUT, check_outputs, reported, write_all
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
@@ -130,7 +130,7 @@ def _boot(path: str, command_line: str, initrd: bytes) -> Boot:
         header = SetupHeader.parse(data, path)
         if hides_payload(header):
             return Boot(protected_mode_code(data, header, path), command_line, initrd, header)
-    return Boot(read_kernel(path), command_line, initrd)
+    return Boot(kernel_in(data, path), command_line, initrd)
 
 
 def _summary(result: RunResult) -> str:

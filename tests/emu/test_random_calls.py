@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.emu.calls.campaign import LIFE, play
+from tests.emu.calls.campaign import LIFE, live, play
 from tests.emu.calls.judge import Broken
+from tests.emu.calls.playground import Paging, Playground
 from tests.emu.ring1_guest import entries
 from vmipatch.emu import device_calls, hypercalls, tables
 from vmipatch.emu.context import Context
+from vmipatch.emu.modes import Mode
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA
 
@@ -29,6 +33,18 @@ def test_random_calls_harm_the_guest_alone() -> None:
     for call in set(entries()) - NEVER_BACK:
         assert ends[f"{call.name}: back"] >= 15, f"{call.name} seldom comes back: {ends}"
     assert ends["IRET: came"] and ends["SYSEXIT: came"], "the users are reached"
+
+
+@pytest.mark.parametrize("paging", Paging)
+def test_no_instruction_runs_at_cpl_0(paging: Paging) -> None:
+    """Another witness than the hypervisor's own guard: a look at each instruction."""
+    playground = Playground(paging, Mode.PARAVIRT)
+    registers = playground.machine.cpu.registers
+    rings: Counter[int] = Counter()
+    playground.machine.cpu.watch_range(0, 1 << 32, lambda _va: rings.update((registers.cpl,)))
+    live(random.Random(SEED), playground, 300, Counter(), "watched")
+    assert set(rings) == {1, 3}
+    assert rings[1] > 1500
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from tests.emu.guest import (
 )
 from vmipatch.emu.local_apic import BASE_PA
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA
+from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall
 from vmipatch.vmi.table import ROW_OF, Place
 
 C = VmiCall
@@ -53,7 +53,7 @@ _NT, _TF, _AC, _VM = 1 << 14, 1 << 8, 1 << 18, 1 << 17
 class Attempt:
     """One call, with everything that it depends on."""
 
-    call: VmiCall
+    call: guest.Way
     registers: dict[str, int]
     """General registers without ESP, and `eflags`."""
     stack: list[int]
@@ -76,9 +76,14 @@ class Dice:
         self._label = label
         self._is_odd = False
 
-    def attempt(self, call: VmiCall) -> Attempt:
-        """A call of that number."""
-        dice, row = self.dice, ROW_OF[call]
+    def attempt(self, call: guest.Way) -> Attempt:
+        """A call of that number; of a hypercall, any number in EBX, and perhaps a frame."""
+        dice = self.dice
+        if isinstance(call, Hypercall):
+            registers = {name: self.anything() for name in REGISTERS} | {"eflags": self.flags()}
+            registers["ebx"] = dice.choice((dice.randrange(80), registers["ebx"]))
+            return Attempt(call, registers, self.frame(), self.image())
+        row = ROW_OF[call]
         self._is_odd = not dice.randrange(6)
         registers = {name: self.anything() for name in REGISTERS}
         stack = [self.anything() for _ in range(STACK_WORDS)]

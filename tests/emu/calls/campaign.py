@@ -18,10 +18,11 @@ from typing import Final
 from tests.emu.calls.arguments import Attempt, Dice
 from tests.emu.calls.judge import Before, Broken, judge
 from tests.emu.calls.outside import Outside
-from tests.emu.calls.playground import Outcome, Paging, Playground
+from tests.emu.calls.playground import Outcome, Paging, Playground, Way
 from tests.emu.guest import DATA_PA
 from tests.emu.ring1_guest import entries
 from vmipatch.emu.modes import Mode
+from vmipatch.vmi.shared import Hypercall
 
 LIFE: Final = 1000
 """Calls of one machine, whose devices drift."""
@@ -42,15 +43,15 @@ def play(seed: int, calls: int) -> Counter[str]:
         left -= now
         kinds = [(paging, mode) for paging in Paging for mode in (Mode.PARAVIRT, Mode.AUDIT)]
         paging, mode = kinds[(seed + life) % len(kinds)]
-        _live(dice, Playground(paging, mode), now, ends, f"seed {seed}, life {life}")
+        live(dice, Playground(paging, mode), now, ends, f"seed {seed}, life {life}")
     raise AssertionError("counts for ever")
 
 
-def _live(
+def live(
     dice: random.Random, playground: Playground, calls: int, ends: Counter[str], what: str
 ) -> None:
     """The calls of one machine."""
-    known = sorted(entries())
+    known: list[Way] = [*sorted(entries()), *Hypercall]
     outside, maker = Outside(playground), Dice(dice, playground.label)
     seen: dict[str, object] | None = None
     history: list[Attempt] = []
@@ -66,7 +67,8 @@ def _live(
             calls_so_far = "\n".join(map(str, history))
             error.add_note(f"{what}, call {number}, since the last restart:\n{calls_so_far}")
             raise
-        ends[f"{attempt.call.name}: {outcome.stop or outcome.ending.name.lower()}"] += 1
+        way = "int " if isinstance(attempt.call, Hypercall) else ""
+        ends[f"{way}{attempt.call.name}: {outcome.stop or outcome.ending.name.lower()}"] += 1
         if outcome.stop != "back" or len(history) >= RUN or not dice.randrange(3):
             seen = None
 

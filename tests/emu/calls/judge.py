@@ -17,7 +17,7 @@ from vmipatch.emu.registers import Flag
 from vmipatch.emu.report import Ending
 from vmipatch.rom.entries import SERVED, Means
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.shared import CYCLES_HZ, SHARED_PA, TIME_PA, Shared
+from vmipatch.vmi.shared import CYCLES_HZ, SHARED_PA, TIME_PA, Hypercall, Shared
 from vmipatch.vmi.table import ROW_OF
 
 C = VmiCall
@@ -78,12 +78,13 @@ def judge(
     changed = {name for name, value in seen.items() if value != before.seen[name]}
     allowed = _allowed(playground, attempt, before, outcome)
     _demand(changed <= allowed, f"changed: {sorted(changed - allowed)}")
-    if attempt.call in _NO_RETURN or not before.is_sane:
+    call = attempt.call
+    if isinstance(call, Hypercall) or call in _NO_RETURN or not before.is_sane:
         return seen
     if outcome.stop == "back":
-        _judge_return(playground, attempt, before)
+        _judge_return(playground, call, attempt, before)
     elif outcome.frame:
-        _judge_fault(playground, attempt, outcome)
+        _judge_fault(playground, call, attempt, outcome)
     return seen
 
 
@@ -91,6 +92,8 @@ def _allowed(
     playground: Playground, attempt: Attempt, before: Before, outcome: Outcome
 ) -> frozenset[str]:
     machine, call = playground.machine, attempt.call
+    if isinstance(call, Hypercall):  # of any call, or of code that it led to
+        return OF_GUEST | {"fallbacks", "runtime"}
     allowed = MAY_CHANGE.get(call, frozenset())
     port = attempt.registers["edx"] & 0xFFFF
     size = _INTO.get(call) or _OUTS.get(call) or _STRINGS.get(call)
@@ -108,9 +111,8 @@ def _allowed(
     return allowed
 
 
-def _judge_fault(playground: Playground, attempt: Attempt, outcome: Outcome) -> None:
+def _judge_fault(playground: Playground, call: VmiCall, attempt: Attempt, outcome: Outcome) -> None:
     """A call that a hypercall serves fails at its site, as an instruction would: nothing done."""
-    call = attempt.call
     _, eip, _, _ = outcome.frame
     vector = int((outcome.stop or "fault_0")[6:])
     is_stepped = attempt.registers["eflags"] & Flag.TF
@@ -121,9 +123,9 @@ def _judge_fault(playground: Playground, attempt: Attempt, outcome: Outcome) -> 
     _keep(playground, attempt, set())
 
 
-def _judge_return(playground: Playground, attempt: Attempt, before: Before) -> None:
+def _judge_return(playground: Playground, call: VmiCall, attempt: Attempt, before: Before) -> None:
     """Registers as the table says, results in their range."""
-    call, machine = attempt.call, playground.machine
+    machine = playground.machine
     _keep(playground, attempt, set(ROW_OF[call].results))
     registers = machine.cpu.registers
     _demand(registers.esp == STACK_PA - 0x100, "ESP")
@@ -203,13 +205,13 @@ def _is_identity(playground: Playground, attempt: Attempt, before: Before, resul
 
 
 def _is_input(playground: Playground, attempt: Attempt, before: Before, result: int) -> bool:
-    kept = 0xFFFFFFFF << 8 * _INTO[attempt.call] & 0xFFFFFFFF
+    kept = 0xFFFFFFFF << 8 * _INTO[VmiCall(attempt.call)] & 0xFFFFFFFF
     return not (_low(result) ^ attempt.registers["eax"]) & kept
 
 
 def _is_string(playground: Playground, attempt: Attempt, before: Before, result: int) -> bool:
     """Counted down to 0, the pointer behind the last item."""
-    call, registers = attempt.call, playground.machine.cpu.registers
+    call, registers = VmiCall(attempt.call), playground.machine.cpu.registers
     name = "esi" if call.name[0] == "O" else "edi"
     step = _STRINGS[call] * (-1 if attempt.registers["eflags"] & Flag.DF else 1)
     wanted = attempt.registers[name] + step * attempt.registers["ecx"] & 0xFFFFFFFF

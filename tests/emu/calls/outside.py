@@ -40,6 +40,7 @@ WALKER_BITS: Final = 0x60
 """Accessed and Dirty, which a page walker may set in whatever the guest calls a page table."""
 MSRS: Final = (0x10, 0x1B, 0x8B, 0x174, 0x175, 0x176, 0x179, 0x17A, 0x1A0, 0x277, 0x2FF,
                0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000102)  # fmt: skip
+_GROWING = (dict, list, set, bytearray)
 _SKIPPED = {"_clock", "clock", "_bus", "bus", "machine", "_send", "_reset"}
 
 
@@ -144,6 +145,3 @@ class _View:
         """All of them now; containers by their text, which values alone make up."""
         plain = tuple(tuple(part.values()) for part in self._parts)
         return plain, tuple(repr(part[name]) for part, name in self._growing)
-
-
-_GROWING = (dict, list, set, bytearray)

@@ -34,7 +34,7 @@ from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.assemble import Assembled, assemble
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Shared
+from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall, Shared
 
 RAM_LEN: Final = 4 << 20
 DIRECTORY_PA, TABLE_PA, WINDOW_TABLE_PA = 0x140000, 0x142000, 0x143000
@@ -54,6 +54,10 @@ CAME, SLICE_NS, MOST_SLICES = 0x80, 30_000, 6
 _STEPS = slice(SHARED_PA + Shared.TSC_STEPS, SHARED_PA + Shared.TSC_STEPS + 8)
 _LARGE, _RIGHTS = 0x80, 7
 _PAGE_LEN: Final = 0x1000
+
+
+Way = VmiCall | Hypercall
+"""A call of the ROM, or the interrupt behind it without the ROM."""
 
 
 class Paging(enum.Enum):
@@ -163,6 +167,9 @@ def _code(paging: Paging) -> Assembled:
             "hlt",
             f"jmp back_{call}",
         ]
+    for vector in Hypercall:
+        lines += [f"site_{vector}:", f"int {vector}", f"back_{vector}:", "cli", "hlt"]
+        lines += [f"jmp back_{vector}"]
     return assemble("\n".join([*lines, "user:", "int 0x80", "jmp user"]), CODE_PA)
 
 
@@ -218,7 +225,8 @@ class Playground:
         self.privilege = paravirt_of(self.machine)
         self._code = _code(paging)
         self._stop_at = {self._code.labels[name] + 2: name for name in _STOPS}
-        self._back_at = {self._code.labels[f"back_{call}"] + 2: call for call in entries()}
+        calls = (*entries(), *Hypercall)
+        self._back_at = {self._code.labels[f"back_{call}"] + 2: call for call in calls}
         self._boot = Boot(self._image())
         registers = self.machine.cpu.registers
         self._controls = registers.cr0, registers.cr4
@@ -261,7 +269,7 @@ class Playground:
             self.privilege._own_code.forget()
         self.privilege._note_pending()
 
-    def call(self, call: VmiCall, registers: Mapping[str, int], stack: list[int]) -> Outcome:
+    def call(self, call: Way, registers: Mapping[str, int], stack: list[int]) -> Outcome:
         """Make one call from its site, with these registers and words at ESP."""
         machine, file = self.machine, self.machine.cpu.registers
         for name, value in registers.items():
@@ -273,11 +281,13 @@ class Playground:
         file.esp = esp
         return self._run(self.label(f"site_{call}"), call)
 
-    def _run(self, eip: int, call: VmiCall | None) -> Outcome:
+    def _run(self, eip: int, call: Way) -> Outcome:
         machine, file = self.machine, self.machine.cpu.registers
         file.eip = eip
         self.terminal.slices = 0
-        self.terminal.at_slice = self._cut if call is not VmiCall.HALT else lambda: None
+        self.terminal.at_slice = (
+            self._cut if call not in (VmiCall.HALT, Hypercall.HALT) else lambda: None
+        )
         ending = machine.resume().ending
         at = file.eip
         if ending is Ending.HALTED and self._back_at.get(at) is call:

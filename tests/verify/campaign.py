@@ -2,8 +2,10 @@
 """How many seeded faults does the static proof find? `make mutants` writes docs/mutants.md.
 
 Faults that are found at their places share a file, one a function; those that a file hides are
-tried again on their own. A fault that changes no byte of the file is equivalent, which needs no
-judgement of the proof.
+tried again on their own. Faults of the ROM are in no file: they are found by execution.
+
+Equivalent is a fault that changes no byte of the file, and one of a thunk that does the same in
+every one of STATES random states in which the emulator executes it: neither asks the proof.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import multiprocessing
 import os
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +24,22 @@ import numpy as np
 from tests.support import kernels
 from tests.verify.faults import Fault, Victim
 from tests.verify.mutants import ALONE, TOGETHER
+from tests.verify.rom_faults import KINDS as ROM_KINDS
+from tests.verify.rom_faults import REASON, rom_faults
 from vmipatch.errors import VmipatchError
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.trim import without_debug
 from vmipatch.rewrite.rewrite import RewriteOptions
+from vmipatch.rom import Flavor, build_rom
+from vmipatch.verify.sites import check_sites
+from vmipatch.verify.sites.shapes import Shape, patched_sites
 from vmipatch.verify.static import RULES, Finding, check_static, verdict
 
 FOUND, EQUIVALENT, MISSED = "found", "equivalent", "missed"
 OF_A_KIND = 10
 """Faults of each kind in one file."""
+STATES = 300
+"""Random states in which a thunk is executed that may be equivalent."""
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 
 
@@ -40,6 +50,8 @@ class Outcome:
     kind: str
     result: str
     what: str
+    table: str = ""
+    """The kernel table that was damaged, if one was."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,12 +88,37 @@ def try_alone(victim: Victim, name: str, seed: int) -> list[Outcome]:
     ]
 
 
+def try_roms(victim: Victim, kind: str, seed: int, count: int) -> list[Outcome]:
+    """`count` ROMs with a fault of one kind, under the whole kernel."""
+    return [
+        Outcome(kind, FOUND if found else MISSED, call.name)
+        for call, found in rom_faults(victim.whole, kind, random.Random(seed), count)
+    ]
+
+
 def _judge(victim: Victim, mutation: _Mutation, findings: tuple[Finding, ...]) -> Outcome:
-    if any(_points_at(finding, mutation.fault) for finding in findings):
-        return Outcome(mutation.kind, FOUND, mutation.fault.what)
-    data = np.frombuffer(victim.result.data, np.uint8).copy()
-    data[mutation.offs] = mutation.octets
-    return Outcome(mutation.kind, _alone(victim, data.tobytes()), f"{mutation.fault}")
+    fault = mutation.fault
+    if any(_points_at(finding, fault) for finding in findings):
+        return Outcome(mutation.kind, FOUND, fault.what, fault.table)
+    octets = np.frombuffer(victim.result.data, np.uint8).copy()
+    octets[mutation.offs] = mutation.octets
+    data = octets.tobytes()
+    result = _alone(victim, data)
+    if result == MISSED and fault.va in victim.thunk_vas and _does_the_same(data, fault.va):
+        result = EQUIVALENT
+    return Outcome(mutation.kind, result, f"{fault}", fault.table)
+
+
+def _does_the_same(data: bytes, thunk_va: int) -> bool:
+    """Whether executing a site that calls the thunk shows no difference to its instruction."""
+    image = ElfImage.parse(data, "mutant")
+    shapes = [
+        Shape(f"{site.kind} by {thunk_va:#x}", site, 1)
+        for site in patched_sites(image)
+        if site.thunk_va == thunk_va
+    ]
+    rom = build_rom(Flavor.PARAVIRT).data
+    return not check_sites(image, rom, states=STATES, shapes=shapes[:1]).findings
 
 
 def _alone(victim: Victim, data: bytes) -> str:
@@ -123,10 +160,23 @@ def original_of(name: str) -> ElfImage:
     return without_debug(ElfImage.parse(path.read_bytes(), path.parent.name))
 
 
-def _work(task: tuple[str, str, int]) -> tuple[str, list[Outcome]]:
-    name, kind, seed = task
-    victim = _victim(name)
-    done = try_alone(victim, kind, seed) if kind else try_together(victim, seed)
+@dataclass(frozen=True, slots=True)
+class _Task:
+    kernel: str
+    kind: str
+    """One that needs files of its own or a ROM; empty for a file with all the others."""
+    seed: int
+    count: int
+
+
+def _work(task: _Task) -> tuple[str, list[Outcome]]:
+    victim = _victim(task.kernel)
+    if task.kind in ROM_KINDS:
+        done = try_roms(victim, task.kind, task.seed, task.count)
+    elif task.kind:
+        done = try_alone(victim, task.kind, task.seed)
+    else:
+        done = try_together(victim, task.seed, task.count)
     return victim.original.name, done
 
 
@@ -142,27 +192,32 @@ def main() -> None:
         "make, and how many for each kind that needs a file of its own",
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--of-a-kind", type=int, default=OF_A_KIND, help="faults in one file")
     parser.add_argument("--output", type=Path, default=PAGE)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
     dice = random.Random(given.seed)
     tasks = [
-        (kernel, kind, dice.randrange(1 << 32))
+        _Task(kernel, kind, dice.randrange(1 << 32), count)
         for kernel, files, alone in given.order
-        for kind, count in {**dict.fromkeys(ALONE, alone), "": files}.items()
-        for _ in range(count)
+        for kind, times, count in (
+            *(("", 1, given.of_a_kind) for _ in range(files)),
+            *((kind, alone, 1) for kind in ALONE),
+            *((kind, 1, alone) for kind in ROM_KINDS),
+        )
+        for _ in range(times)
     ]
-    counts: dict[tuple[str, str], Counter[str]] = {}
+    every: list[tuple[str, Outcome]] = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(given.workers) as pool:
         for number, (name, outcomes) in enumerate(pool.imap_unordered(_work, tasks, 1), 1):
+            every += [(name, outcome) for outcome in outcomes]
             for outcome in outcomes:
-                counts.setdefault((outcome.kind, name), Counter())[outcome.result] += 1
                 if outcome.result == MISSED:
                     print(f"missed: {name}: {outcome.kind}: {outcome.what}", flush=True)
             print(f"{number} of {len(tasks)} files", flush=True)
-            given.output.write_text(page(counts, given.seed))
+            given.output.write_text(page(every, given.seed))
 
 
 def _order(text: str) -> tuple[str, int, int]:
@@ -170,34 +225,63 @@ def _order(text: str) -> tuple[str, int, int]:
     return kernel, int(files), int(alone)
 
 
-def page(counts: dict[tuple[str, str], Counter[str]], seed: int) -> str:
-    """The table of a campaign, as a document."""
-    names = sorted({name for _, name in counts})
-    kinds = [*TOGETHER, *ALONE]
-    every = Counter[str]()
-    for of_one in counts.values():
-        every.update(of_one)
-    head = ["| kind of fault |", *(f" {name}: found | of | equivalent |" for name in names)]
-    lines = ["".join(head), "| --- |" + " ---: | ---: | ---: |" * len(names)]
-    for kind in kinds:
-        cells = [counts.get((kind, name), Counter[str]()) for name in names]
-        row = "".join(
-            f" {c[FOUND]} | {c.total() - c[EQUIVALENT]} | {c[EQUIVALENT]} |" for c in cells
-        )
-        lines.append(f"| {kind} |{row}")
-    seeded = every.total() - every[EQUIVALENT]
+def page(outcomes: Sequence[tuple[str, Outcome]], seed: int) -> str:
+    """The tables of a campaign (kernel and outcome of each fault), as a document."""
+    results = Counter(outcome.result for _, outcome in outcomes)
+    seeded = results.total() - results[EQUIVALENT]
+    in_files = [pair for pair in outcomes if pair[1].kind not in ROM_KINDS]
+    by_kind = _table("kind of fault", [*TOGETHER, *ALONE], in_files, lambda outcome: outcome.kind)
+    in_tables = [pair for pair in in_files if pair[1].table]
+    tables = sorted({outcome.table for _, outcome in in_tables})
+    by_table = _table("kernel table", tables, in_tables, lambda outcome: outcome.table)
+    in_roms = [pair for pair in outcomes if pair[1].kind in ROM_KINDS]
+    by_rom = _table("kind of fault", [*ROM_KINDS], in_roms, lambda outcome: outcome.kind)
     return f"""<!-- SPDX-License-Identifier: MIT -->
 # Seeded faults
 
 `make mutants` (tests/verify/campaign.py) damages rewritten kernels and asks `verify --static`.
-Places are drawn by random seed over all sites, words and references. A fault that changes no byte
-of the file is equivalent and not counted. Each other fault has to be found at its place; one that
-has no finding there is tried again alone in a file, which must then be refused.
+Places are drawn by random seed over all sites, words and references. Each fault has to be found at
+its place; one that has no finding there is tried again alone in a file, which must then be refused.
+Equivalent, and not counted, is a fault that changes no byte of the file, and one of a thunk that
+does what the instruction does in each of {STATES} random states in which the emulator executes it.
 
-Seed {seed}: {every[FOUND]} of {seeded} faults found, {every[MISSED]} missed.
+Seed {seed}: {results[FOUND]} of {seeded} faults found, {results[MISSED]} missed.
 
-{chr(10).join(lines)}
+{by_kind}
+
+Words of kernel tables (stale, off by one, exchanged) by table:
+
+{by_table}
+
+## Found by execution
+
+Some faults are in no byte that the static check reads, since {REASON}.
+`verify --sites` executes the sites that call the damaged entry, and has to find a difference.
+
+{by_rom}
 """
+
+
+def _table(
+    title: str,
+    rows: Sequence[str],
+    outcomes: Sequence[tuple[str, Outcome]],
+    key: Callable[[Outcome], str],
+) -> str:
+    """Found, of how many, and equivalent ones: one row each, three columns a kernel."""
+    names = sorted({name for name, _ in outcomes})
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for name, outcome in outcomes:
+        counts.setdefault((key(outcome), name), Counter())[outcome.result] += 1
+    head = [f"| {title} |", *(f" {name}: found | of | equivalent |" for name in names)]
+    lines = ["".join(head), "| --- |" + " ---: | ---: | ---: |" * len(names)]
+    for row in rows:
+        cells = [counts.get((row, name), Counter[str]()) for name in names]
+        text = "".join(
+            f" {c[FOUND]} | {c.total() - c[EQUIVALENT]} | {c[EQUIVALENT]} |" for c in cells
+        )
+        lines.append(f"| {row} |{text}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,16 @@ from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Form, Table, Tables
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.record import RECORD_LEN, AnnotationRecord, unpack_records
+from vmipatch.vmi.record import (
+    FINAL_TRANSLATION,
+    NEAR_CALL_LEN,
+    RECORD_LEN,
+    AnnotationRecord,
+    unpack_records,
+)
 
 RECORD_SECTION = ".vmi.annotation"
+RECORD_SECTIONS = (RECORD_SECTION, ".vmi.annotation.init")
 FIELDS = (
     "call",
     "native_va",
@@ -45,6 +52,8 @@ class Fault:
     place: str
     """Function or record that the finding's place must hold."""
     what: str
+    table: str = ""
+    """The kernel table that is damaged, if one is."""
 
 
 class Victim:
@@ -79,6 +88,19 @@ class Victim:
         self.data = bytearray(self.result.data)
         self._touched.clear()
 
+    @cached_property
+    def thunk_vas(self) -> list[int]:
+        """Where thunks begin, and where the last one ends at the latest."""
+        code, whole = self.whole.section_by_name[".vmi.text"], self.whole
+        starts = set()
+        for *_, record in self.placed_records():
+            jump = whole.read(record.translation_va, record.translation_len)
+            if record.call_off == FINAL_TRANSLATION:
+                behind_va = record.native_va + NEAR_CALL_LEN
+                starts.add(behind_va + int.from_bytes(jump[1:NEAR_CALL_LEN], "little") & 0xFFFFFFFF)
+        runtime_va = whole.symbols.address("__vmi_start") or code.end_va
+        return [*sorted(va for va in starts if va in code), runtime_va]
+
     @property
     def damaged(self) -> ElfImage:
         """The kernel with its faults."""
@@ -90,7 +112,10 @@ class Victim:
 
     def claim(self, va: int) -> bool:
         """Whether no other fault is in the function of `va` yet; takes it if so."""
-        name = self.function(va)
+        return self.claim_name(self.function(va))
+
+    def claim_name(self, name: str) -> bool:
+        """The same for something that has a name of its own."""
         if name in self._touched:
             return False
         self._touched.add(name)
@@ -112,6 +137,15 @@ class Victim:
     def records(self, section: str = RECORD_SECTION) -> list[AnnotationRecord]:
         """The records of one section."""
         return list(unpack_records(self.whole.section_bytes(self.whole.section_by_name[section])))
+
+    def placed_records(self) -> list[tuple[str, int, int, AnnotationRecord]]:
+        """Every record: its section, its index there, its address, and itself."""
+        return [
+            (name, index, self.whole.section_by_name[name].va + index * RECORD_LEN, record)
+            for name in RECORD_SECTIONS
+            if name in self.whole.section_by_name
+            for index, record in enumerate(self.records(name))
+        ]
 
     def _stream(self, name: str) -> InstructionStream:
         section = self.whole.section_by_name[name]
@@ -151,16 +185,20 @@ def table_words_left_behind(
     """Words of `table` that lead to where their targets were in the original."""
     moved = moved_words(victim, table)
     for row in table.words[dice.sample(moved, min(count, len(moved)))]:
-        old, form = int(row["target_va"]), int(row["form"])
-        # The displacement of a branch keeps its distance to the branch's end.
-        va = int(victim.new([int(row["va"])])[0])
-        shift = int(victim.new([old])[0]) - old
-        stored = (victim.word(va) - shift) & 0xFFFFFFFF
-        victim.write(va, struct.pack("<I", stored))
-        place = victim.function(va) if table.in_code else f"{table.name.value}["
-        yield Fault(
-            va - 2 * (form == Form.BRANCH), 4 + 2 * (form == Form.BRANCH), place, f"{old:#x}"
-        )
+        yield word_left_behind(victim, table, row)
+
+
+def word_left_behind(victim: Victim, table: Table, row: np.void) -> Fault:
+    """One word of `table` that leads to where its target was in the original."""
+    old, form = int(row["target_va"]), int(row["form"])
+    # The displacement of a branch keeps its distance to the branch's end.
+    va = int(victim.new([int(row["va"])])[0])
+    shift = int(victim.new([old])[0]) - old
+    stored = (victim.word(va) - shift) & 0xFFFFFFFF
+    victim.write(va, struct.pack("<I", stored))
+    place = victim.function(va) if table.in_code else f"{table.name.value}["
+    lead = 2 * (form == Form.BRANCH)
+    return Fault(va - lead, 4 + lead, place, f"{old:#x}", table.name.value)
 
 
 def moved_words(victim: Victim, table: Table) -> list[int]:
@@ -177,18 +215,14 @@ def record_fields(victim: Victim, dice: random.Random, count: int) -> Iterator[F
 
 def record_field(victim: Victim, dice: random.Random, field: str, count: int) -> Iterator[Fault]:
     """`count` records with this field wrong."""
-    section = victim.whole.section_by_name[RECORD_SECTION]
-    records = victim.records()
-    for index in dice.sample(range(len(records)), 4 * count):
-        record = records[index]
+    for name, index, va, record in dice.sample(victim.placed_records(), 4 * count):
         if not count or not victim.claim(record.native_va):
             continue
         count -= 1
         value = _other_value(record, field, dice)
-        va = section.va + index * RECORD_LEN
         change: dict[str, Any] = {field: value}
         victim.write(va, replace(record, **change).pack())
-        yield Fault(va, RECORD_LEN, f"{RECORD_SECTION}[{index}]", f"{field} is {value:#x}")
+        yield Fault(va, RECORD_LEN, f"{name}[{index}]", f"{field} is {value:#x}")
 
 
 def _other_value(record: AnnotationRecord, field: str, dice: random.Random) -> int:

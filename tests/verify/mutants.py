@@ -10,35 +10,48 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from tests.verify import faults
-from tests.verify.faults import FIELDS, RECORD_SECTION, Fault, Victim
+from tests.verify.faults import FIELDS, Fault, Victim
 from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.symbols import STT_FUNC, STT_OBJECT, SYMBOL
-from vmipatch.image.types import SectionKind
+from vmipatch.image.types import Section, SectionKind
+from vmipatch.isa.decode import decode
 from vmipatch.tables.table import Form, Table
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.record import RECORD_LEN
 
 Item = TypeVar("Item")
 Kind = Callable[[Victim, random.Random, int], Iterator[Fault]]
 PREFIX = 0x3E
+E_SHOFF, SECTION_HEADER_LEN = 0x20, 40
+SH_ADDR, SH_OFFSET, SH_SIZE = 12, 16, 20
+"""Fields of an ELF header and of a section header (System V ABI, chapter 4)."""
+POP = range(0x58, 0x60)
+POP_ESP = 0x5C
+SETS_FLAGS = {
+    bytes.fromhex("8d642404"): bytes.fromhex("83c40490"),  # lea esp, [esp + 4]: add esp, 4
+    bytes.fromhex("8d40ff"): bytes.fromhex("83e801"),  # lea eax, [eax - 1]: sub eax, 1
+    bytes.fromhex("b901000000"): bytes.fromhex("31c9419090"),  # mov ecx, 1: xor ecx, ecx; inc ecx
+    bytes.fromhex("8b442408"): bytes.fromhex("33442408"),  # mov eax, [esp + 8]: xor eax, [esp + 8]
+    bytes.fromhex("89c1"): bytes.fromhex("01c1"),  # mov ecx, eax: add ecx, eax
+}
+"""Code of thunks, and what does the same or nearly so, but for the flags."""
 
 
 def sites_dropped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """A record overwritten by its neighbour: its site is one no more."""
-    section = victim.whole.section_by_name[RECORD_SECTION]
-    records = victim.records()
-    for index in _some(dice, range(1, len(records)), 20 * count):
-        if not count or not victim.claim(records[index].native_va):
+    placed = victim.placed_records()
+    for at in _some(dice, range(1, len(placed)), 20 * count):
+        (name, *_, before), (name_too, _, va, record) = placed[at - 1 : at + 1]
+        if not count or name != name_too or not victim.claim(record.native_va):
             continue
         count -= 1
-        victim.write(section.va + index * RECORD_LEN, records[index - 1].pack())
-        record = records[index]
+        victim.write(va, before.pack())
         yield Fault(record.native_va, record.native_len, "", "record lost")
 
 
@@ -49,8 +62,7 @@ def one_field_wrong(field: str, victim: Victim, dice: random.Random, count: int)
 
 def prefixes_moved(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """Padding prefixes behind the instruction, where they belong to the next one."""
-    records = victim.records()
-    for record in _some(dice, records, 20 * count):
+    for *_, record in _some(dice, victim.placed_records(), 20 * count):
         code = victim.whole.read(record.native_va, record.native_len)
         core = code.lstrip(bytes((PREFIX,)))
         if len(core) == len(code) or not victim.claim(record.native_va):
@@ -63,37 +75,45 @@ def prefixes_moved(victim: Victim, dice: random.Random, count: int) -> Iterator[
 
 
 def tables_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Words of kernel tables that lead to where their targets were."""
-    tables = [t for t in victim.tables if faults.moved_words(victim, t)]
-    for table in _some(dice, tables, count):
-        yield from faults.table_words_left_behind(victim, dice, table, 1)
+    """Words of each kernel table that lead to where their targets were."""
+    for table in victim.tables:
+        for row in _rows(victim, dice, table, faults.moved_words(victim, table), count):
+            yield faults.word_left_behind(victim, table, row)
 
 
 def tables_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Words of kernel tables that lead one byte too far."""
-    for table, row in _words(victim, dice, count):
-        va = int(victim.new([int(row["va"])])[0])
-        victim.write(va, struct.pack("<I", (victim.word(va) + 1) & 0xFFFFFFFF))
-        yield _word_fault(table, row, va, "one too much")
+    """Words of each kernel table that lead one byte too far."""
+    for table in victim.tables:
+        if table.in_code:
+            continue
+        for row in _rows(victim, dice, table, range(len(table.words)), count):
+            va = int(victim.new([int(row["va"])])[0])
+            victim.write(va, struct.pack("<I", (victim.word(va) + 1) & 0xFFFFFFFF))
+            lead = 2 * (int(row["form"]) == Form.BRANCH)
+            name = table.name.value
+            yield Fault(va - lead, 4 + lead, "", f"{name}: one too much", name)
 
 
 def tables_swapped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Two neighbouring words of a table, exchanged."""
-    for table, row in _words(victim, dice, 40 * count):
-        words = table.words
-        at = int(np.searchsorted(words["va"], row["va"]))
-        if table.in_code or at + 1 == len(words) or words["role"][at + 1] != row["role"]:
+    """Two words of the same role in each kernel table, exchanged: neighbours but for others."""
+    for table in victim.tables:
+        words, name = table.words, table.name.value
+        if table.in_code:
             continue
-        vas = victim.new([int(row["va"]), int(words["va"][at + 1])]).tolist()
-        first, second = (victim.word(va) for va in vas)
-        if first == second:
-            continue
-        victim.write(vas[0], struct.pack("<I", second))
-        victim.write(vas[1], struct.pack("<I", first))
-        yield Fault(vas[0], 4, "", f"{table.name.value}: words exchanged")
-        count -= 1
-        if not count:
-            return
+        left = max(1, count // len(victim.tables))
+        news = victim.new(words["va"]).tolist()
+        for index in _some(dice, range(len(words)), 20 * left):
+            alike = np.flatnonzero(words["role"][index + 1 :] == words["role"][index])
+            if not left or not len(alike):
+                continue
+            vas = news[index], news[index + 1 + int(alike[0])]
+            first, second = (victim.word(va) for va in vas)
+            if first == second or not all(victim.claim_name(f"{va:#x}") for va in vas):
+                continue
+            left -= 1
+            victim.write(vas[0], struct.pack("<I", second))
+            victim.write(vas[1], struct.pack("<I", first))
+            yield Fault(vas[0], 4, "", f"{name}: words exchanged", name)
 
 
 def relocations_missing(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
@@ -108,6 +128,23 @@ def relocations_extra(victim: Victim, dice: random.Random, count: int) -> Iterat
     for off, va, _ in _entries(victim, dice, count):
         struct.pack_into("<I", victim.data, off, va + 1)
         yield Fault(va + 1, 4, "", "entry of another place")
+
+
+def relocations_added(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+    """One entry more, for a word that has none."""
+    taken = set(victim.relocated["va"].tolist())
+    (table,) = struct.unpack_from("<I", victim.data, E_SHOFF)
+    for off, place, info in _entries(victim, dice, count):
+        section = next(s for s in _relocation_sections(victim) if s.off <= off < s.off + s.size)
+        target = victim.whole.sections[section.info]
+        va = place
+        while any(at in taken for at in range(va - 3, va + 4)):
+            va = target.va + dice.randrange(target.size - 4)
+        longer = victim.whole.section_bytes(section) + struct.pack("<II", va, info)
+        header = table + SECTION_HEADER_LEN * section.index
+        struct.pack_into("<II", victim.data, header + SH_OFFSET, len(victim.data), len(longer))
+        victim.data += longer
+        yield Fault(va, 4, "", f"one entry more in {section.name}")
 
 
 def words_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
@@ -163,12 +200,43 @@ def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Ite
 
 def thunks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """A bit of a thunk flipped: another register, flag or address."""
-    code = victim.whole.section_by_name[".vmi.text"]
-    end_va = victim.whole.symbols.address("__vmi_start")
-    assert end_va is not None
-    for va in _some(dice, range(code.va, end_va), count):
+    for thunk in _thunks(victim, dice, 4 * count):
+        if not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
+            continue
+        count -= 1
+        va = thunk.va + dice.randrange(thunk.length)
         victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield Fault(code.va, end_va - code.va, ".vmi.text", f"bit of the thunk byte {va:#x}")
+        yield replace(thunk.fault, what=f"bit of the thunk byte {va:#x}")
+
+
+def thunks_clobber_registers(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+    """A register that a thunk has saved comes back as another one."""
+    for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
+        stream = decode(victim.whole.read(thunk.va, thunk.length), thunk.va, [])
+        pops = [
+            i for i in range(len(stream)) if stream.bytes_at(i)[0] in POP and stream.lens[i] == 1
+        ]
+        if not pops or not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
+            continue
+        index = dice.choice(pops)
+        was = stream.bytes_at(index)[0]
+        now = dice.choice([op for op in POP if op not in (was, POP_ESP)])
+        victim.write(int(stream.starts[index]), bytes((now,)))
+        yield replace(thunk.fault, what=f"pop {now & 7} for pop {was & 7} in {thunk.va:#x}")
+        count -= 1
+
+
+def thunks_clobber_flags(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+    """A thunk moves with an instruction that sets the flags."""
+    for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
+        code = victim.whole.read(thunk.va, thunk.length)
+        places = [(code.find(was), now) for was, now in SETS_FLAGS.items() if was in code]
+        if not places or not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
+            continue
+        at, now = dice.choice(places)
+        victim.write(thunk.va + at, now)
+        yield replace(thunk.fault, what=f"{now.hex(' ')} in {thunk.va:#x}")
+        count -= 1
 
 
 def runtimes_patched(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
@@ -197,11 +265,11 @@ def thunk_calls_wrong(victim: Victim, dice: random.Random, count: int) -> Iterat
 
 def translations_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """A bit of a translation flipped."""
-    records = victim.records()
-    for record in _some(dice, records, count):
+    for name, index, _, record in _some(dice, victim.placed_records(), count):
         va = record.translation_va + dice.randrange(record.translation_len)
         victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield Fault(va, 1, "", f"translation of {record.native_va:#x}")
+        what = f"byte {va:#x} of its translation"
+        yield Fault(record.native_va, record.native_len, f"{name}[{index}]", what)
 
 
 def fallbacks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
@@ -247,10 +315,9 @@ def symbol_sizes_wrong(victim: Victim, dice: random.Random, count: int) -> Itera
 def edges_broken(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """A section header with another address, or size."""
     sections = [s for s in victim.whole.sections if s.is_alloc and s.size > 64 and s.has_bytes]
-    (table,) = struct.unpack_from("<I", victim.data, 32)
+    (table,) = struct.unpack_from("<I", victim.data, E_SHOFF)
     for section in _some(dice, sections, count):
-        field = dice.choice((12, 20))
-        at = table + 40 * section.index + field
+        at = table + SECTION_HEADER_LEN * section.index + dice.choice((SH_ADDR, SH_SIZE))
         (was,) = struct.unpack_from("<I", victim.data, at)
         struct.pack_into("<I", victim.data, at, was + dice.choice((-16, -1, 4, 16)))
         yield Fault(0, 1 << 32, "", f"header of {section.name}")
@@ -276,11 +343,14 @@ TOGETHER: dict[str, Kind] = {
     "translation bit": translations_wrong,
     "native instruction unlisted": natives_unlisted,
     "fallback entry": fallbacks_wrong,
+    "thunk bit": thunks_wrong,
+    "thunk clobbers a register": thunks_clobber_registers,
+    "thunk clobbers a flag": thunks_clobber_flags,
 }
 """Kinds whose faults are found at their places, so that many fit into one file."""
 ALONE: dict[str, Kind] = {
     "symbol stale": symbols_stale,
-    "thunk bit": thunks_wrong,
+    "relocation added": relocations_added,
     "call in a thunk": thunk_calls_wrong,
     "runtime bit": runtimes_patched,
     "section edge": edges_broken,
@@ -293,20 +363,32 @@ def _some(dice: random.Random, items: Iterable[Item], count: int) -> list[Item]:
     return dice.sample(every, min(count, len(every)))
 
 
-def _words(victim: Victim, dice: random.Random, count: int) -> Iterator[tuple[Table, np.void]]:
-    tables = [t for t in victim.tables if len(t.words) and not t.in_code]
-    for table in dice.choices(tables, k=count):
-        yield table, table.words[dice.randrange(len(table.words))]
-
-
-def _word_fault(table: Table, row: np.void, va: int, what: str) -> Fault:
-    lead = 2 * (int(row["form"]) == Form.BRANCH)
-    return Fault(va - lead, 4 + lead, "", f"{table.name.value}: {what}")
+def _rows(
+    victim: Victim, dice: random.Random, table: Table, indices: Iterable[int], count: int
+) -> Iterator[np.void]:
+    """Words of one table, its share of `count` but at least one, which no other fault is in."""
+    left = max(1, count // len(victim.tables))
+    for index in _some(dice, indices, 4 * left):
+        row = table.words[index]
+        if left and victim.claim_name(f"{int(victim.new([int(row['va'])])[0]):#x}"):
+            left -= 1
+            yield row
 
 
 def _entries(victim: Victim, dice: random.Random, count: int) -> Iterator[tuple[int, int, int]]:
     """Random entries of .rel sections: file offset, place, info."""
-    sections = [
+    sections = _relocation_sections(victim)
+    for section in dice.choices(sections, [s.size for s in sections], k=40 * count):
+        at = section.off + RAW_REL.itemsize * dice.randrange(section.size // RAW_REL.itemsize)
+        place, info = struct.unpack_from("<II", victim.result.data, at)
+        if info & 0xFF and count and victim.claim_name(f"{place:#x}"):
+            count -= 1
+            yield at, place, info
+
+
+def _relocation_sections(victim: Victim) -> list[Section]:
+    """Those of what the original has."""
+    return [
         s
         for s in victim.whole.sections
         if s.kind is SectionKind.REL
@@ -314,12 +396,21 @@ def _entries(victim: Victim, dice: random.Random, count: int) -> Iterator[tuple[
         and victim.whole.sections[s.info].is_alloc
         and not s.name.startswith(".rel.vmi")
     ]
-    for section in dice.choices(sections, [s.size for s in sections], k=40 * count):
-        at = section.off + RAW_REL.itemsize * dice.randrange(section.size // RAW_REL.itemsize)
-        place, info = struct.unpack_from("<II", victim.result.data, at)
-        if info & 0xFF and count:
-            count -= 1
-            yield at, place, info
+
+
+@dataclass(frozen=True, slots=True)
+class _Thunk:
+    va: int
+    length: int
+    fault: Fault
+
+
+def _thunks(victim: Victim, dice: random.Random, count: int) -> Iterator[_Thunk]:
+    """Some thunks; a finding says `the thunk at` its address."""
+    vas = victim.thunk_vas
+    for index in dice.sample(range(len(vas) - 1), min(count, len(vas) - 1)):
+        va, length = vas[index], vas[index + 1] - vas[index]
+        yield _Thunk(va, length, Fault(va, length, "", ""))
 
 
 def _symbol(victim: Victim, index: int, field: int, value: int) -> None:

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 
 import pytest
 
 from tests.conftest import KernelFinder
-from tests.verify.campaign import EQUIVALENT, FOUND, MISSED, page, try_alone, try_together
+from tests.verify.campaign import (
+    EQUIVALENT,
+    FOUND,
+    MISSED,
+    Outcome,
+    page,
+    try_alone,
+    try_roms,
+    try_together,
+)
 from tests.verify.faults import Victim
 from tests.verify.mutants import ALONE, TOGETHER
+from tests.verify.rom_faults import KINDS
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.rewrite import RewriteOptions
 
@@ -49,8 +58,15 @@ def test_fault_that_needs_a_file_of_its_own_is_found(victim: Victim, seed: int, 
     assert all(outcome.result != MISSED for outcome in outcomes)
 
 
+@pytest.mark.kernels
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_fault_of_the_rom_is_found_by_execution(victim: Victim, seed: int, kind: str) -> None:
+    outcomes = try_roms(victim, kind, seed, 1)
+    assert [outcome.result for outcome in outcomes] == [FOUND]
+
+
 def test_page_counts_equivalent_faults_apart() -> None:
-    counts = {("native bit", "k"): Counter({FOUND: 5, EQUIVALENT: 2, MISSED: 1})}
-    text = page(counts, 7)
+    results = [FOUND] * 5 + [EQUIVALENT] * 2 + [MISSED]
+    text = page([("k", Outcome("native bit", result, "")) for result in results], 7)
     assert "Seed 7: 5 of 6 faults found, 1 missed." in text
     assert "| native bit | 5 | 6 | 2 |" in text

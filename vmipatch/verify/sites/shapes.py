@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Which sites of a rewritten kernel are alike, so that one stands for all of them?
 
-Two sites have the same shape if their bytes differ in displacements and port numbers alone: then
-their thunks do too. What a site was is read from its native body, without the padding.
+Two sites have the same shape if their instructions differ in displacements and port numbers alone
+and the same thunk stands for them, if one does. The rewriter takes every register and every flag
+for live behind every site, so liveness makes no shapes: everything is compared behind each of them.
+What a site was is read from its native body, without the padding.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmipatch.errors import MalformedTable
 from vmipatch.image.elf import ElfImage
@@ -18,7 +20,12 @@ from vmipatch.isa.classify import split_prefixes
 from vmipatch.isa.forms import Operand
 from vmipatch.isa.trapped import MAX_LEN, TrappedInstruction, take_apart
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.record import FINAL_TRANSLATION, unpack_records
+from vmipatch.vmi.record import (
+    FINAL_TRANSLATION,
+    NEAR_CALL_LEN,
+    AnnotationRecord,
+    unpack_records,
+)
 
 RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
 FALLBACK_SECTION = ".vmi.fallback"
@@ -50,6 +57,8 @@ class PatchedSite:
     """The sensitive instructions in `code`."""
     pops: int | None
     """The register that a fused `pop` fills."""
+    thunk_va: int | None = None
+    """The thunk that its translation calls or jumps to."""
 
     @property
     def end_va(self) -> int:
@@ -83,10 +92,14 @@ def shapes_of(image: ElfImage) -> tuple[Shape, ...]:
 
     Raises MalformedTable for records that describe no site.
     """
-    found: dict[str, list[PatchedSite]] = {}
+    found: dict[str, dict[int | None, list[PatchedSite]]] = {}
     for site in patched_sites(image):
-        found.setdefault(_name(site), []).append(site)
-    return tuple(Shape(name, sites[0], len(sites)) for name, sites in sorted(found.items()))
+        found.setdefault(_name(site), {}).setdefault(site.thunk_va, []).append(site)
+    return tuple(
+        Shape(f"{name} #{number}" if number > 1 else name, sites[0], len(sites))
+        for name, by_thunk in sorted(found.items())
+        for number, sites in enumerate(by_thunk.values(), 1)
+    )
 
 
 def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
@@ -98,13 +111,21 @@ def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
             body = image.read(record.native_va, record.native_len)
             way = Way.THUNK if record.call_off == FINAL_TRANSLATION else Way.DIRECT
             code = _without_padding(body, record.pad_len)
-            yield _site(record.native_va, len(body), code, record.call, way)
+            site = _site(record.native_va, len(body), code, record.call, way)
+            yield replace(site, thunk_va=_thunk_va(image, record)) if way is Way.THUNK else site
     fallback = image.section_by_name.get(FALLBACK_SECTION)
     for va, _ in _FALLBACK.iter_unpack(image.section_bytes(fallback) if fallback else b""):
         taken = take_apart(image.read(va, MAX_LEN))
         if taken is None:
             raise MalformedTable("a fallback stands for no instruction", place=f"{va:#x}")
         yield _site(va, taken.length, taken.code, None, Way.FALLBACK)
+
+
+def _thunk_va(image: ElfImage, record: AnnotationRecord) -> int:
+    """Where the translation leads once it stands over the native body."""
+    branch = image.read(record.translation_va, NEAR_CALL_LEN)
+    distance = int.from_bytes(branch[1:], "little")
+    return record.native_va + NEAR_CALL_LEN + distance & 0xFFFFFFFF
 
 
 def _without_padding(body: bytes, pad_len: int) -> bytes:

@@ -78,7 +78,7 @@ def damaged_rom(call: VmiCall, damage: Damage) -> bytes:
 
 @cache
 def _shapes(image: ElfImage) -> tuple[Shape, ...]:
-    return shapes_of(image)
+    return shapes_of(image).shapes
 
 
 def rom_faults(

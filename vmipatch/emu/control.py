@@ -140,9 +140,9 @@ def set_debug(context: Context, number: int, value: int) -> None:
 
 
 def rdmsr(context: Context, _: TrappedInstruction) -> None:
-    """RDMSR; an unknown register is 0, as on bare Unicorn."""
+    """RDMSR; an unknown register is 0, as on bare Unicorn, unless it is refused."""
     registers = context.registers
-    value = context.cpu.read_msr(registers.ecx)
+    value = context.cpu.read_msr(_msr(context))
     registers.eax, registers.edx = value, value >> 32
 
 
@@ -150,6 +150,14 @@ def wrmsr(context: Context, _: TrappedInstruction) -> None:
     """WRMSR; of EFER, only no-execute: long mode and SVM are not the guest's."""
     registers = context.registers
     value = registers.edx << 32 | registers.eax
-    if registers.ecx == _EFER and value & ~_EFER_NXE:
+    number = _msr(context)
+    if number == _EFER and value & ~_EFER_NXE:
         raise Fault(Vector.PROTECTION, 0)
-    context.cpu.write_msr(registers.ecx, value)
+    context.cpu.write_msr(number, value)
+
+
+def _msr(context: Context) -> int:
+    number = context.registers.ecx
+    if number in context.cpu.refused_msrs:
+        raise Fault(Vector.PROTECTION, 0)
+    return number

@@ -144,6 +144,9 @@ class Cpu:
         _check_version()
         self._memory = memory
         self._callbacks = callbacks
+        self.refused_msrs: frozenset[int] = frozenset()
+        """Model-specific registers that a deprivileged guest finds missing; Unicorn has them all,
+        and at CPL 0 nothing tells when they are read."""
         self._failure: BaseException | None = None
         self._stop_asked = False
         self._kept: list[Any] = []

@@ -44,7 +44,7 @@ def test_wrong_thunk_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(translate._MAKERS, kind, damaged)
     image = ElfImage.parse(rewrite(example()).data, "damaged")
     assert any(changed)
-    shapes = [shape for shape in shapes_of(image) if shape.site.kind == kind]
+    shapes = [shape for shape in shapes_of(image).shapes if shape.site.kind == kind]
     report = check_sites(image, paravirt_rom(), states=6, shapes=shapes)
     assert {finding.shape for finding in report.findings} <= {shape.name for shape in shapes}
     assert report.findings

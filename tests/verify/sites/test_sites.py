@@ -32,7 +32,7 @@ def complaints(report: SitesReport) -> str:
 
 
 def test_example_has_a_site_of_every_form_with_a_call() -> None:
-    sites = [shape.site for shape in shapes_of(rewritten_example())]
+    sites = [shape.site for shape in shapes_of(rewritten_example()).shapes]
     parts = {part.form.name for site in sites for part in site.parts}
     wanted = {form.name for form in FORMS if form.treatment is Treatment.CALL}
     assert wanted - parts == set(WITHOUT_A_SITE)

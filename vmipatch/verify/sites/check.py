@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vmipatch.emu.paravirt import Watch
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.sites.outcome import Difference, differences
-from vmipatch.verify.sites.shapes import Shape, shapes_of
+from vmipatch.verify.sites.shapes import Shape, Shapes, shapes_of
 from vmipatch.verify.sites.stand import Stand
 from vmipatch.verify.sites.states import random_state
 
@@ -36,6 +36,8 @@ class SitesReport:
     states: int
     """Executions of each shape, on either side."""
     findings: tuple[SiteFinding, ...]
+    left_out: dict[str, int]
+    """Instructions that stay native and were not executed, by kind."""
 
     @property
     def sites(self) -> int:
@@ -57,12 +59,12 @@ def check_sites(
     `seed` and the names of the shapes decide the states. Raises InputNotUnderstood if the kernel
     does not come to start_kernel on both sides, MalformedTable for broken annotations.
     """
-    chosen = shapes_of(image) if shapes is None else tuple(shapes)
+    every = shapes_of(image) if shapes is None else Shapes(tuple(shapes), {})
     native, paravirt = Stand(image, None), Stand(image, rom, watch)
     findings: list[SiteFinding] = []
-    for shape in chosen:
+    for shape in every.shapes:
         findings += _check_shape(shape, native, paravirt, states, seed)
-    return SitesReport(chosen, states, tuple(findings))
+    return SitesReport(every.shapes, states, tuple(findings), every.left_out)
 
 
 def _check_shape(
@@ -74,7 +76,8 @@ def _check_shape(
     for index in range(states):
         name = f"{seed}/{index}"
         state = random_state(site, native.ground, f"{shape.name}/{name}")
-        found = differences(site, native.execute(site, state), paravirt.execute(site, state))
+        runs = native.execute(site, state), paravirt.execute(site, state)
+        found = differences(site, *runs, paravirt.is_added)
         if found:
             yield SiteFinding(shape.name, site.va, name, found)
     strays = native.stray_writes(), paravirt.stray_writes()

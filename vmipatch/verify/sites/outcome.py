@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import enum
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from vmipatch.emu.events import Vector
 from vmipatch.emu.registers import Flag
-from vmipatch.verify.sites.scene import GDT_OFF, KERNEL_CS, KERNEL_DS
+from vmipatch.verify.sites.scene import ABSENT_SS, GDT_OFF, KERNEL_CS, KERNEL_DS
 from vmipatch.verify.sites.shapes import PatchedSite, Way
 
 _IF: Final = int(Flag.IF)
@@ -30,7 +32,7 @@ class Ending(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class FaultSeen:
     """What a handler was called with."""
 
     vector: int
@@ -65,7 +67,7 @@ class Outcome:
     """Everything a guest can know behind the execution of one site."""
 
     ending: Ending
-    event: Event | None
+    event: FaultSeen | None
     sound: bool
     """Whether the hypervisor's promises hold: CPL 1, IOPL 0, the real IF on."""
     general: tuple[int, ...]
@@ -74,6 +76,8 @@ class Outcome:
     """With virtual IF in place of the real one."""
     selectors: tuple[int, ...]
     """ES, CS, SS, DS, FS, GS."""
+    bases: tuple[int, ...]
+    """Where those segments begin."""
     controls: tuple[int, ...]
     """CR0, CR2, CR3, CR4."""
     shown: tuple[int, ...]
@@ -100,13 +104,26 @@ class Difference:
     paravirt: object
 
     def __str__(self) -> str:
-        return f"{self.field}: {_text(self.native)} at CPL 0, {_text(self.paravirt)} at CPL 1"
+        native, paravirt, where = self.native, self.paravirt, ""
+        if isinstance(native, bytes) and isinstance(paravirt, bytes):
+            start, end = _where_they_differ(native, paravirt)
+            where = f" from {start:#x} on"
+            native, paravirt = native[start:end], paravirt[start:end]
+        return f"{self.field}{where}: {_text(native)} at CPL 0, {_text(paravirt)} at CPL 1"
 
 
-def differences(site: PatchedSite, native: Outcome, paravirt: Outcome) -> tuple[Difference, ...]:
+def _where_they_differ(one: bytes, other: bytes) -> tuple[int, int]:
+    """From the first byte that differs to behind the last one."""
+    marks = [a != b for a, b in itertools.zip_longest(one, other)]
+    return marks.index(True), len(marks) - marks[::-1].index(True)
+
+
+def differences(
+    site: PatchedSite, native: Outcome, paravirt: Outcome, is_added: Callable[[int], bool]
+) -> tuple[Difference, ...]:
     """In which fields two runs of `site` differ, beyond what is known to.
 
-    The known differences, all of them:
+    `is_added` tells addresses of thunks and of the ROM. The known differences, all of them:
 
     * CS and SS of the kernel have RPL 1, the descriptors behind them DPL 1 (design rule D6).
       What stores or pushes them gives RPL 0, since it is compared with.
@@ -114,24 +131,34 @@ def differences(site: PatchedSite, native: Outcome, paravirt: Outcome) -> tuple[
       off: the ROM has prepared both for the hardware. Kernels return with interrupts off.
     * User code always runs with interrupts on.
     * RDTSC gives another time. SMSW leaves anything in the upper half of a register.
-    * An operand that faults in a thunk does so there: registers and EIP are the thunk's. A kernel
-      that expects a fault has an exception-table entry, and such sites are left native; one that
-      does not comes to the same end, and a page fault that is mended restarts the thunk.
+    * An operand that faults in a thunk or in the ROM does so there: registers and EIP are theirs.
+      A page fault that is mended restarts it, and a kernel that expects none comes to the same end.
+      Where the exception table expects a fault, it has to be at that address, and nowhere else.
     """
     native, paravirt = _as_native(site, native), _as_native(site, paravirt)
-    if _faulted_inside(site, native, paravirt):
+    if _faulted_inside(site, native, paravirt, is_added):
         paravirt = _at_site(native, paravirt)
-    return tuple(
+    found = tuple(
         Difference(f.name, getattr(native, f.name), getattr(paravirt, f.name))
         for f in fields(Outcome)
         if getattr(native, f.name) != getattr(paravirt, f.name)
     )
+    places = _fault_va(native), _fault_va(paravirt)
+    if site.fixup_va is not None and set(places) - {None, site.fixup_va}:
+        found = (*found, Difference("fault that no fixup expects", *places))
+    return found
+
+
+def _fault_va(outcome: Outcome) -> int | None:
+    """Where the kernel's own instruction faulted."""
+    event = outcome.event
+    return event.eip if event is not None and event.user_stack is None else None
 
 
 def _as_native(site: PatchedSite, outcome: Outcome) -> Outcome:
     """The outcome without what is known to differ."""
     descriptors = bytearray(outcome.descriptors)
-    for selector in (KERNEL_CS, KERNEL_DS):
+    for selector in (KERNEL_CS, KERNEL_DS, ABSENT_SS):
         descriptors[GDT_OFF + selector + _RIGHTS_OFF] &= ~_DPL_1_BIT
     event, general, memory = outcome.event, outcome.general, outcome.memory
     if event is not None:
@@ -167,15 +194,16 @@ def _with_rpl_1(stack: Window) -> Window:
     return replace(stack, data=bytes(data))
 
 
-def _faulted_inside(site: PatchedSite, native: Outcome, paravirt: Outcome) -> bool:
+def _faulted_inside(
+    site: PatchedSite, native: Outcome, paravirt: Outcome, is_added: Callable[[int], bool]
+) -> bool:
     """Whether both faulted alike, one of them in a thunk or the ROM."""
     one, other = native.event, paravirt.event
-    if one is None or other is None or site.way is Way.FALLBACK:
+    if one is None or other is None or site.way in (Way.FALLBACK, Way.NATIVE):
         return False
     alike = (one.vector, one.error) == (other.vector, other.error)
-    in_user = one.user_stack is not None
     expected = one.vector == Vector.PAGE_FAULT or site.way is Way.THUNK
-    return alike and expected and not in_user and other.eip != site.va
+    return alike and expected and one.user_stack is None and is_added(other.eip)
 
 
 def _at_site(native: Outcome, paravirt: Outcome) -> Outcome:

@@ -30,6 +30,8 @@ KERNEL_CS, KERNEL_DS, USER_CS, USER_DS = 0x08, 0x10, 0x1B, 0x23
 TASK, LDT, ODD_DS, OTHER_TASK, ABSENT_CS, ABSENT_TASK, ABSENT_LDT, BUSY_TASK = (
     0x28, 0x30, 0x3B, 0x40, 0x4B, 0x50, 0x58, 0x60,
 )  # fmt: skip
+ABSENT_DS, CODE_ALONE, ABSENT_SS = 0x6B, 0x73, 0x78
+"""Data that is not present, code that cannot be read, and a stack of the kernel's not present."""
 BEYOND: Final = 0x100
 ODD_BASE: Final = 0x34560
 SYSENTER_CS: Final = KERNEL_CS
@@ -41,7 +43,7 @@ DEBUGS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 SELECTORS: Final = ("ds", "es", "fs", "gs", "ldt")
 VALUES: Final = (*CONTROLS, *DEBUGS, *SELECTORS)
 _MSRS: Final = (0x174, 0x175, 0x176)
-_GDT_LEN = 0x68
+_GDT_LEN = 0x80
 _GATE = 0x8E00
 _PUSH_AND_JUMP = struct.Struct("<BIBI")
 _PUSH, _JUMP = 0x68, 0xE9
@@ -126,6 +128,9 @@ class Scene:
             _system(tss_va, 0x67, 0x09),
             _system(self.operands_va, 0xFFF, 0x02),
             _system(tss_va, 0x67, 0x8B),
+            flat | 0x73 << 40,
+            flat | 0xF9 << 40,
+            flat | 0x13 << 40,
         )
 
     def _source(self) -> str:

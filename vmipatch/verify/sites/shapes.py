@@ -2,15 +2,18 @@
 """Which sites of a rewritten kernel are alike, so that one stands for all of them?
 
 Two sites have the same shape if their instructions differ in displacements and port numbers alone
-and the same thunk stands for them, if one does. The rewriter takes every register and every flag
+and the same thunk stands for them, if one does; a site at which the exception table expects a fault
+is apart from one where it expects none. The rewriter takes every register and every flag
 for live behind every site, so liveness makes no shapes: everything is compared behind each of them.
 What a site was is read from its native body, without the padding.
 """
 
 from __future__ import annotations
 
+import bisect
 import enum
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +22,10 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.isa.classify import split_prefixes
 from vmipatch.isa.forms import Operand
 from vmipatch.isa.trapped import MAX_LEN, TrappedInstruction, take_apart
+from vmipatch.tables.ex_table import EX_TABLE
+from vmipatch.tables.table import Role
+from vmipatch.tables.view import ImageView
+from vmipatch.verify.sites.native import EXECUTED, native_instructions
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import (
     FINAL_TRANSLATION,
@@ -40,6 +47,7 @@ class Way(enum.Enum):
     DIRECT = "calls the ROM itself"
     THUNK = "calls a thunk"
     FALLBACK = "is a hlt that the hypervisor knows"
+    NATIVE = "stays as it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class PatchedSite:
     """The register that a fused `pop` fills."""
     thunk_va: int | None = None
     """The thunk that its translation calls or jumps to."""
+    fixup_va: int | None = None
+    """Where the kernel's exception table expects a fault, if it expects one here."""
 
     @property
     def end_va(self) -> int:
@@ -87,19 +97,50 @@ class Shape:
     count: int
 
 
-def shapes_of(image: ElfImage) -> tuple[Shape, ...]:
-    """All shapes of a rewritten kernel, sorted by name.
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """All shapes of a rewritten kernel."""
+
+    shapes: tuple[Shape, ...]
+    """By name."""
+    left_out: dict[str, int]
+    """Instructions left native that are not executed, by kind."""
+
+
+def shapes_of(image: ElfImage) -> Shapes:
+    """All shapes of a rewritten kernel, of its sites and of what stays native.
 
     Raises MalformedTable for records that describe no site.
     """
     found: dict[str, dict[int | None, list[PatchedSite]]] = {}
-    for site in patched_sites(image):
+    patched = list(patched_sites(image))
+    taken = frozenset(va for site in patched for va in range(site.va, site.end_va))
+    left_out: Counter[str] = Counter()
+    native: list[PatchedSite] = []
+    for va, part in native_instructions(image, taken):
+        if part.form.kind in EXECUTED:
+            native.append(PatchedSite(va, part.length, part.code, None, Way.NATIVE, (part,), None))
+        else:
+            left_out[part.form.kind] += 1
+    for site in _with_fixups(image, [*patched, *native]):
         found.setdefault(_name(site), {}).setdefault(site.thunk_va, []).append(site)
-    return tuple(
+    shapes = tuple(
         Shape(f"{name} #{number}" if number > 1 else name, sites[0], len(sites))
         for name, by_thunk in sorted(found.items())
         for number, sites in enumerate(by_thunk.values(), 1)
     )
+    return Shapes(shapes, dict(sorted(left_out.items())))
+
+
+def _with_fixups(image: ElfImage, sites: list[PatchedSite]) -> Iterator[PatchedSite]:
+    """The sites, each with where the exception table expects a fault in it."""
+    table = EX_TABLE.parse(ImageView.of(image))
+    words = None if table is None else table.words[table.words["role"] == Role.INSTRUCTION]
+    expected = [] if words is None else sorted(words["target_va"].tolist())
+    for site in sites:
+        at = bisect.bisect_left(expected, site.va)
+        is_expected = at < len(expected) and expected[at] < site.end_va
+        yield replace(site, fixup_va=expected[at]) if is_expected else site
 
 
 def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
@@ -161,4 +202,6 @@ def _name(site: PatchedSite) -> str:
             words.append(f"sib {first.tail[1:2].hex()}")
     if site.pops is not None:
         words.append(f"pop {site.pops}")
+    if site.fixup_va is not None:
+        words.append("fixup")
     return " ".join([*words, f"({site.way.name.lower()})"])

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from vmipatch.emu.bus import PortBus
-from vmipatch.emu.events import WITH_ERROR_CODE
+from vmipatch.emu.events import WITH_ERROR_CODE, Cause, Event, Vector
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Silence
 from vmipatch.emu.memory import PAGE_LEN, GuestMemory
@@ -23,7 +23,8 @@ from vmipatch.emu.rom_image import GuestRom
 from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.verify.sites.outcome import Ending, Event, Outcome, PortAccess, Window
+from vmipatch.isa.trapped import MAX_LEN, take_apart
+from vmipatch.verify.sites.outcome import Ending, FaultSeen, Outcome, PortAccess, Window
 from vmipatch.verify.sites.scene import (
     CODE_OFF,
     DEBUGS,
@@ -39,10 +40,12 @@ from vmipatch.verify.sites.scene import (
     Scene,
 )
 from vmipatch.verify.sites.shapes import PatchedSite
-from vmipatch.verify.sites.states import Ground, State
-from vmipatch.vmi.shared import SHARED_PA, TIME_PA, Shared
+from vmipatch.verify.sites.states import REFUSED_MSR, Ground, State
+from vmipatch.vmi.shared import ROM_MAX_LEN, ROM_PA, SHARED_PA, TIME_PA, Shared
 
 START: Final = "start_kernel"
+NEW_CODE: Final = ".vmi.text"
+_MSR_KINDS: Final = ("rdmsr", "wrmsr")
 _RUN_NS: Final = 1_000_000
 _IF, _IOPL = int(Flag.IF), int(Flag.IOPL)
 _ACCESSED_AND_DIRTY: Final = 0x60
@@ -65,6 +68,8 @@ class Stand:
         """
         self._machine = _machine(image, rom, watch)
         self._is_paravirtual = rom is not None
+        self._machine.cpu.refused_msrs = frozenset({REFUSED_MSR})
+        self._added = image.section_by_name.get(NEW_CODE, ())
         self._registers = self._machine.cpu.registers
         self._boot(image)
         base_va = next(s.va - s.pa & 0xFFFFFFFF for s in image.loads)
@@ -74,7 +79,7 @@ class Stand:
         self._machine.board.bus = self._ports
         self.ground = self._look_around()
         self._set_scene()
-        self._unwatch_site: Callable[[], None] = lambda: None
+        self._unwatch_site: list[Callable[[], None]] = []
         for va, ending in (
             (self.scene.landing_va, Ending.FAULT),
             (self.scene.target_va, Ending.RETURNED),
@@ -85,8 +90,17 @@ class Stand:
 
     def aim(self, site: PatchedSite) -> None:
         """Execute `site` from now on."""
-        self._unwatch_site()
-        self._unwatch_site = self._watch(site.end_va, Ending.BEHIND)
+        for unwatch in self._unwatch_site:
+            unwatch()
+        self._unwatch_site = [self._watch(site.end_va, Ending.BEHIND)]
+        if site.kind in _MSR_KINDS and not self._is_paravirtual:
+            watch = self._machine.cpu.watch_range
+            self._unwatch_site.append(watch(site.va, site.end_va, self._refuse_msr))
+
+    def is_added(self, va: int) -> bool:
+        """Whether the instruction there is a thunk's or the ROM's."""
+        base_va = self.scene.base_va
+        return va in self._added or 0 <= va - base_va - ROM_PA < ROM_MAX_LEN
 
     def bytes_at(self, va: int, length: int) -> bytes:
         """What stands in the kernel's memory."""
@@ -203,13 +217,23 @@ class Stand:
 
         return self._machine.cpu.watch(va, reached)
 
+    def _refuse_msr(self, va: int) -> None:
+        """What a processor does and Unicorn does not: #GP for a register that there is not."""
+        if self._registers.ecx == REFUSED_MSR and take_apart(self.bytes_at(va, MAX_LEN)):
+            self._is_refused = True
+            raise GuestEnded(MachineEnding.QUIT)
+
     def _run(self, va: int) -> Ending:
         """Execute from `va` to a place that is watched, or for a millisecond."""
         self._registers.eip = va
         self._ending = Ending.LOST
-        clock = self._machine.clock
+        self._is_refused = False
+        machine, clock = self._machine, self._machine.clock
         alarm = clock.at(clock.now_ns + _RUN_NS, _lost)
-        self._machine.resume()
+        machine.resume()
+        if self._is_refused:
+            machine.privilege.deliver(Event(Vector.PROTECTION, Cause.EXCEPTION, 0))
+            machine.resume()
         alarm.cancel()
         return self._ending
 
@@ -246,6 +270,7 @@ class Stand:
             general=general,
             eflags=eflags,
             selectors=tuple(registers.selector(which) for which in SegReg),
+            bases=tuple(registers.segment(which).base for which in SegReg),
             controls=controls,
             shown=shown,
             tables=(registers.gdtr, registers.idtr, registers.ldtr.selector, task),
@@ -267,7 +292,7 @@ class Stand:
             Window(live_va, self.bytes_at(live_va, end_va - live_va)),
         )
 
-    def _event(self, esp: int) -> tuple[Event, int]:
+    def _event(self, esp: int) -> tuple[FaultSeen, int]:
         """What the handler found on its stack; and where the stack ended before, if it is ours."""
         words = self._machine.mmu
         vector = words.read_u32(esp)
@@ -280,7 +305,7 @@ class Stand:
         user = None
         if cs & 3 == USER_RING:
             user = words.read_u32(at + 12), words.read_u32(at + 16) & 0xFFFF
-        return Event(vector, error, eip, cs & 0xFFFF, eflags, user), at + 12
+        return FaultSeen(vector, error, eip, cs & 0xFFFF, eflags, user), at + 12
 
     def _copy(self) -> np.ndarray:
         memory = np.frombuffer(self._machine.memory.octets, dtype=np.uint32)

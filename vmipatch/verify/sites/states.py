@@ -25,10 +25,13 @@ from vmipatch.isa.classify import split_prefixes
 from vmipatch.isa.trapped import MemoryPlace
 from vmipatch.verify.sites.scene import (
     ABSENT_CS,
+    ABSENT_DS,
     ABSENT_LDT,
+    ABSENT_SS,
     ABSENT_TASK,
     BEYOND,
     BUSY_TASK,
+    CODE_ALONE,
     KERNEL_CS,
     KERNEL_DS,
     LDT,
@@ -63,7 +66,9 @@ _CR4_FREE: Final = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10
 _CR0_TS: Final = 1 << 3
 _CACHING: Final = 0x18  # PCD and PWT of CR3
 _DR6_RESET, _DR7_RESET, _DR6_STATUS = 0xFFFF0FF0, 0x400, 0xE00F
-_MSRS: Final = (0x174, 0x175, 0x176, 0x277, 0xC0000080, 0x00C0FFEE)
+REFUSED_MSR: Final = 0x00C0FFEE
+"""A register that no processor has."""
+_MSRS: Final = (0x174, 0x175, 0x176, 0x277, 0xC0000080, REFUSED_MSR)
 _EFER, _EFER_NXE = 0xC0000080, 0x800
 
 
@@ -289,6 +294,50 @@ def _load_task(draft: _Draft) -> None:
     draft.give(draft.rng.choice(choices), 2)
 
 
+def _segment(draft: _Draft) -> int:
+    """A selector for a data segment; one in three is refused, or is null."""
+    good = (USER_DS, USER_DS, ODD_DS, KERNEL_DS, KERNEL_CS, USER_CS)
+    bad = (0, _USER, BEYOND, ABSENT_DS, CODE_ALONE, TASK, LDT | _TI, BEYOND | _USER)
+    return draft.rng.choice(good if draft.rng.randrange(3) else bad)
+
+
+def _stack_segment(draft: _Draft) -> int:
+    return draft.rng.choice(
+        (*(KERNEL_DS,) * 5, 0, USER_DS, USER_DS & ~_USER, BEYOND, ABSENT_SS, KERNEL_CS, TASK)
+    )
+
+
+def _to_segment(draft: _Draft) -> None:
+    draft.give(_segment(draft), 2)
+
+
+def _pop_segment(draft: _Draft) -> None:
+    draft.push(_segment(draft) | draft.rng.getrandbits(16) << 16)
+
+
+def _far_pointer(draft: _Draft) -> None:
+    draft.put(draft.operand_va + 4, struct.pack("<H", _segment(draft)))
+
+
+def _to_stack_segment(draft: _Draft) -> None:
+    draft.give(_stack_segment(draft), 2)
+
+
+def _pop_stack_segment(draft: _Draft) -> None:
+    draft.push(_stack_segment(draft) | draft.rng.getrandbits(16) << 16)
+
+
+def _far_stack_pointer(draft: _Draft) -> None:
+    """Behind it the stack is where it was, or somewhat higher."""
+    esp = draft.general[_ESP] + 4 * draft.rng.randrange(8)
+    draft.put(draft.operand_va, struct.pack("<IH", esp, _stack_segment(draft)))
+
+
+def _tested_segment(draft: _Draft) -> None:
+    """Not one of the kernel's that was never loaded: its descriptor tells the ring."""
+    draft.give(draft.rng.choice((0, USER_DS, USER_CS, KERNEL_DS, BEYOND, TASK)), 2)
+
+
 def _string(draft: _Draft) -> None:
     """INS and OUTS: a few elements, from or to the page of operands."""
     draft.values["ds"] = draft.values["es"] = USER_DS
@@ -323,5 +372,13 @@ _ARRANGERS: Final[dict[str, Callable[[_Draft], None]]] = {
     "rdmsr": _msr,
     "wrmsr": _msr,
     "cpuid": _cpuid,
+    "mov to segment": _to_segment,
+    "pop segment": _pop_segment,
+    **dict.fromkeys(("lds", "les", "lfs", "lgs"), _far_pointer),
+    "mov to ss": _to_stack_segment,
+    "pop ss": _pop_stack_segment,
+    "lss": _far_stack_pointer,
+    "verr": _tested_segment,
+    "verw": _tested_segment,
 }
 """By kind; the others take any registers, and any memory there is."""

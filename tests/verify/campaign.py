@@ -11,12 +11,13 @@ every one of STATES random states in which the emulator executes it: neither ask
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +195,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--of-a-kind", type=int, default=OF_A_KIND, help="faults in one file")
     parser.add_argument("--output", type=Path, default=PAGE)
+    parser.add_argument("--log", type=Path, help="keep outcomes here, and go on with what is there")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
+    log: Path | None = given.log
+    kept = json.loads(log.read_text()) if log and log.exists() else {"seeds": [], "outcomes": []}
+    kept["seeds"].append(given.seed)
     print(f"seed {given.seed}", flush=True)
     dice = random.Random(given.seed)
     tasks = [
@@ -208,7 +213,7 @@ def main() -> None:
         )
         for _ in range(times)
     ]
-    every: list[tuple[str, Outcome]] = []
+    every = [(name, Outcome(*fields)) for name, *fields in kept["outcomes"]]
     context = multiprocessing.get_context("spawn")
     with context.Pool(given.workers) as pool:
         for number, (name, outcomes) in enumerate(pool.imap_unordered(_work, tasks, 1), 1):
@@ -217,7 +222,10 @@ def main() -> None:
                 if outcome.result == MISSED:
                     print(f"missed: {name}: {outcome.kind}: {outcome.what}", flush=True)
             print(f"{number} of {len(tasks)} files", flush=True)
-            given.output.write_text(page(every, given.seed))
+            given.output.write_text(page(every, kept["seeds"]))
+            kept["outcomes"] = [(name, *astuple(outcome)) for name, outcome in every]
+            if log:
+                log.write_text(json.dumps(kept))
 
 
 def _order(text: str) -> tuple[str, int, int]:
@@ -225,7 +233,7 @@ def _order(text: str) -> tuple[str, int, int]:
     return kernel, int(files), int(alone)
 
 
-def page(outcomes: Sequence[tuple[str, Outcome]], seed: int) -> str:
+def page(outcomes: Sequence[tuple[str, Outcome]], seeds: Sequence[int]) -> str:
     """The tables of a campaign (kernel and outcome of each fault), as a document."""
     results = Counter(outcome.result for _, outcome in outcomes)
     seeded = results.total() - results[EQUIVALENT]
@@ -245,7 +253,8 @@ its place; one that has no finding there is tried again alone in a file, which m
 Equivalent, and not counted, is a fault that changes no byte of the file, and one of a thunk that
 does what the instruction does in each of {STATES} random states in which the emulator executes it.
 
-Seed {seed}: {results[FOUND]} of {seeded} faults found, {results[MISSED]} missed.
+Seed {", ".join(map(str, seeds))}: {results[FOUND]} of {seeded} faults found, \
+{results[MISSED]} missed, {results[EQUIVALENT]} equivalent.
 
 {by_kind}
 

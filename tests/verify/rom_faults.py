@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from functools import cache
 from unittest import mock
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, build_rom, source
 from vmipatch.rom.entries import served_calls
 from vmipatch.verify.sites import check_sites
-from vmipatch.verify.sites.shapes import Shape, shapes_of
+from vmipatch.verify.sites.shapes import shapes_of
 from vmipatch.vmi.calls import VmiCall
 
 Damage = Callable[[str], str]
@@ -76,17 +75,12 @@ def damaged_rom(call: VmiCall, damage: Damage) -> bytes:
         return build_rom(Flavor.PARAVIRT).data
 
 
-@cache
-def _shapes(image: ElfImage) -> tuple[Shape, ...]:
-    return shapes_of(image).shapes
-
-
 def rom_faults(
     image: ElfImage, kind: str, dice: random.Random, count: int
 ) -> Iterator[tuple[VmiCall, bool]]:
     """`count` damaged entries, and whether executing the sites that call them shows it."""
     damage, fits = KINDS[kind]
-    shapes = _shapes(image)
+    shapes = shapes_of(image).shapes
     served = set(served_calls(Flavor.PARAVIRT))
     calls = sorted({s.site.call for s in shapes if s.site.call in served and fits(s.site.call)})
     for call in dice.sample(calls, min(count, len(calls))):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def read_file(path: str) -> bytes:
             file=path,
             hint="check the name and its permissions",
         ) from error
+
+
+def digest_of(path: str) -> str:
+    """The SHA-256 of a file. Raises EnvironmentProblem if the system refuses."""
+    return hashlib.sha256(read_file(path)).hexdigest()
 
 
 def read_kernel(path: str) -> ElfImage:

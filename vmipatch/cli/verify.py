@@ -8,7 +8,7 @@ import sys
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.files import read_file, read_kernel, read_linked
+from vmipatch.cli.files import digest_of, read_file, read_kernel, read_linked
 from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
 from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
@@ -21,7 +21,7 @@ from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
 from vmipatch.verify.certificate import certificate, left_out
 from vmipatch.verify.coverage import Coverage
 from vmipatch.verify.parallel import Watcher
-from vmipatch.verify.plan import LIMIT_NS, Extent, Kernel, Request, verify
+from vmipatch.verify.plan import LIMIT_NS, PHASES, Extent, Kernel, Request, verify
 from vmipatch.verify.report_html import html_report
 from vmipatch.verify.report_json import SCHEMA, as_json
 from vmipatch.verify.report_sarif import sarif
@@ -47,6 +47,12 @@ _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BEL
     flag_value=Extent.STATIC.value,
     help="Only prove, instruction by instruction, that KERNEL is the original under an "
     "address map.",
+)
+@click.option(
+    "--sites",
+    "extent",
+    flag_value=Extent.SITES.value,
+    help="Only execute each shape of site, translated and native, in random states with faults.",
 )
 @click.option(
     "--quick",
@@ -130,7 +136,7 @@ def verify_command(
     wanted = Extent(extent or Extent.NORMAL.value)
     if wanted in _BY_COMPARISON and original is None:
         raise click.UsageError(f"--{wanted.value} compares with the kernel that --original names")
-    if wanted in _BY_COMPARISON and required is not None:
+    if not PHASES[wanted] and required is not None:
         raise click.UsageError(f"--{wanted.value} counts no sites for --require-coverage")
     files = [report_file, json_file, sarif_file, certificate_file]
     check_outputs([kernel, original, initrd], files)
@@ -163,13 +169,13 @@ def verify_command(
 
 
 def _kernel(path: str) -> Kernel:
-    return Kernel.of(read_kernel(path))
+    return Kernel.of(read_kernel(path), file_sha256=digest_of(path))
 
 
 def _original(path: str) -> Kernel:
     """What was rewritten; without symbols and relocations, what can be recovered of them."""
     linked = read_linked(path)
-    return Kernel.of(linked.image, linked.fixed or ())
+    return Kernel.of(linked.image, linked.fixed or (), digest_of(path))
 
 
 def summary(verdict: Verdict) -> str:

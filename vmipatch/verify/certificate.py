@@ -12,7 +12,7 @@ from typing import Any
 from vmipatch import __version__
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.boots import BootResult, Phase
-from vmipatch.verify.plan import Kernel, Request
+from vmipatch.verify.plan import Request
 from vmipatch.verify.report_json import lockstep_json
 from vmipatch.verify.static import RULES
 from vmipatch.verify.verdict import Outcome, Verdict
@@ -20,8 +20,11 @@ from vmipatch.verify.verdict import Outcome, Verdict
 SCHEMA = "vmipatch.certificate/1"
 
 LEFT_OUT = {
-    Phase.STATIC: ("the proof from the bytes", "--original FILE"),
-    Phase.TRANSLATIONS: ("each shape of translation against its instruction", "no --static"),
+    Phase.STATIC: ("the proof from the bytes", "--original FILE, no --sites"),
+    Phase.TRANSLATIONS: (
+        "each shape of site against its instruction",
+        "no --static; --sites for more states",
+    ),
     Phase.ORIGINAL: ("a boot of the original to compare with", "--original FILE, no --quick"),
     Phase.NATIVE: ("a boot without a ROM", "no --quick, no --static"),
     Phase.AUDIT: ("a paravirtual boot that sees every sensitive instruction", "no --static"),
@@ -49,8 +52,10 @@ def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
     return {
         "holds": verdict.holds,
         "statement": verdict.statement.value,
-        "output_sha256": _digest(request.kernel),
-        "input_sha256": _digest(request.original) if request.original else None,
+        "output_sha256": request.kernel.file_sha256,
+        "output_kernel_sha256": request.kernel.sha256,
+        "input_sha256": request.original and request.original.file_sha256,
+        "input_kernel_sha256": request.original and request.original.sha256,
         "rom_sha256": hashlib.sha256(build_rom(Flavor.PARAVIRT).data).hexdigest(),
         "proven": {
             "outcome": _outcome(verdict, Phase.STATIC),
@@ -68,6 +73,9 @@ def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
             "outcome": _outcome(verdict, Phase.TRANSLATIONS),
             "shapes": evidence.translations.shapes,
             "sites": evidence.translations.sites,
+            "states": evidence.translations.states,
+            "faults": evidence.translations.faults,
+            "left_out": dict(sorted(evidence.translations.left_out.items())),
         },
         "lockstep": None
         if evidence.lockstep is None
@@ -95,10 +103,6 @@ def _observed(boot: BootResult, outcome: str) -> dict[str, Any]:
         "processes": len(boot.traces),
         "console_sha256": hashlib.sha256(boot.console.encode()).hexdigest(),
     }
-
-
-def _digest(kernel: Kernel) -> str:
-    return kernel.sha256 or hashlib.sha256(kernel.data).hexdigest()
 
 
 def left_out(verdict: Verdict) -> list[tuple[str, str]]:

@@ -20,7 +20,12 @@ from vmipatch.verify.coverage import Sites, coverage_of
 from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
 from vmipatch.verify.parallel import News, Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
-from vmipatch.verify.translations import Translations, check_translations
+from vmipatch.verify.translations import (
+    CAMPAIGN_STATES,
+    STATES,
+    Translations,
+    check_translations,
+)
 from vmipatch.verify.user_space import Detail
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
@@ -34,6 +39,7 @@ class Extent(enum.Enum):
     """How much to do."""
 
     STATIC = "static"  # the static check alone
+    SITES = "sites"  # each shape of site alone, in more states
     QUICK = "quick"  # and the audited paravirtual boot
     NORMAL = "normal"  # and native boots, whose consoles and system calls are compared
     FULL = "full"  # and a trapped boot and an unobserved paravirtual one
@@ -42,6 +48,7 @@ class Extent(enum.Enum):
 
 PHASES: Final[dict[Extent, tuple[Phase, ...]]] = {
     Extent.STATIC: (),
+    Extent.SITES: (),
     Extent.QUICK: (Phase.AUDIT,),
     Extent.NORMAL: (Phase.ORIGINAL, Phase.NATIVE, Phase.AUDIT),
     Extent.LOCKSTEP: (),
@@ -84,15 +91,25 @@ class Kernel:
     name: str
     data: bytes
     sha256: str = ""
-    """Of the whole file; `data` may lack its debug information."""
+    """Of the whole ELF file; `data` may lack its debug information."""
+    file_sha256: str = ""
+    """Of the file that it came in."""
     pinned: tuple[tuple[int, int], ...] = ()
     """Ranges of code that must not have moved: its references were recovered, and are in doubt."""
 
     @classmethod
-    def of(cls, image: ElfImage, pinned: tuple[tuple[int, int], ...] = ()) -> Kernel:
-        """What is needed of `image`: each process of a verification holds a copy."""
+    def of(
+        cls,
+        image: ElfImage,
+        pinned: tuple[tuple[int, int], ...] = (),
+        file_sha256: str | None = None,
+    ) -> Kernel:
+        """What is needed of `image`: each process of a verification holds a copy.
+
+        `file_sha256` if the image came in a file of another kind.
+        """
         digest = hashlib.sha256(image.data).hexdigest()
-        return cls(image.name, without_debug(image).data, digest, pinned)
+        return cls(image.name, without_debug(image).data, digest, file_sha256 or digest, pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +135,11 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
     sites = Sites.of(ElfImage.parse(request.kernel.data, request.kernel.name))
     orders = sorted(_orders(request, sites), key=lambda order: order.phase is not Phase.AUDIT)
     steps = [_boot_step(order) for order in orders]  # the longest first
-    if PHASES[request.extent]:
-        steps.insert(1, _translation_step(request.kernel))
-    if request.original is not None:
+    if request.extent is Extent.SITES:
+        steps = [_translation_step(request.kernel, CAMPAIGN_STATES)]
+    elif PHASES[request.extent]:
+        steps.insert(1, _translation_step(request.kernel, STATES))
+    if request.original is not None and request.extent is not Extent.SITES:
         steps.insert(0, _static_step(request.original, request.kernel))
     static: StaticResult | None = None
     translations: TranslationResult | None = None
@@ -233,8 +252,8 @@ def _static_step(original: Kernel, output: Kernel) -> Step[StepResult]:
     return Step(Phase.STATIC.value, work, partial(_gave_up, Phase.STATIC), is_harmless=True)
 
 
-def _translation_step(output: Kernel) -> Step[StepResult]:
-    work = partial(_check_translations, output)
+def _translation_step(output: Kernel, states: int) -> Step[StepResult]:
+    work = partial(_check_translations, output, states)
     return Step(Phase.TRANSLATIONS.value, work, _translations_died)
 
 
@@ -252,10 +271,15 @@ def _check_static(
 ) -> StepResult:
     begun = time.perf_counter()
     was, now = (ElfImage.parse(kernel.data, kernel.name) for kernel in (original, output))
-    return StaticResult(check_static(was, now, original.pinned), time.perf_counter() - begun)
+    return StaticResult(
+        check_static(was, now, original.pinned, original.sha256 or None),
+        time.perf_counter() - begun,
+    )
 
 
-def _check_translations(output: Kernel, _tell: Callable[[int, str], None]) -> StepResult:
+def _check_translations(
+    output: Kernel, states: int, _tell: Callable[[int, str], None]
+) -> StepResult:
     begun = time.perf_counter()
     image = ElfImage.parse(output.data, output.name)
-    return TranslationResult(check_translations(image), time.perf_counter() - begun)
+    return TranslationResult(check_translations(image, states), time.perf_counter() - begun)

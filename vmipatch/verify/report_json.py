@@ -10,6 +10,7 @@ from vmipatch.verify.boots import BootResult
 from vmipatch.verify.coverage import Coverage, Share
 from vmipatch.verify.lockstep.check import Lockstep
 from vmipatch.verify.static import StaticVerdict
+from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Verdict
 
 SCHEMA = "vmipatch.verify/2"
@@ -34,6 +35,9 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
             for finding in verdict.findings
         ],
         "static": None if evidence.static is None else _static(evidence.static),
+        "translations": None
+        if evidence.translations is None
+        else _translations(evidence.translations),
         "boots": {phase.name.lower(): _boot(boot) for phase, boot in evidence.boots.items()},
         "lockstep": None if evidence.lockstep is None else lockstep_json(evidence.lockstep),
         "coverage": None if evidence.coverage is None else _coverage(evidence.coverage),
@@ -57,6 +61,17 @@ def _static(static: StaticVerdict) -> dict[str, Any]:
             for finding in static.findings
         ],
     }  # fmt: skip
+
+
+def _translations(found: Translations) -> dict[str, Any]:
+    return {
+        "shapes": found.shapes,
+        "sites": found.sites,
+        "states": found.states,
+        "faults": found.faults,
+        "findings": list(found.findings),
+        "left_out": dict(sorted(found.left_out.items())),
+    }
 
 
 def _boot(boot: BootResult) -> dict[str, Any]:

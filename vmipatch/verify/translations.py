@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.emu.cpu import CpuFailed
@@ -15,6 +16,8 @@ from vmipatch.verify.sites.check import SiteFinding
 
 STATES: Final = 20
 """Random states in which each shape is executed."""
+CAMPAIGN_STATES: Final = 100
+"""The same when nothing else was asked for."""
 _VALUE_LEN: Final = 60
 
 
@@ -26,16 +29,29 @@ class Translations:
     sites: int
     findings: tuple[str, ...]
     """One line a shape: where, and in what it differs."""
+    states: int = STATES
+    """Executions of each shape, on either side."""
+    faults: int = 0
+    """How many of them ended in a fault of the instruction, on either side the same."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Instructions that stay native and were not executed, by kind."""
 
 
-def check_translations(output: ElfImage) -> Translations:
+def check_translations(output: ElfImage, states: int = STATES) -> Translations:
     """Execute one site of each shape on both sides, from the same random states."""
     try:
-        report = check_sites(output, build_rom(Flavor.PARAVIRT).data, states=STATES)
+        report = check_sites(output, build_rom(Flavor.PARAVIRT).data, states=states)
     except (InputNotUnderstood, CpuFailed) as error:
         # A kernel that is not the one that was rewritten may not come as far as start_kernel.
         return Translations(0, 0, (str(error),))
-    return Translations(len(report.shapes), report.sites, _lines(output, report))
+    return Translations(
+        len(report.shapes),
+        report.sites,
+        _lines(output, report),
+        states,
+        report.faults,
+        report.left_out,
+    )
 
 
 def _lines(output: ElfImage, report: SitesReport) -> tuple[str, ...]:

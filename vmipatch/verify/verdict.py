@@ -44,6 +44,7 @@ class Statement(enum.Enum):
     PROVEN_AND_BOOTED = "holds: proven from its bytes, and booted"
     PROVEN = "holds: proven from its bytes, not booted"
     BOOTED = "holds as far as it was booted; not proven, since no original was given"
+    EXECUTED = "holds: each shape of site does what its instruction did; not proven, not booted"
     BELOW = "holds, but fewer sites were executed than required"
     FAILS = "does not hold"
 
@@ -145,7 +146,7 @@ def _statement(evidence: Evidence, phases: list[PhaseVerdict]) -> Statement:
     if required is not None and (coverage is None or coverage.percent < required):
         return Statement.BELOW
     if evidence.static is None:
-        return Statement.BOOTED
+        return Statement.BOOTED if evidence.boots else Statement.EXECUTED
     booted = evidence.boots or evidence.lockstep is not None
     return Statement.PROVEN_AND_BOOTED if booted else Statement.PROVEN
 
@@ -153,7 +154,8 @@ def _statement(evidence: Evidence, phases: list[PhaseVerdict]) -> Statement:
 def _judge_static(evidence: Evidence) -> PhaseVerdict:
     static = evidence.static
     if static is None:
-        return PhaseVerdict(Phase.STATIC, Outcome.NOT_DONE, "no --original was given")
+        why = "it was not asked for" if evidence.original else "no --original was given"
+        return PhaseVerdict(Phase.STATIC, Outcome.NOT_DONE, why)
     if static.holds:
         counts = static.counts
         what = f"{counts['instructions']} instructions, {counts['records']} records"
@@ -171,7 +173,7 @@ def _judge_static(evidence: Evidence) -> PhaseVerdict:
 
 def _judge_translations(found: Translations) -> PhaseVerdict:
     if not found.findings:
-        what = f"{found.shapes} shapes, which {found.sites} sites have"
+        what = f"{found.shapes} shapes, which {found.sites} sites have, in {found.states} states"
         return PhaseVerdict(Phase.TRANSLATIONS, Outcome.HOLDS, what)
     findings = tuple(
         Finding(Phase.TRANSLATIONS, Aspect.TRANSLATION, "", line) for line in found.findings

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vmipatch.emu.paravirt import Watch
@@ -36,6 +36,8 @@ class SitesReport:
     states: int
     """Executions of each shape, on either side."""
     findings: tuple[SiteFinding, ...]
+    faults: int
+    """Executions that ended in a fault of the instruction."""
     left_out: dict[str, int]
     """Instructions that stay native and were not executed, by kind."""
 
@@ -62,15 +64,20 @@ def check_sites(
     every = shapes_of(image) if shapes is None else Shapes(tuple(shapes), {})
     native, paravirt = Stand(image, None), Stand(image, rom, watch)
     findings: list[SiteFinding] = []
+    faults = 0
     for shape in every.shapes:
-        findings += _check_shape(shape, native, paravirt, states, seed)
-    return SitesReport(every.shapes, states, tuple(findings), every.left_out)
+        found, faulted = _check_shape(shape, native, paravirt, states, seed)
+        findings += found
+        faults += faulted
+    return SitesReport(every.shapes, states, tuple(findings), faults, every.left_out)
 
 
 def _check_shape(
     shape: Shape, native: Stand, paravirt: Stand, states: int, seed: str
-) -> Iterator[SiteFinding]:
+) -> tuple[list[SiteFinding], int]:
+    """What differed, and how many executions ended in a fault."""
     site = shape.site
+    findings, faults = [], 0
     native.aim(site)
     paravirt.aim(site)
     for index in range(states):
@@ -79,7 +86,11 @@ def _check_shape(
         runs = native.execute(site, state), paravirt.execute(site, state)
         found = differences(site, *runs, paravirt.is_added)
         if found:
-            yield SiteFinding(shape.name, site.va, name, found)
+            findings.append(SiteFinding(shape.name, site.va, name, found))
+        event = runs[0].event
+        faults += event is not None and event.user_stack is None
     strays = native.stray_writes(), paravirt.stray_writes()
     if any(strays):
-        yield SiteFinding(shape.name, site.va, seed, (Difference("stray writes", *strays),))
+        difference = Difference("stray writes", *strays)
+        findings.append(SiteFinding(shape.name, site.va, seed, (difference,)))
+    return findings, faults

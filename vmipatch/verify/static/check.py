@@ -28,11 +28,18 @@ from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
 from vmipatch.verify.static.ledger import check_boundaries, check_decodings, prove_boundaries
 from vmipatch.verify.static.links import check_links
+from vmipatch.verify.static.manifest import SECTION as MANIFEST_SECTION
 from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
 from vmipatch.verify.static.outline import TRAMPOLINES, check_windows, outline
 from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
-from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSIDE_BODY, PINNED, SEGMENT_HEADER
+from vmipatch.verify.static.rules import (
+    BYTE_UNACCOUNTED,
+    INSIDE_BODY,
+    OTHER_INPUT,
+    PINNED,
+    SEGMENT_HEADER,
+)
 from vmipatch.verify.static.sealed import check_runtime
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
@@ -41,12 +48,17 @@ from vmipatch.verify.static.verdict import RECOVERED, Report, StaticVerdict
 
 
 def check_static(
-    original: ElfImage, output: ElfImage, pinned: Sequence[tuple[int, int]] = ()
+    original: ElfImage,
+    output: ElfImage,
+    pinned: Sequence[tuple[int, int]] = (),
+    original_sha256: str | None = None,
 ) -> StaticVerdict:
     """Prove that `output` is the rewritten `original`, or say where it is not.
 
     `pinned` are ranges of code (half-open; empty ones are single addresses) that must not have
     moved, because the original's references were recovered and some are in doubt.
+    `original_sha256` is of the original's whole file, of which `original` may be a part; without
+    it, the manifest is not asked what it was made from.
     Nothing of the rewriter is used, and the code is decoded with another library than the scan
     uses. Raises InputNotUnderstood if `original` has no symbols or a damaged table.
     """
@@ -58,6 +70,9 @@ def check_static(
             hint="give the vmlinux that was rewritten, not a stripped one",
         )
     manifest = read_manifest(output, report)
+    if original_sha256 not in (None, manifest.input_sha256):
+        message = f"made from {manifest.input_sha256}, the original has {original_sha256}"
+        report.add(OTHER_INPUT, 0, message, MANIFEST_SECTION)
     if headers.check_headers(original, output, manifest, report) and symbols.check_identity(
         original, output, report
     ):

@@ -26,6 +26,8 @@ class Manifest:
     """Sensitive instructions without a record, by output address, with the reason."""
     redirect: dict[int, int]
     """Original addresses and those that branches to them lead to instead of to their images."""
+    input_sha256: str = ""
+    """Of the file that was rewritten."""
     windows: tuple[Window, ...] = ()
     """Instructions of the original that stand in trampolines."""
 
@@ -47,13 +49,14 @@ def read_manifest(output: ElfImage, report: Report) -> Manifest:
             raise ValueError(f"a shift of {shift_len} bytes does not go with its mode")
         native = {_word(e["va"]): str(e["reason"]) for e in content.get("native", [])}
         redirect = {_word(old): _word(new) for old, new in content.get("redirect", [])}
+        digest = str(content["input_sha256"])
         windows = tuple(_window(*each) for each in content.get("trampolines", []))
         if not all(native.values()):
             raise ValueError("an instruction is listed without a reason")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         report.add(MANIFEST, 0, f"it cannot be read: {error}", SECTION)
         return Manifest(0, {}, {})
-    return Manifest(shift_len, native, redirect, windows)
+    return Manifest(shift_len, native, redirect, digest, windows)
 
 
 def _window(start_va: object, size: object, *_: object) -> Window:

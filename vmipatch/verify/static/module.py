@@ -7,6 +7,8 @@ any loader would link: `links` demands the relocations for it.
 
 from __future__ import annotations
 
+import hashlib
+
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module
 from vmipatch.isa.classify import classify
@@ -28,7 +30,8 @@ def check_module(original: bytes, output: bytes, name: str = "<bytes>") -> Stati
     ):
         return _check_untouched(Module.parse(output, name).image)
     was, now = Module.parse(original, name), Module.parse(output, name)
-    verdict = check_static(was.image, now.image)
+    digest = hashlib.sha256(was.file.data).hexdigest()
+    verdict = check_static(was.image, now.image, original_sha256=digest)
     if now.signature_len:
         report = Report(now.image.symbols.place_of)
         message = "a signature of other bytes stands behind the module"

@@ -229,6 +229,15 @@ MANIFEST = Rule(
     "there is no .vmi.manifest",
     "Give the output of `vmipatch rewrite`, not another file.",
 )
+OTHER_INPUT = Rule(
+    "VP054",
+    "the original is the file that was rewritten",
+    "The manifest holds the SHA-256 of the kernel that the output was made from. It is that of the "
+    "original that the output is compared with: a proof against another file, however alike, says "
+    "nothing about where this output comes from.",
+    "made from 3a1f..., the original has 77c0...",
+    "Give the very file that was rewritten; of a bzImage with a debug twin, the twin.",
+)
 RECORD_BODY = Rule(
     "VP060",
     "every record names a sensitive instruction",

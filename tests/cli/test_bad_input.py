@@ -118,7 +118,14 @@ def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("rewrite",), ("rewrite", "k"), ("scan", "--pad"), ("verify", "--static", "k"), ("none",)],
+    [
+        ("rewrite",),
+        ("rewrite", "k"),
+        ("scan", "--pad"),
+        ("verify", "--static", "k"),
+        ("verify", "--sites", "k", "--require-coverage", "1"),
+        ("none",),
+    ],
 )
 def test_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     result = invoke(*arguments)

@@ -101,6 +101,32 @@ def test_verify_of_a_changed_kernel_is_a_finding(guest: Path, tmp_path: Path) ->
     assert "does not hold" in result.stdout
 
 
+def test_verify_against_another_file_than_the_rewritten_one_is_a_finding(
+    guest: Path, tmp_path: Path
+) -> None:
+    output, other = tmp_path / "vmlinux.vmi", tmp_path / "other"
+    invoke("rewrite", guest, "-o", output)
+    other.write_bytes(guest.read_bytes() + b"x")
+    result = invoke("verify", "--static", output, "--original", other)
+    assert result.returncode == ExitCode.FINDINGS
+    assert "VP054" in result.stdout
+
+
+def test_sites_alone_are_executed_with_their_faults(guest: Path, tmp_path: Path) -> None:
+    output, paper = tmp_path / "vmlinux.vmi", tmp_path / "certificate.json"
+    invoke("rewrite", guest, "-o", output)
+    result = invoke("verify", "--sites", output, "--certificate", paper, "--json", "-")
+    report = validated(result.stdout, "verify-2")
+    assert (result.returncode, report["statement"]) == (ExitCode.SUCCESS, "executed")
+    found = report["translations"]
+    assert found["shapes"] > 150
+    assert found["faults"] > found["states"]
+    assert found["left_out"]["far jmp"] == 5
+    certificate = validated(paper.read_text(), "certificate-1")
+    assert certificate["translations"]["faults"] == found["faults"]
+    assert any("--original" in line["how"] for line in certificate["not_done"])
+
+
 def test_quiet_says_nothing(guest: Path, tmp_path: Path) -> None:
     for arguments in (
         ("-q", "rewrite", guest),

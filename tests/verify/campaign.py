@@ -209,7 +209,7 @@ def main() -> None:
         for kind, times, count in (
             *(("", 1, given.of_a_kind) for _ in range(files)),
             *((kind, alone, 1) for kind in ALONE),
-            *((kind, 1, alone) for kind in ROM_KINDS),
+            *((kind, int(alone > 0), alone) for kind in ROM_KINDS),
         )
         for _ in range(times)
     ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from tests.cli.commands import validated
@@ -63,6 +64,15 @@ def test_lockstep_is_certified_with_what_was_compared() -> None:
     assert not failed["holds"] and failed["lockstep"]["outcome"] == "does not hold"
     assert failed["lockstep"]["divergence"]["number"] == 4
     assert any("read = 5" in line for line in failed["lockstep"]["divergence"]["history"])
+
+
+def test_file_and_the_kernel_in_it_are_both_named() -> None:
+    packed = replace(OUTPUT, file_sha256="7" * 64)
+    content = certificate(Request(packed, ORIGINAL), full_verdict())
+    found = validated(json_output("-", SCHEMA, content).data.decode(), "certificate-1")
+    assert found["output_sha256"] == "7" * 64
+    assert found["output_kernel_sha256"] == hashlib.sha256(OUTPUT.data).hexdigest()
+    assert found["input_sha256"] == found["input_kernel_sha256"]
 
 
 def test_certificate_is_the_same_to_the_byte() -> None:

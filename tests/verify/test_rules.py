@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -196,7 +197,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP081", reason_lost),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
-ON_THEIR_OWN = {"VP012", "VP013", "VP074", "VP075", "VP082"}
+ON_THEIR_OWN = {"VP012", "VP013", "VP054", "VP074", "VP075", "VP082"}
 """Rules with tests of their own: below, in test_out_of_line, the last in test_decoder_bugs."""
 
 
@@ -248,6 +249,15 @@ def test_word_of_added_code_that_the_kernel_lacks_is_found() -> None:
     report = Report(image.symbols.place_of)
     check_added_words(image, report)
     assert [(f.rule.number, f.va) for f in report.verdict().findings] == [("VP013", TEXT_VA)]
+
+
+def test_proof_against_another_file_than_the_rewritten_one_is_none() -> None:
+    original, output = small_pair()
+    other, same = (hashlib.sha256(original.data + end).hexdigest() for end in (b"x", b""))
+    assert check_static(original, output, original_sha256=same).holds
+    (finding,) = check_static(original, output, original_sha256=other).findings
+    assert finding.rule.number == "VP054"
+    assert same in finding.message and other in finding.message
 
 
 def test_original_alone_is_not_a_rewritten_kernel() -> None:

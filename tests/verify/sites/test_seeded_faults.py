@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Is a wrong translation noticed? Thunks are made wrong, one way at a time."""
+"""Is a wrong translation noticed, and a wrong fault? They are made wrong, one way at a time."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.verify.sites.kernels import example, paravirt_rom
+from tests.verify.sites.kernels import example, paravirt_rom, rewritten_example
+from vmipatch.emu import control, returns
+from vmipatch.emu.context import Context
+from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.registers import Segment
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite, translate
 from vmipatch.scan.site import Site
 from vmipatch.verify.sites import check_sites
+from vmipatch.verify.sites.check import SiteFinding
+from vmipatch.verify.sites.scene import KERNEL_DS, USER_DS
 from vmipatch.verify.sites.shapes import shapes_of
 
 DAMAGES = {
@@ -48,3 +54,59 @@ def test_wrong_thunk_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     report = check_sites(image, paravirt_rom(), states=6, shapes=shapes)
     assert {finding.shape for finding in report.findings} <= {shape.name for shape in shapes}
     assert report.findings
+
+
+def findings_of(kind: str, image: ElfImage, states: int = 20) -> tuple[SiteFinding, ...]:
+    shapes = [shape for shape in shapes_of(image).shapes if shape.site.kind == kind]
+    return check_sites(image, paravirt_rom(), states=states, shapes=shapes).findings
+
+
+def test_fault_that_the_exception_table_does_not_expect_is_found() -> None:
+    """Nops where prefixes were: the fault is behind them, the table names the first."""
+    image = rewritten_example()
+    sites = (shape.site for shape in shapes_of(image).shapes)
+    site = next(site for site in sites if site.kind == "rdmsr" and site.fixup_va)
+    assert site.fixup_va == site.va
+    assert findings_of("rdmsr", image) == ()
+    data = bytearray(image.data)
+    off = image.offset_of(site.va)
+    padding = site.body_len - len(site.code)
+    data[off : off + padding] = b"\x90" * padding
+    found = findings_of("rdmsr", ElfImage.parse(bytes(data), "damaged"))
+    assert {difference.field for finding in found for difference in finding.differences} == {
+        "fault that no fixup expects"
+    }
+
+
+def test_refused_return_that_is_blamed_on_another_place_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blame = ParavirtPrivilege._blame_iret_site
+
+    def one_too_far(self: ParavirtPrivilege) -> None:
+        blame(self)
+        self._registers.eip += 1
+
+    assert findings_of("iret", rewritten_example()) == ()
+    monkeypatch.setattr(ParavirtPrivilege, "_blame_iret_site", one_too_far)
+    found = findings_of("iret", rewritten_example())
+    assert "event" in {d.field for finding in found for d in finding.differences}
+
+
+def test_register_that_is_missing_but_not_refused_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "_msr", lambda context: context.registers.ecx)
+    found = {finding.shape for finding in findings_of("wrmsr", rewritten_example())}
+    assert found == {"wrmsr (direct)", "wrmsr fixup (direct)"}
+
+
+def test_load_of_a_segment_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = returns._kernel_stack
+
+    def unchecked(context: Context, selector: int) -> Segment:
+        return whole(context, KERNEL_DS if selector == USER_DS else selector)
+
+    assert findings_of("pop ss", rewritten_example()) == ()
+    monkeypatch.setattr(returns, "_kernel_stack", unchecked)
+    assert findings_of("pop ss", rewritten_example(), states=60)

@@ -11,7 +11,7 @@ from typing import Final
 
 from vmipatch.emu.events import Vector
 from vmipatch.emu.registers import Flag
-from vmipatch.verify.sites.scene import ABSENT_SS, GDT_OFF, KERNEL_CS, KERNEL_DS
+from vmipatch.verify.sites.scene import ABSENT_SS, GDT_OFF, KERNEL_CS, KERNEL_DS, OTHER_SS
 from vmipatch.verify.sites.shapes import PatchedSite, Way
 
 _IF: Final = int(Flag.IF)
@@ -158,7 +158,7 @@ def _fault_va(outcome: Outcome) -> int | None:
 def _as_native(site: PatchedSite, outcome: Outcome) -> Outcome:
     """The outcome without what is known to differ."""
     descriptors = bytearray(outcome.descriptors)
-    for selector in (KERNEL_CS, KERNEL_DS, ABSENT_SS):
+    for selector in (KERNEL_CS, KERNEL_DS, OTHER_SS, ABSENT_SS):
         descriptors[GDT_OFF + selector + _RIGHTS_OFF] &= ~_DPL_1_BIT
     event, general, memory = outcome.event, outcome.general, outcome.memory
     if event is not None:
@@ -183,7 +183,7 @@ def _as_native(site: PatchedSite, outcome: Outcome) -> Outcome:
 
 
 def _kernel(selector: int) -> int:
-    kernel = (KERNEL_CS | _RPL_1, KERNEL_DS | _RPL_1)
+    kernel = (KERNEL_CS | _RPL_1, KERNEL_DS | _RPL_1, OTHER_SS | _RPL_1)
     return selector & ~_RPL_1 if selector in kernel else selector
 
 

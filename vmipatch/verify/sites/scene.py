@@ -32,6 +32,8 @@ TASK, LDT, ODD_DS, OTHER_TASK, ABSENT_CS, ABSENT_TASK, ABSENT_LDT, BUSY_TASK = (
 )  # fmt: skip
 ABSENT_DS, CODE_ALONE, ABSENT_SS = 0x6B, 0x73, 0x78
 """Data that is not present, code that cannot be read, and a stack of the kernel's not present."""
+OTHER_SS: Final = 0x80
+"""A stack of the kernel's, as good as KERNEL_DS, that the ROM has not been told of."""
 BEYOND: Final = 0x100
 ODD_BASE: Final = 0x34560
 SYSENTER_CS: Final = KERNEL_CS
@@ -41,9 +43,9 @@ NULL_LDT: Final = 0
 CONTROLS: Final = ("cr3", "cr4", "cr0", "cr2")
 DEBUGS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 SELECTORS: Final = ("ds", "es", "fs", "gs", "ldt")
-VALUES: Final = (*CONTROLS, *DEBUGS, *SELECTORS)
+VALUES: Final = (*CONTROLS, *DEBUGS, *SELECTORS, "ss")
 _MSRS: Final = (0x174, 0x175, 0x176)
-_GDT_LEN = 0x80
+_GDT_LEN = 0x88
 _GATE = 0x8E00
 _PUSH_AND_JUMP = struct.Struct("<BIBI")
 _PUSH, _JUMP = 0x68, 0xE9
@@ -131,6 +133,7 @@ class Scene:
             flat | 0x73 << 40,
             flat | 0xF9 << 40,
             flat | 0x13 << 40,
+            flat | 0x93 << 40,
         )
 
     def _source(self) -> str:
@@ -141,7 +144,7 @@ class Scene:
             "load:",
             f".byte 0x2e, 0x0f, 0x01, 0x15\n.long {tables_va + REGISTERS_OFF}",
             f".byte 0x2e, 0x0f, 0x01, 0x1d\n.long {tables_va + REGISTERS_OFF + 8}",
-            f"mov eax, {KERNEL_DS}\nmov ss, ax",
+            f"mov ax, word ptr cs:[{at['ss']}]\nmov ss, ax",
             f"mov esp, {self.va + SCENE_LEN}",
             f"push {KERNEL_CS}\nmov eax, reloaded\npush eax\nretf\nreloaded:",
         ]

@@ -29,6 +29,7 @@ from vmipatch.verify.sites.scene import (
     CODE_OFF,
     DEBUGS,
     HANDLERS_OFF,
+    KERNEL_DS,
     OPERANDS_OFF,
     PAGING_OFF,
     SCENE_LEN,
@@ -66,7 +67,8 @@ class Stand:
         Raises InputNotUnderstood if the kernel does not come to start_kernel, or has not become
         paravirtual there.
         """
-        self._machine = _machine(image, rom, watch)
+        guest_rom = None if rom is None else GuestRom(rom)
+        self._machine = _machine(image, guest_rom, watch)
         self._is_paravirtual = rom is not None
         self._machine.cpu.refused_msrs = frozenset({REFUSED_MSR})
         self._added = image.section_by_name.get(NEW_CODE, ())
@@ -74,6 +76,8 @@ class Stand:
         self._boot(image)
         base_va = next(s.va - s.pa & 0xFFFFFFFF for s in image.loads)
         self.scene = Scene(base_va)
+        if guest_rom is not None:  # as VMI_Init does, with the stack that the scene has
+            guest_rom.place(self._machine.memory, base_va, KERNEL_DS | KERNEL_RING)
         self._tables = self.scene.tables()
         self._ports = _Ports()
         self._machine.board.bus = self._ports
@@ -353,13 +357,12 @@ class _WaitingMachine(Machine):
         self.waits.append(self.privilege.interrupts_enabled())
 
 
-def _machine(image: ElfImage, rom: bytes | None, watch: Watch) -> _WaitingMachine:
+def _machine(image: ElfImage, guest_rom: GuestRom | None, watch: Watch) -> _WaitingMachine:
     end_pa = max(segment.pa + segment.mem_len for segment in image.loads)
     options = MachineOptions(ram_len=end_pa + _SPARE_LEN & -_SPARE_LEN)
-    if rom is None:
+    if guest_rom is None:
         machine = _WaitingMachine(Silence(), options, privilege=NativePrivilege)
     else:
-        guest_rom = GuestRom(rom)
         memory = GuestMemory(options.ram_len)
         time_page = plug_paravirt(memory, guest_rom)
         machine = _WaitingMachine(

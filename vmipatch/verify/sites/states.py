@@ -37,6 +37,7 @@ from vmipatch.verify.sites.scene import (
     LDT,
     NULL_LDT,
     ODD_DS,
+    OTHER_SS,
     OTHER_TASK,
     STACK_LEN,
     TASK,
@@ -132,6 +133,7 @@ class _Draft:
             "dr6": _DR6_RESET,
             "dr7": _DR7_RESET,
             "ldt": rng.choice((NULL_LDT, LDT)),
+            "ss": KERNEL_DS,
             **{name: rng.choice(odd) for name in ("ds", "es", "fs", "gs")},
         }
 
@@ -231,6 +233,7 @@ def _popf(draft: _Draft) -> None:
 
 def _iret(draft: _Draft) -> None:
     draft.eflags &= ~_NT
+    draft.values["ss"] = draft.rng.choice((KERNEL_DS, KERNEL_DS, OTHER_SS))
     rng, scene = draft.rng, draft.ground.scene
     code, stack = rng.choice(
         (

@@ -25,6 +25,7 @@ from vmipatch.verify.plan import LIMIT_NS, PHASES, Extent, Kernel, Request, veri
 from vmipatch.verify.report_html import html_report
 from vmipatch.verify.report_json import SCHEMA, as_json
 from vmipatch.verify.report_sarif import sarif
+from vmipatch.verify.translations import CAMPAIGN_STATES, STATES
 from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 
 SHOWN = 12
@@ -53,6 +54,14 @@ _EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BEL
     "extent",
     flag_value=Extent.SITES.value,
     help="Only execute each shape of site, translated and native, in random states with faults.",
+)
+@click.option(
+    "--states",
+    type=click.IntRange(1),
+    default=CAMPAIGN_STATES,
+    show_default=True,
+    metavar="N",
+    help="Random states in which --sites executes each shape.",
 )
 @click.option(
     "--quick",
@@ -111,6 +120,7 @@ def verify_command(
     initrd: str | None,
     append: str,
     extent: str | None,
+    states: int,
     required: float | None,
     limit: float,
     certificate_file: str | None,
@@ -148,6 +158,7 @@ def verify_command(
         append=append,
         required_percent=required,
         limit_ns=int(limit * NS_PER_S),
+        states=states if wanted is Extent.SITES else STATES,
     )
     quiet = console.verbosity < 0
     verdict = verify(request, Watcher() if quiet else progress_on(sys.stderr))

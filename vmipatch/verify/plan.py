@@ -21,7 +21,6 @@ from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockst
 from vmipatch.verify.parallel import News, Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
 from vmipatch.verify.translations import (
-    CAMPAIGN_STATES,
     STATES,
     Translations,
     check_translations,
@@ -125,6 +124,8 @@ class Request:
     """More for the command line."""
     required_percent: float | None = None
     limit_ns: int = LIMIT_NS
+    states: int = STATES
+    """Random states in which each shape of site is executed."""
 
 
 def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
@@ -136,9 +137,9 @@ def verify(request: Request, watcher: Watcher | None = None) -> Verdict:
     orders = sorted(_orders(request, sites), key=lambda order: order.phase is not Phase.AUDIT)
     steps = [_boot_step(order) for order in orders]  # the longest first
     if request.extent is Extent.SITES:
-        steps = [_translation_step(request.kernel, CAMPAIGN_STATES)]
+        steps = [_translation_step(request.kernel, request.states)]
     elif PHASES[request.extent]:
-        steps.insert(1, _translation_step(request.kernel, STATES))
+        steps.insert(1, _translation_step(request.kernel, request.states))
     if request.original is not None and request.extent is not Extent.SITES:
         steps.insert(0, _static_step(request.original, request.kernel))
     static: StaticResult | None = None

@@ -13,6 +13,9 @@ from vmipatch.emu.registers import Segment
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite, translate
 from vmipatch.scan.site import Site
+from vmipatch.tables.ex_table import EX_TABLE
+from vmipatch.tables.table import Role
+from vmipatch.tables.view import ImageView
 from vmipatch.verify.sites import check_sites
 from vmipatch.verify.sites.check import SiteFinding
 from vmipatch.verify.sites.scene import KERNEL_DS, USER_DS
@@ -62,16 +65,19 @@ def findings_of(kind: str, image: ElfImage, states: int = 20) -> tuple[SiteFindi
 
 
 def test_fault_that_the_exception_table_does_not_expect_is_found() -> None:
-    """Nops where prefixes were: the fault is behind them, the table names the first."""
+    """The table names the second byte of a padded instruction: the fault is at the first."""
     image = rewritten_example()
     sites = (shape.site for shape in shapes_of(image).shapes)
     site = next(site for site in sites if site.kind == "rdmsr" and site.fixup_va)
     assert site.fixup_va == site.va
     assert findings_of("rdmsr", image) == ()
+    table = EX_TABLE.parse(ImageView.of(image))
+    assert table is not None
+    is_site = (table.words["target_va"] == site.va) & (table.words["role"] == Role.INSTRUCTION)
+    (word,) = table.words[is_site]
     data = bytearray(image.data)
-    off = image.offset_of(site.va)
-    padding = site.body_len - len(site.code)
-    data[off : off + padding] = b"\x90" * padding
+    off = image.offset_of(int(word["va"]))
+    data[off : off + 4] = (int.from_bytes(data[off : off + 4], "little") + 1).to_bytes(4, "little")
     found = findings_of("rdmsr", ElfImage.parse(bytes(data), "damaged"))
     assert {difference.field for finding in found for difference in finding.differences} == {
         "fault that no fixup expects"

@@ -104,10 +104,14 @@ class Difference:
     paravirt: object
 
     def __str__(self) -> str:
-        native, paravirt, where = self.native, self.paravirt, ""
+        native, paravirt, base_va = self.native, self.paravirt, 0
+        if self.field == "memory" and isinstance(native, tuple) and isinstance(paravirt, tuple):
+            native, paravirt = next(p for p in zip(native, paravirt, strict=True) if p[0] != p[1])
+            base_va, native, paravirt = native.va, native.data, paravirt.data
+        where = ""
         if isinstance(native, bytes) and isinstance(paravirt, bytes):
             start, end = _where_they_differ(native, paravirt)
-            where = f" from {start:#x} on"
+            where = f" from {base_va + start:#x} on"
             native, paravirt = native[start:end], paravirt[start:end]
         return f"{self.field}{where}: {_text(native)} at CPL 0, {_text(paravirt)} at CPL 1"
 
@@ -115,6 +119,8 @@ class Difference:
 def _where_they_differ(one: bytes, other: bytes) -> tuple[int, int]:
     """From the first byte that differs to behind the last one."""
     marks = [a != b for a, b in itertools.zip_longest(one, other)]
+    if not any(marks):
+        return 0, 0  # the same bytes at another address
     return marks.index(True), len(marks) - marks[::-1].index(True)
 
 

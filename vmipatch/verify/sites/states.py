@@ -60,6 +60,8 @@ _FREE: Final = int(
     Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.IF | Flag.DF | Flag.OF
     | Flag.AC | Flag.ID
 )  # fmt: skip
+_LOCAL_DS: Final = LDT | _TI
+_USER_DATA: Final = bytes.fromhex("ffff000000f3cf00")
 _NT, _FIXED = int(Flag.NT), int(Flag.FIXED)
 _CR0_FREE: Final = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 16 | 1 << 18  # MP EM TS NE WP AM
 _CR4_FREE: Final = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10
@@ -300,7 +302,9 @@ def _load_task(draft: _Draft) -> None:
 def _segment(draft: _Draft) -> int:
     """A selector for a data segment; one in three is refused, or is null."""
     good = (USER_DS, USER_DS, ODD_DS, KERNEL_DS, KERNEL_CS, USER_CS)
-    bad = (0, _USER, BEYOND, ABSENT_DS, CODE_ALONE, TASK, LDT | _TI, BEYOND | _USER)
+    bad = (0, _USER, BEYOND, ABSENT_DS, CODE_ALONE, TASK, _LOCAL_DS, BEYOND | _USER)
+    # Good as well, if there is a local table: it lies where operands do.
+    draft.put(draft.ground.scene.operands_va + (_LOCAL_DS & ~7), _USER_DATA)
     return draft.rng.choice(good if draft.rng.randrange(3) else bad)
 
 

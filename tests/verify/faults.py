@@ -96,7 +96,7 @@ class Victim:
         for *_, record in self.placed_records():
             jump = whole.read(record.translation_va, record.translation_len)
             if record.call_off == FINAL_TRANSLATION:
-                behind_va = record.native_va + NEAR_CALL_LEN
+                behind_va = record.translation_va + NEAR_CALL_LEN
                 starts.add(behind_va + int.from_bytes(jump[1:NEAR_CALL_LEN], "little") & 0xFFFFFFFF)
         runtime_va = whole.symbols.address("__vmi_start") or code.end_va
         return [*sorted(va for va in starts if va in code), runtime_va]

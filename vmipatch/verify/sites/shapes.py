@@ -163,10 +163,10 @@ def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
 
 
 def _thunk_va(image: ElfImage, record: AnnotationRecord) -> int:
-    """Where the translation leads once it stands over the native body."""
+    """Where the translation leads, from where it stands."""
     branch = image.read(record.translation_va, NEAR_CALL_LEN)
     distance = int.from_bytes(branch[1:], "little")
-    return record.native_va + NEAR_CALL_LEN + distance & 0xFFFFFFFF
+    return record.translation_va + NEAR_CALL_LEN + distance & 0xFFFFFFFF
 
 
 def _without_padding(body: bytes, pad_len: int) -> bytes:

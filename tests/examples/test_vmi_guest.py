@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from examples.vmi_guest.__main__ import main as write_guest
 from examples.vmi_guest.build import NATIVE, SOURCES, End, build_elf, build_image
 from tests.support.qemu import EMULATOR, STEADY_CLOCK
 from vmipatch.emu.loader import Boot
@@ -21,6 +24,7 @@ from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 
 C = VmiCall
+ROM_PAGE = Path(__file__).parents[2] / "docs" / "vmi-rom.md"
 OPTIONS = MachineOptions(ram_len=16 << 20, limit_ns=3_000_000_000)
 TIMER = {
     C.GET_CYCLE_FREQUENCY, C.GET_CYCLE_COUNTER, C.SET_ALARM, C.CANCEL_ALARM,
@@ -81,6 +85,7 @@ def test_every_check_passes_on_the_hypervisor() -> None:
     *said, last = on_hypervisor(build_rom(Flavor.PARAVIRT).data)
     assert said == ["maker vmipatch", "version 3.1, hole from 0", "ring 1"]
     assert checks_passed(last) > 900
+    assert last in ROM_PAGE.read_text(encoding="utf-8"), "docs/vmi-rom.md shows this run"
 
 
 def test_every_check_passes_below_a_hole() -> None:
@@ -92,6 +97,16 @@ def test_every_check_passes_below_a_hole() -> None:
 
 def test_every_check_passes_in_an_audit_run() -> None:
     assert checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT).data, Mode.AUDIT)[-1]) > 900
+
+
+@pytest.mark.parametrize(("options", "made"), [([], build_elf), (["--multiboot"], build_image)])
+def test_command_writes_the_guest(
+    options: list[str], made: Callable[[], bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "guest"
+    result = CliRunner().invoke(write_guest, [*options, "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert output.read_bytes() == made()
 
 
 @pytest.mark.parametrize("end", [End.SOFT_REBOOT, End.SHUTDOWN])
@@ -106,6 +121,7 @@ def test_every_check_passes_on_a_pc(flavor: Flavor, tmp_path: Path) -> None:
     *said, last = on_pc(build_rom(flavor), tmp_path)
     assert said[1:] == ["version 3.1, hole from 0", "ring 0", "no timer", "no APIC"]
     assert checks_passed(last) > 600
+    assert last in ROM_PAGE.read_text(encoding="utf-8"), "docs/vmi-rom.md shows this run"
 
 
 def test_guest_meets_every_call_of_3_0() -> None:

@@ -13,6 +13,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module, is_module
 from vmipatch.image.packed import unpack
 from vmipatch.image.reloc_list import parse_list
+from vmipatch.image.trim import without_debug
 from vmipatch.recover import recover
 
 
@@ -69,13 +70,23 @@ class LinkedKernel:
         """Whether symbols and relocations had to be recovered."""
         return self.fixed is not None
 
+    def without_debug(self) -> LinkedKernel:
+        """The same without debug sections, nine tenths of a distribution's vmlinux."""
+        image = without_debug(self.image)
+        source = image if self.source is self.image else without_debug(self.source)
+        return LinkedKernel(image, self.fixed, source)
+
 
 def read_linked(path: str) -> LinkedKernel:
     """The kernel in a file, what it lacks of symbols and relocations recovered from its bytes.
 
     Raises as `read_kernel` and `recover` do.
     """
-    data = read_file(path)
+    return linked_in(read_file(path), path)
+
+
+def linked_in(data: bytes, path: str) -> LinkedKernel:
+    """The same for a file that has been read."""
     if is_bzimage(data):
         packed = BzImage.parse(data, path)
         image, relocs = ElfImage.parse(packed.vmlinux, path), packed.relocs

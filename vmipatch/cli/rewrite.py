@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import LinkedKernel, read_file, read_kernel, read_linked
+from vmipatch.cli.files import LinkedKernel, linked_in, read_file, read_kernel
 from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.modules import SCHEMA as TREE_SCHEMA
 from vmipatch.cli.modules import (
@@ -100,13 +100,12 @@ def rewrite_command(
         _refuse_for_modules(map_file, moves_file, debug, twin_file)
         _rewrite_module(console, data, kernel, output, options, json_file)
         return
-    packed = None
     if debug is not None and not is_bzimage(data):
         raise click.UsageError(f"--debug is for a bzImage, and {kernel} is none")
-    twin = None if debug is None else LinkedKernel.complete(read_kernel(debug))
-    linked = twin or read_linked(kernel)
-    if is_bzimage(data):
-        read = BzImage.parse(data, kernel)
+    read = BzImage.parse(data, kernel) if is_bzimage(data) else None
+    linked = _linked(data, kernel, debug, keep_original)
+    packed = None
+    if read is not None:
         choice = BootCodeChoice(boot_code)
         packed = rewrite_bzimage(
             data, read, linked.image, options, choice, linked.fixed, linked.source
@@ -114,6 +113,7 @@ def rewrite_command(
         result = packed.kernel
         outputs = [Output(output, packed.data)]
     else:
+        data = b""  # 300 MB of a distribution's vmlinux, of which `linked` holds what matters
         result = rewrite(linked.image, options, linked.fixed, linked.source)
         outputs = [Output(output, result.data, mode=0o755)]
     noted = packed.noted if packed else result.noted
@@ -136,6 +136,12 @@ def rewrite_command(
             f"{output}: `vmipatch restore` gives back {noted.gives.text} "
             "(with --keep-original all of it)"
         )
+
+
+def _linked(data: bytes, kernel: str, debug: str | None, whole: bool) -> LinkedKernel:
+    twin = None if debug is None else LinkedKernel.complete(read_kernel(debug))
+    linked = twin or linked_in(data, kernel)
+    return linked if whole else linked.without_debug()
 
 
 def _refuse_for_modules(*files: str | None) -> None:

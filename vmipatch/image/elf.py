@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 from vmipatch.errors import MalformedImage
 from vmipatch.image.consistency import DAMAGED, TRUNCATED, require_consistent
 from vmipatch.image.symbols import SymbolTable
-from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
+from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind, Trimmed
 
 EM_386 = 3
 ELF_HEADER_LEN = 52
@@ -37,6 +38,8 @@ class ElfImage:
     entry: int
     """The ELF entry point as stored (a physical address in Linux)."""
     section_by_name: dict[str, Section] = field(repr=False)
+    trimmed: Trimmed | None = None
+    """Set where `data` is not the whole file."""
 
     @classmethod
     def parse(cls, data: bytes, name: str = "<bytes>") -> ElfImage:
@@ -53,6 +56,18 @@ class ElfImage:
             by_name.setdefault(section.name, section)
         (entry,) = struct.unpack_from("<I", data, ENTRY_AT)
         return cls(name, data, sections, segments, entry, by_name)
+
+    @property
+    def file_sha256(self) -> str:
+        """The SHA-256 of the whole file, in hexadecimal."""
+        return self.trimmed.sha256 if self.trimmed else hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def debug_names(self) -> tuple[str, ...]:
+        """The names of the debug sections that the whole file has."""
+        if self.trimmed:
+            return self.trimmed.sections
+        return tuple(s.name for s in self.sections if s.is_debug and s.size)
 
     @property
     def executable_sections(self) -> tuple[Section, ...]:

@@ -8,8 +8,10 @@ looks at the kernel.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
+from vmipatch.image.types import Trimmed
 
 OFFSET_IN_HEADER = 16
 """Where sh_offset and sh_size are in a section header."""
@@ -19,7 +21,8 @@ ALIGNMENT = 4
 def without_debug(image: ElfImage) -> ElfImage:
     """`image` with its debug sections emptied, all else of every section as it was.
 
-    The image itself, if it has none, or if something that is loaded follows them.
+    The result knows what the file was. The image itself, if it has no debug sections, or if
+    something that is loaded follows them.
     """
     debug = [s for s in image.sections if s.is_debug and s.has_bytes and s.size]
     cut_off = min((s.off for s in debug), default=len(image.data))
@@ -41,4 +44,5 @@ def without_debug(image: ElfImage) -> ElfImage:
         at = SECTION_HEADER_LEN * section.index + OFFSET_IN_HEADER
         struct.pack_into("<II", headers, at, off, size)
     struct.pack_into("<I", kept, SHOFF_AT, len(kept))
-    return ElfImage.parse(bytes(kept + headers), image.name)
+    trimmed = image.trimmed or Trimmed(image.file_sha256, image.debug_names)
+    return replace(ElfImage.parse(bytes(kept + headers), image.name), trimmed=trimmed)

@@ -100,6 +100,15 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What a file was before its debug sections were emptied."""
+
+    sha256: str
+    sections: tuple[str, ...]
+    """Names of those that held anything."""
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """One program header. `pa` is where a boot loader puts the bytes."""
 

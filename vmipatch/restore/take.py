@@ -75,7 +75,7 @@ def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized]) -> Noted:
     """
     name = wanted.image.name
     target = wanted.image if wanted.whole else without_debug(wanted.image)
-    gives = Gives.INPUT if target is wanted.image else Gives.WITHOUT_DEBUG
+    gives = Gives.WITHOUT_DEBUG if target.trimmed else Gives.INPUT
     output = ElfImage.parse(data, name)
     body = Body.of(output, len(data), b"")
     result = with_note(output, make_note(target, b"", body, resized, gives).pack())

@@ -22,9 +22,9 @@ from vmipatch.image.repack import pe_header
 from vmipatch.image.repack.repack import repack
 from vmipatch.image.twin import require_twin
 from vmipatch.image.wrap import wrap
-from vmipatch.restore import Frame, Noted, frame_note, without_note
+from vmipatch.restore import Frame, Noted, without_note
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
-from vmipatch.rewrite.way_back import kernel_note, proven
+from vmipatch.rewrite.way_back import notes_for, proven
 
 
 class BootCodeChoice(enum.Enum):
@@ -85,10 +85,8 @@ def rewrite_bzimage(
     if choice is not BootCodeChoice.OWN:
         try:
             frame = Frame(data, bzimage, found, options.keep_original)
-            inside = kernel_note(frame, image, kernel.placement, relocs)
-            made = repack(
-                data, bzimage, image, relocs, recipe, lambda new: frame_note(frame, inside, new)
-            )
+            notes = notes_for(frame, image, kernel.placement, relocs)
+            made = repack(data, bzimage, image, relocs, recipe, notes)
         except InputNotUnderstood as error:
             if choice is BootCodeChoice.KEEP:
                 raise

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -68,7 +67,7 @@ def manifest_of(
     left = (Disposition.NATIVE_TRAPPING, Disposition.NATIVE_UNPRIVILEGED)
     return Manifest(
         MANIFEST_VERSION,
-        hashlib.sha256(image.data).hexdigest(),
+        image.file_sha256,
         "shift" if placement.shift_len else "absorb",
         placement.shift_len,
         padding.value,
@@ -80,7 +79,7 @@ def manifest_of(
             for site in every
             if site.disposition in left
         ),
-        tuple(s.name for s in image.sections if s.is_debug and s.size),
+        image.debug_names,
         tuple(sorted(added.redirect.items())),
         tuple((t.window.start_va, t.window.size, t.va, len(t.code)) for t in trampolines),
     )

@@ -3,21 +3,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 from vmipatch.errors import MalformedImage, VmipatchError
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import emit_list
 from vmipatch.image.repack.payload_image import stripped
-from vmipatch.restore import Body, Frame, Gives, Noted, listed, make_note, restore_bzimage
+from vmipatch.restore import (
+    Body,
+    Frame,
+    Gives,
+    Noted,
+    frame_note,
+    listed,
+    make_note,
+    restore_bzimage,
+)
 from vmipatch.rewrite.placement import Placement
 
 
-def kernel_note(
+def notes_for(
     frame: Frame, kernel: ElfImage, placement: Placement, relocs: tuple[int, ...] | None
-) -> bytes:
-    """The packed note with which the kernel in the bzImage of `frame` comes back.
+) -> Callable[[bytes], bytes]:
+    """From the new bzImage to the notes with which that of `frame` comes back.
 
     `relocs` is the relocation list of the rewritten `kernel`.
     """
+    inside = cache(lambda: _kernel_note(frame, kernel, placement, relocs))
+    return lambda new: frame_note(frame, inside(), new)
+
+
+def _kernel_note(
+    frame: Frame, kernel: ElfImage, placement: Placement, relocs: tuple[int, ...] | None
+) -> bytes:
     old = frame.old
     elf = stripped(kernel)
     new_list = b"" if relocs is None else emit_list(relocs)

@@ -132,7 +132,7 @@ def _require_init_size(header: SetupHeader, name: str) -> None:
 def _constants(kernel: ElfImage, unpacked: bytes, header: SetupHeader) -> Constants:
     """What boot code around `kernel` has to hold."""
     sections, start_va = kernel.section_by_name, min(s.va for s in kernel.loads)
-    if missing := {".bss", ".rodata"} - sections.keys():
+    if missing := {".bss", ".rodata", ".text"} - sections.keys():
         raise InputNotUnderstood(
             f"the kernel has no {min(missing)} section, where its boot code expects one",
             file=kernel.name,

@@ -46,12 +46,13 @@ demo: $(READY)
 test: lint kernels programs
 	$(BIN)/pytest -n auto
 
-# Its kernels have just been fetched: a missing one is a failure, not a skip.
+# Its kernels have just been fetched: a missing one is a failure, not a skip. Tests of one file share
+# boots: one process runs them all.
 test-distro: kernels programs
 	@tools/need-programs.sh 'grub-mkrescue:grub-common grub-pc-bin' xorriso:xorriso mformat:mtools \
 		/usr/lib/grub/i386-pc:grub-pc-bin /usr/share/OVMF/OVMF32_VARS_4M.fd:ovmf-ia32
 	$(BIN)/python -m tests.kernels debian-686 debian-686-pae tiny-packed
-	CI=$${CI:-true} $(BIN)/pytest -n auto -m distro
+	CI=$${CI:-true} $(BIN)/pytest -n auto --dist loadfile -m distro
 
 lint: $(READY)
 	$(BIN)/ruff format --check $(CODE)

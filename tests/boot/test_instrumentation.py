@@ -7,6 +7,7 @@ tests/distro/test_instrumentation.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,8 @@ def test_tracepoints_switch_their_jump_labels(pc: Machine) -> None:
 
 
 def test_probes_sit_on_sites(pc: Machine, rewritten: KernelFinder) -> None:
-    places = "".join(f"{name}+{site_offset(rewritten('smp-pae'), name)}\n" for name in PROBED)
-    check_all_seen(pc, "probes.sh", (("places", places.encode()),))
+    image = ElfImage.parse(rewritten("smp-pae").read_bytes(), "smp-pae")
+    check_all_seen(pc, "probes.sh", (("places", places(image, PROBED)),))
 
 
 @pytest.mark.parametrize("rom", [None, Flavor.NATIVE], ids=["no ROM", "on a ROM"])
@@ -86,9 +87,13 @@ def test_kernel_starts_itself(
     assert found.count("vmi: paravirtual") == (2 if rom else 0)
 
 
-def site_offset(vmlinux: Path, name: str) -> int:
+def places(image: ElfImage, names: Iterable[str]) -> bytes:
+    """What probes.sh reads: the place of a site in each of these functions of a kernel."""
+    return "".join(f"{name}+{site_offset(image, name)}\n" for name in names).encode()
+
+
+def site_offset(image: ElfImage, name: str) -> int:
     """Where in a function its first sensitive instruction is. Raises StopIteration without one."""
-    image = ElfImage.parse(vmlinux.read_bytes(), str(vmlinux))
     function = image.symbols.by_name[name]
     code = image.read(function.va, function.size)
     decoded = decode_second(code, function.va)

@@ -11,11 +11,14 @@ from tests.emu.ring1_guest import paravirt_rom
 from tests.support.console import Console, complaints
 from vmipatch.emu.audit import Finding
 from vmipatch.emu.exits import SENSITIVE
+from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import MachineOptions, Silence
+from vmipatch.emu.machine import Machine, MachineOptions, Silence
+from vmipatch.emu.memory import GuestMemory
 from vmipatch.emu.modes import Mode, build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.paravirt import ParavirtPrivilege, plug_paravirt
 from vmipatch.emu.report import Ending, RunResult
+from vmipatch.emu.rom_image import GuestRom
 from vmipatch.image.elf import ElfImage
 
 COMMAND_LINE = (
@@ -50,11 +53,29 @@ class HypervisedBoot:
 
 
 @cache
-def boot(mode: Mode, vmlinux: str, initrd: str, append: str = "", again: int = 0) -> HypervisedBoot:
-    """Boot a kernel; `again` is for a run that must not be reused."""
+def boot(
+    mode: Mode,
+    vmlinux: str,
+    initrd: str,
+    append: str = "",
+    again: int = 0,
+    *,
+    rom_unused: bool = False,
+) -> HypervisedBoot:
+    """Boot a kernel; `again` is for a run that must not be reused.
+
+    With `rom_unused` the ROM and its pages are where a paravirtual kernel would have them, for a
+    kernel in trap mode that does not ask for them: the same PC.
+    """
     terminal = Silence()
     options = MachineOptions(limit_ns=LIMIT_NS)
-    machine = build_machine(mode, terminal, options, rom=paravirt_rom())
+    if rom_unused:
+        assert mode is Mode.TRAP
+        memory = GuestMemory(options.ram_len)
+        plug_paravirt(memory, GuestRom(paravirt_rom()))
+        machine = Machine(terminal, options, privilege=TrapPrivilege, memory=memory)
+    else:
+        machine = build_machine(mode, terminal, options, rom=paravirt_rom())
     with open(vmlinux, "rb") as kernel, open(initrd, "rb") as archive:
         image = ElfImage.parse(kernel.read(), vmlinux)
         result = machine.run(Boot(image, f"{COMMAND_LINE} {append}", archive.read()))

@@ -133,6 +133,7 @@ probe_licensed:
 
 # VMI_Init, then every site: what GetRelocationInfo says becomes of it.
 activate:
+    call remember_answers
     mov eax, dword ptr [rom]
     add eax, 0x80
     call eax
@@ -144,7 +145,6 @@ activate:
 activated:
     mov dword ptr [iret_pointer], 0x0badbab0
     mov dword ptr [sysexit_pointer], 0xfeedbab0
-    call remember_answers
 
 # Every site as GetRelocationInfo wants it; again later, when most are calls already.
 patch_sites:
@@ -198,7 +198,7 @@ relocation:
 no_relocation:
     ret
 
-# What the ROM answers for each number there is, to be compared later.
+# What the ROM answers for each number there is, to be compared later: VMI_Init must not change it.
 remember_answers:
     mov esi, 0
 remember_next:

@@ -15,6 +15,8 @@ from benchmarks.counting import SHIFT, Machine, build_plugin
 from benchmarks.emulator_speed import BootCost
 from benchmarks.native_runs import KernelCost
 from benchmarks.native_runs import measure as measure_native
+from benchmarks.proof_cost import ProofCost, proof_lines
+from benchmarks.proof_cost import measure as measure_proofs
 from benchmarks.report import Speed, emulator_lines, native_lines, speed_lines, to_json
 from benchmarks.rewrite_speed import measure as measure_speed
 from tests.support import initramfs, kernels
@@ -41,6 +43,7 @@ WORKLOAD = "workload.sh"
     help="An instruction takes 2**SHIFT ns of the guest's time.",
 )
 @click.option("--no-speed", is_flag=True, help="Leave out time and memory.")
+@click.option("--no-proof", is_flag=True, help="Leave out the proofs of Debian's kernels.")
 @click.option("--no-emulator", is_flag=True, help="Leave out the emulator, which boots tiny.")
 @click.option("--no-native", is_flag=True, help="Leave out the native cost.")
 def main(
@@ -50,11 +53,13 @@ def main(
     initrd: Path | None,
     shift: int,
     no_speed: bool,
+    no_proof: bool,
     no_emulator: bool,
     no_native: bool,
 ) -> None:
     """Measure the test kernels named (default: all)."""
     speeds: list[Speed] = []
+    proofs: list[ProofCost] = []
     boots: list[BootCost] = []
     costs: list[KernelCost] = []
     chosen = names or tuple(kernels.RECIPES)
@@ -62,6 +67,9 @@ def main(
         if not no_speed:
             speeds = [Speed(name, tuple(measure_speed(_vmlinux(name), runs))) for name in chosen]
             _say(speed_lines(speeds))
+        if not no_proof:
+            proofs = measure_proofs(runs)
+            _say(proof_lines(proofs))
         if not no_emulator and emulator_speed.KERNEL in chosen:
             boots = _boots(runs, initrd)
             _say(emulator_lines(boots))
@@ -72,7 +80,7 @@ def main(
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     if json_file is not None:
-        json_file.write_text(to_json(speeds, costs, boots, runs), encoding="utf-8")
+        json_file.write_text(to_json(speeds, proofs, costs, boots, runs), encoding="utf-8")
 
 
 def _boots(runs: int, initrd: Path | None) -> list[BootCost]:

@@ -13,10 +13,11 @@ from typing import Any
 from benchmarks.emulator_speed import AIM_TIMES_QEMU, KERNEL, BootCost
 from benchmarks.native_cost import Share
 from benchmarks.native_runs import AIMS, KernelCost, PaddingCost
+from benchmarks.proof_cost import ProofCost
 from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
 from vmipatch.emu.modes import Mode
 
-SCHEMA = "vmipatch.bench/2"
+SCHEMA = "vmipatch.bench/3"
 SHARES_SHOWN = 5
 
 
@@ -135,13 +136,18 @@ def _verdict(met: bool) -> str:
 
 
 def to_json(
-    speeds: Sequence[Speed], costs: Sequence[KernelCost], boots: Sequence[BootCost], runs: int
+    speeds: Sequence[Speed],
+    proofs: Sequence[ProofCost],
+    costs: Sequence[KernelCost],
+    boots: Sequence[BootCost],
+    runs: int,
 ) -> str:
     """All figures of all runs."""
     report = {
         "schema": SCHEMA,
         "runs": runs,
         "speed": [asdict(speed) for speed in speeds],
+        "proof": [asdict(cost) for cost in proofs],
         "native": [asdict(cost) for cost in costs],
         "emulator": [asdict(cost) for cost in boots],
     }

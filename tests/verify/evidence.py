@@ -18,7 +18,7 @@ from vmipatch.verify.lockstep.events import Event, Kind
 from vmipatch.verify.lockstep.report import headline, history
 from vmipatch.verify.lockstep.world import NAMES, WorldEnd
 from vmipatch.verify.static import check_static
-from vmipatch.verify.translations import Translations
+from vmipatch.verify.translations import CAMPAIGN_STATES, Translations
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
 CONSOLE = f"[    0.1] Linux version 6.1\nverify: calls ok\n{workload.DONE}\n"
@@ -63,7 +63,7 @@ def evidence(*boots: BootResult, **changes: Any) -> Evidence:
         coverage=coverage_of(sites, executed),
         required_percent=None,
         own_workload=True,
-        translations=Translations(9, 90, ()),
+        translations=Translations(9, 90, (), CAMPAIGN_STATES),
     )
     return replace(good, **changes)
 

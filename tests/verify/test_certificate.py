@@ -15,6 +15,7 @@ from vmipatch.verify.boots import Phase
 from vmipatch.verify.certificate import SCHEMA, certificate
 from vmipatch.verify.plan import Kernel, Request
 from vmipatch.verify.static import RULES
+from vmipatch.verify.translations import CAMPAIGN_STATES, Translations
 from vmipatch.verify.verdict import Verdict, judge
 
 ORIGINAL, OUTPUT = (Kernel.of(image) for image in small_pair())
@@ -46,6 +47,13 @@ def test_what_was_not_done_is_named_with_the_way_to_it() -> None:
     assert found["proven"] == {"outcome": "not done", "rules": [], "broken": {}, "counts": {}}
     assert len(found["not_done"]) == 7
     assert any("--original" in line["how"] for line in found["not_done"])
+
+
+def test_shapes_in_few_states_are_named_with_the_way_to_more() -> None:
+    found = read(judge(evidence(boot(Phase.AUDIT), translations=Translations(9, 90, (), 20))))
+    assert {
+        "what": f"each shape of site in {CAMPAIGN_STATES} states, not 20", "how": "--sites"
+    } in found["not_done"]  # fmt: skip
 
 
 def test_observation_that_fails_is_not_certified() -> None:

@@ -15,6 +15,7 @@ from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.plan import Request
 from vmipatch.verify.report_json import lockstep_json
 from vmipatch.verify.static import RULES
+from vmipatch.verify.translations import CAMPAIGN_STATES
 from vmipatch.verify.verdict import Outcome, Verdict
 
 SCHEMA = "vmipatch.certificate/1"
@@ -23,7 +24,7 @@ LEFT_OUT = {
     Phase.STATIC: ("the proof from the bytes", "--original FILE, no --sites"),
     Phase.TRANSLATIONS: (
         "each shape of site against its instruction",
-        "no --static; --sites for more states",
+        "--sites, or neither --static nor --lockstep",
     ),
     Phase.ORIGINAL: ("a boot of the original to compare with", "--original FILE, no --quick"),
     Phase.NATIVE: ("a boot without a ROM", "no --quick, no --static"),
@@ -107,8 +108,13 @@ def _observed(boot: BootResult, outcome: str) -> dict[str, Any]:
 
 def left_out(verdict: Verdict) -> list[tuple[str, str]]:
     """What was not done, and how to have it done."""
-    return [
+    missing = [
         (what, how)
         for phase, (what, how) in LEFT_OUT.items()
         if _outcome(verdict, phase) == Outcome.NOT_DONE.value
     ]
+    translations = verdict.evidence.translations
+    if translations is not None and translations.states < CAMPAIGN_STATES:
+        what = f"each shape of site in {CAMPAIGN_STATES} states, not {translations.states}"
+        missing.append((what, "--sites"))
+    return missing

@@ -340,7 +340,6 @@ TOGETHER: dict[str, Kind] = {
     "data bit": data_changed,
     "function overlapped": functions_overlapped,
     "symbol size": symbol_sizes_wrong,
-    "translation bit": translations_wrong,
     "native instruction unlisted": natives_unlisted,
     "fallback entry": fallbacks_wrong,
     "thunk bit": thunks_wrong,
@@ -350,12 +349,14 @@ TOGETHER: dict[str, Kind] = {
 """Kinds whose faults are found at their places, so that many fit into one file."""
 ALONE: dict[str, Kind] = {
     "symbol stale": symbols_stale,
+    "translation bit": translations_wrong,
     "relocation added": relocations_added,
     "call in a thunk": thunk_calls_wrong,
     "runtime bit": runtimes_patched,
     "section edge": edges_broken,
 }
-"""Kinds of which a file holds one fault: one spoils what others would be found by."""
+"""Kinds of which a file holds one fault: one spoils what others would be found by, or is found at
+so many places (a translation that a thousand sites share) that theirs would seem to be found."""
 
 
 def _some(dice: random.Random, items: Iterable[Item], count: int) -> list[Item]:

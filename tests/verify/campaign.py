@@ -17,6 +17,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from tests.support import kernels
 from tests.verify.faults import Fault, Victim
-from tests.verify.mutants import ALONE, TOGETHER
+from tests.verify.mutants import ALONE, THUNKS, TOGETHER
 from tests.verify.rom_faults import KINDS as ROM_KINDS
 from tests.verify.rom_faults import REASON, rom_faults
 from vmipatch.errors import VmipatchError
@@ -65,11 +66,19 @@ class _Mutation:
 
 
 def try_together(victim: Victim, seed: int, of_a_kind: int = OF_A_KIND) -> list[Outcome]:
-    """One file with faults of every kind of TOGETHER."""
-    victim.heal()
+    """Two files with faults of every kind of TOGETHER: those of thunks, and all the others."""
     dice = random.Random(seed)
+    kinds = (TOGETHER.keys() - THUNKS, THUNKS)
+    return [outcome for each in kinds for outcome in _try(victim, dice, each, of_a_kind)]
+
+
+def _try(
+    victim: Victim, dice: random.Random, kinds: AbstractSet[str], of_a_kind: int
+) -> list[Outcome]:
+    """One file."""
+    victim.heal()
     mutations: list[_Mutation] = []
-    for name in dice.sample(sorted(TOGETHER), len(TOGETHER)):
+    for name in dice.sample(sorted(kinds), len(kinds)):
         before = np.frombuffer(bytes(victim.data), np.uint8)
         for fault in TOGETHER[name](victim, dice, of_a_kind):
             now = np.frombuffer(bytes(victim.data), np.uint8)

@@ -347,6 +347,9 @@ TOGETHER: dict[str, Kind] = {
     "thunk clobbers a flag": thunks_clobber_flags,
 }
 """Kinds whose faults are found at their places, so that many fit into one file."""
+THUNKS = frozenset({"thunk bit", "thunk clobbers a register", "thunk clobbers a flag"})
+"""Those of them that are found at every site of a thunk: they have a file to themselves, where no
+other fault at such a site could seem to be found."""
 ALONE: dict[str, Kind] = {
     "symbol stale": symbols_stale,
     "translation bit": translations_wrong,

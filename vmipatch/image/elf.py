@@ -227,23 +227,24 @@ def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -
 
 def _sections(binary: lief.ELF.Binary, data: bytes) -> tuple[Section, ...]:
     """The section headers; type and flags as stored, for lief's enumerations are not complete."""
+    # The offset as stored, too: lief was given the names of sections elsewhere.
     (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
     return tuple(
         _section(
-            index, raw, *struct.unpack_from("<II", data, shoff + index * SECTION_HEADER_LEN + 4)
+            index, raw, *struct.unpack_from("<II4xI", data, shoff + index * SECTION_HEADER_LEN + 4)
         )
         for index, raw in enumerate(binary.sections)
     )
 
 
-def _section(index: int, raw: lief.ELF.Section, kind: int, flags: int) -> Section:
+def _section(index: int, raw: lief.ELF.Section, kind: int, flags: int, off: int) -> Section:
     return Section(
         index=index,
         name=str(raw.name),
         kind=SectionKind.of(kind),
         flags=SectionFlag(flags & SectionFlag.KNOWN),
         va=raw.virtual_address,
-        off=raw.offset,
+        off=off,
         size=raw.size,
         link=raw.link,
         info=raw.information,

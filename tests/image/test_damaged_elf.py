@@ -161,6 +161,14 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.table_word(".symtab", 4 * _first_in(d.image, ".text") + 1, 0x1234),
         "lies outside of its section .text",
     ),
+    "symbol of data inside code": (
+        lambda d: d.table_word(
+            ".symtab",
+            4 * _first_in(d.image, ".data") + 1,
+            d.image.section_by_name[".text"].va + 1,
+        ),
+        "lies inside of .text, and its section is another one",
+    ),
     "no instruction": (lambda d: d.table_word(".text", 0, 0xFFFFFFFF), "no instruction"),
     "kernel below the end of memory": (
         lambda d: d.segment_word(2, P_MEMSZ, 0xFF800000 - 0xC1006000),

@@ -44,6 +44,7 @@ def require_relinkable(image: ElfImage) -> None:
             )
     for section in image.executable_sections:
         _require_symbols_inside(image, section)
+        _require_no_foreign_symbols(image, section)
 
 
 def require_decoded(code_map: CodeMap) -> None:
@@ -112,10 +113,25 @@ def _require_symbols_inside(image: ElfImage, section: Section) -> None:
     mine = entries["shndx"] == section.index
     value = entries["value"].astype(np.int64)
     stray = mine & ((value < section.va) | (value > next(behind, section.end_va)))
+    _refuse(image, stray, f"lies outside of its section {section.name}")
+
+
+def _require_no_foreign_symbols(image: ElfImage, code: Section) -> None:
+    """What belongs to data cannot be led along with an instruction."""
+    entries = image.symbols.entries
+    code_indices = [s.index for s in image.executable_sections]
+    data = [s.index for s in image.allocated_sections if s.index not in code_indices]
+    value = entries["value"].astype(np.int64)
+    stray = np.isin(entries["shndx"], data) & (value > code.va) & (value < code.end_va)
+    _refuse(image, stray, f"lies inside of {code.name}, and its section is another one")
+
+
+def _refuse(image: ElfImage, stray: np.ndarray, complaint: str) -> None:
+    """Raise MalformedImage for the first symbol that is astray (bool array, one a symbol)."""
     for index in np.flatnonzero(stray)[:1].tolist():
         symbol = image.symbols[index]
         raise MalformedImage(
-            f"symbol {symbol.name or index} lies outside of its section {section.name}",
+            f"symbol {symbol.name or index} {complaint}",
             file=image.name,
             place=f"{symbol.va:#x}",
             hint=DAMAGED,

@@ -20,6 +20,8 @@ _TEXT_VA, _DATA_VA = 0x08048000, 0x08100000
 _ZERO_PAGE_PA = 0x90000
 _LINE_PA, _STUB_PA = _ZERO_PAGE_PA + 0x1000, _ZERO_PAGE_PA + 0x1800
 _LOW_END_PA = 0x9F000
+_INITRD_ALIGN = 16 * _MIB
+"""Coarse, so that kernels of nearly the same size have it at the same place."""
 _RESERVED_LEN = _MIB
 """At the end of memory, for the firmware's tables."""
 _E820_COUNT_OFF, _E820_OFF = 0x1E8, 0x2D0
@@ -81,7 +83,7 @@ def program(bzimage: bytes, initrd: bytes, append: str, memory_mib: int) -> byte
     """
     header = SetupHeader.parse(bzimage)
     kernel_pa = header.pref_address
-    initrd_pa = _aligned(kernel_pa + header.init_size, _MIB)
+    initrd_pa = _aligned(kernel_pa + header.init_size, _INITRD_ALIGN)
     low = _low_memory(header, initrd_pa, len(initrd), append, memory_mib)
     parts = ((_ZERO_PAGE_PA, low), (kernel_pa, bzimage[header.code_off :]), (initrd_pa, initrd))
     data, segments = bytearray(_PAGE), []

@@ -180,7 +180,6 @@ class TrapPrivilege(Privilege):
         if self._pending and self._vcpu.interrupts_enabled:
             return
         self.machine.idle()
-        self.machine.clock.run_due()
         self._note_pending()
 
     def _observe(self, wanted: bool) -> None:

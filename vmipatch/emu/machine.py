@@ -130,9 +130,7 @@ class Machine:
         """Time passes for the devices, then the CPU runs until there is a reason to look again."""
         privilege, clock = self.privilege, self.clock
         privilege.before_devices()
-        limit_ns = self.options.limit_ns
-        if limit_ns is not None and clock.now_ns >= limit_ns:
-            raise GuestEnded(Ending.LIMIT)
+        self._check_limit()
         clock.run_due()
         if received := self.terminal.poll(False):
             self.board.uart.receive(received)
@@ -154,17 +152,23 @@ class Machine:
             self._refuse()
 
     def idle(self) -> None:
-        """The guest waits for an interrupt: skip the time until something happens."""
+        """The guest waits for an interrupt: skip the time until there is one."""
         privilege, clock = self.privilege, self.clock
         privilege.before_devices()
         if not privilege.interrupts_enabled():
             raise GuestEnded(Ending.HALTED, "hlt with interrupts off")
-        if self.board.interrupts.pending_line() is not None:
-            return
-        if received := self.terminal.poll(True):
-            self.board.uart.receive(received)
-        elif not clock.sleep():
-            raise GuestEnded(Ending.HALTED, "hlt with nothing left that could wake the CPU")
+        while self.board.interrupts.pending_line() is None:
+            self._check_limit()
+            if received := self.terminal.poll(True):
+                self.board.uart.receive(received)
+            elif not clock.sleep():
+                raise GuestEnded(Ending.HALTED, "hlt with nothing left that could wake the CPU")
+            clock.run_due()
+
+    def _check_limit(self) -> None:
+        limit_ns = self.options.limit_ns
+        if limit_ns is not None and self.clock.now_ns >= limit_ns:
+            raise GuestEnded(Ending.LIMIT)
 
     def delivered(self, event: Event) -> None:
         """The guest's handler for `event` is about to be entered."""

@@ -262,7 +262,7 @@ its place; one that has no finding there is tried again alone in a file, which m
 Equivalent, and not counted, is a fault that changes no byte of the file, and one of a thunk that
 does what the instruction does in each of {STATES} random states in which the emulator executes it.
 
-Seed {", ".join(map(str, seeds))}: {results[FOUND]} of {seeded} faults found, \
+Seeds {", ".join(map(str, seeds))}: {results[FOUND]} of {seeded} faults found, \
 {results[MISSED]} missed, {results[EQUIVALENT]} equivalent.
 
 {by_kind}

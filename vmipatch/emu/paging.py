@@ -182,13 +182,15 @@ class Mmu:
 
     def peek(self, va: int, length: int) -> bytes:
         """As many bytes from `va` on as are mapped, for a report; nothing changes."""
-        found = bytearray()
-        for i in range(length):
-            pa = self.find(va + i)
+        parts = []
+        while length > 0:
+            pa = self.find(va)
             if pa is None:
                 break
-            found.append(self._memory.read_u8(pa))
-        return bytes(found)
+            piece = min(length, PAGE_LEN - (va & (PAGE_LEN - 1)))
+            parts.append(self._memory.read(pa, piece))
+            va, length = (va + piece) & MASK32, length - piece
+        return b"".join(parts)
 
 
 def _check(va: int, rights: int, protect: bool) -> None:

@@ -26,9 +26,15 @@ LEFT_OUT = {
         "each shape of site against its instruction",
         "--sites, or neither --static nor --lockstep",
     ),
-    Phase.ORIGINAL: ("a boot of the original to compare with", "--original FILE, no --quick"),
-    Phase.NATIVE: ("a boot without a ROM", "no --quick, no --static"),
-    Phase.AUDIT: ("a paravirtual boot that sees every sensitive instruction", "no --static"),
+    Phase.ORIGINAL: (
+        "a boot of the original to compare with",
+        "--original FILE, no --quick, --static, --sites or --lockstep",
+    ),
+    Phase.NATIVE: ("a boot without a ROM", "no --quick, --static, --sites or --lockstep"),
+    Phase.AUDIT: (
+        "a paravirtual boot that sees every sensitive instruction",
+        "no --static, --sites or --lockstep",
+    ),
     Phase.MEASURED: ("a paravirtual boot without interception", "--full"),
     Phase.LOCKSTEP: (
         "three machines compared event by event",

@@ -60,21 +60,25 @@ class Sites:
 
         Raises InputNotUnderstood if `output` is not a rewritten kernel, MalformedTable.
         """
-        names = (*RECORD_SECTIONS, MANIFEST_SECTION)
-        if any(name not in output.section_by_name for name in names):
-            raise InputNotUnderstood(
-                "this kernel has not been rewritten",
-                file=output.name,
-                hint="make one with `vmipatch rewrite`",
-            )
-        return cls(_annotated(output), _native(output))
+        return cls(_annotated(output), native_sites(output))
 
     def by_reason(self) -> Counter[str]:
         """How many were left native, by reason."""
         return Counter(site.reason for site in self.native)
 
 
+def _require_rewritten(output: ElfImage) -> None:
+    names = (*RECORD_SECTIONS, MANIFEST_SECTION)
+    if any(name not in output.section_by_name for name in names):
+        raise InputNotUnderstood(
+            "this kernel has not been rewritten",
+            file=output.name,
+            hint="make one with `vmipatch rewrite`",
+        )
+
+
 def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
+    _require_rewritten(output)
     sites = []
     for name in RECORD_SECTIONS:
         for record in unpack_records(output.section_bytes(output.section_by_name[name])):
@@ -85,7 +89,9 @@ def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
     return tuple(sorted(sites, key=lambda site: site.va))
 
 
-def _native(output: ElfImage) -> tuple[NativeSite, ...]:
+def native_sites(output: ElfImage) -> tuple[NativeSite, ...]:
+    """The second half of `Sites` alone, which is the cheaper one. Raises as `Sites.of`."""
+    _require_rewritten(output)
     section = output.section_by_name[MANIFEST_SECTION]
     try:
         rows = json.loads(output.section_bytes(section).rstrip(b"\0"))["native"]

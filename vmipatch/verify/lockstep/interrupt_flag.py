@@ -21,7 +21,7 @@ from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.registers import Flag
 from vmipatch.emu.virtual_cpu import KERNEL_RING
 from vmipatch.image.elf import ElfImage
-from vmipatch.verify.coverage import Sites
+from vmipatch.verify.coverage import native_sites
 from vmipatch.verify.lockstep.events import Emit, Kind
 from vmipatch.verify.sites.shapes import PatchedSite, patched_sites
 
@@ -58,7 +58,7 @@ class FlagModel:
         self._executed: Counter[int] = Counter()
         self._reads: dict[tuple[int, int], bool] = {}
         """What the pushf under way has to leave, by where it goes on and the stack there."""
-        kinds: dict[int, str] = {site.va: site.kind for site in Sites.of(image).native}
+        kinds: dict[int, str] = {site.va: site.kind for site in native_sites(image)}
         for site in patched_sites(image):
             kinds[site.va] = site.kind
             if site.kind == _READS:

@@ -98,7 +98,7 @@ RETURNED: Final = {
 
 def given(number: int, arguments: tuple[int, ...], peek: Peek, detail: Detail) -> str:
     """What the process has put behind the pointers of its call."""
-    rows = GIVEN.get(number, ())
+    rows = GIVEN.get(number, ()) if detail is not Detail.NUMBERS else ()
     return "".join(f" {_shown(part, detail)}" for part in _parts(rows, arguments, 0, peek))
 
 

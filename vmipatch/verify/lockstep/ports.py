@@ -31,6 +31,8 @@ class Device:
     last: int
     closeness: Closeness
     reason: str
+    mask: int = 0xFFFFFFFF
+    """The bits that are compared."""
 
 
 DEVICES: Final = (
@@ -40,6 +42,9 @@ DEVICES: Final = (
     Device("second interrupt controller", 0xA0, 0xA1, Closeness.VALUES, "the same"),
     Device("timer", 0x40, 0x43, Closeness.PORTS,
            "told how long to wait from now on, which is another number in each machine"),
+    Device("system control", 0x61, 0x61, Closeness.IN_FULL,
+           "bits 4 to 7 can only be read, as timers stand; whoever changes another repeats them",
+           mask=0x0F),
     Device("clock index", 0x70, 0x70, Closeness.VALUES,
            "read again and again until a second has begun"),
     Device("serial data", 0x3F8, 0x3F8, Closeness.ELSEWHERE,
@@ -49,6 +54,7 @@ DEVICES: Final = (
 )  # fmt: skip
 """Of the board of vmipatch.emu.board."""
 
+_WHOLE: Final = 0xFFFFFFFF
 _BY_PORT: Final = {
     port: device for device in DEVICES for port in range(device.first, device.last + 1)
 }
@@ -63,7 +69,8 @@ class PortWrites:
     def event(self, port: int, size: int, value: int) -> tuple[str, str] | None:
         """Channel and text of a write that is compared in full; None of any other."""
         device = _BY_PORT.get(port)
-        if device is None:
+        if device is None or device.closeness is Closeness.IN_FULL:
+            value &= _WHOLE if device is None else device.mask
             return f"port {port:#x}", f"out {port:#x}, {value:#0{2 + 2 * size}x}"
         if device.closeness is not Closeness.ELSEWHERE:
             kept = value if device.closeness is Closeness.VALUES else 0

@@ -55,6 +55,8 @@ class FlagModel:
         """The model's; None where the hypervisor has changed it."""
         self._last = ("", 0)
         """Kind and address of the site before."""
+        self._read: Counter[str] = Counter()
+        """How often the flag was read, by what read it."""
         self._executed: Counter[int] = Counter()
         self._reads: dict[tuple[int, int], bool] = {}
         """What the pushf under way has to leave, by where it goes on and the stack there."""
@@ -94,6 +96,7 @@ class FlagModel:
         self._flag = self._compare(site.kind, site.va)
         esp = self._registers.esp - (_WORD_LEN if site.pops is None else 0)
         self._reads[site.end_va, esp] = self._flag
+        self._read[_name(site)] += 1
 
     def _behind_read(self, site: PatchedSite) -> None:
         """The instruction behind it is about to be executed, if it is not come to otherwise."""
@@ -103,10 +106,11 @@ class FlagModel:
             return
         found = self._stacked(0) if site.pops is None else registers.gpr(site.pops)
         if found is not None and bool(found & _IF) is not right:
-            times = self._executed[site.va]
+            name = _name(site)
+            times, of_all = self._executed[site.va], self._read[name]
             self._wrong(
-                f"pushf at {self._place(site.va)} reads it as {_NAMES[not right]}, it is "
-                f"{_NAMES[right]} (execution {times} of this site, {self.checked} of all)",
+                f"{name} at {self._place(site.va)} reads it as {_NAMES[not right]}, it is "
+                f"{_NAMES[right]} (execution {times} of this site, {of_all} of all {name})",
                 site.va,
             )
 
@@ -139,3 +143,7 @@ class FlagModel:
 
     def _wrong(self, text: str, va: int | None = None) -> None:
         self._emit(Kind.FLAG, CHANNEL, text, va)
+
+
+def _name(site: PatchedSite) -> str:
+    return "pushf" if site.pops is None else "pushf and pop"

@@ -10,6 +10,7 @@ from vmipatch.emu.events import Cause, Event, Vector
 from vmipatch.emu.registers import Segment
 from vmipatch.verify.lockstep.calls import ProcessWatcher
 from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.system_calls import NUMBERS
 from vmipatch.verify.user_space import GATE, Detail
 
@@ -34,7 +35,8 @@ class FakeMachine:
         self._gprs: dict[int, int] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self.told: list[tuple[str, str]] = []
-        self.watcher = ProcessWatcher(cast(Any, self), detail, self.emit)
+        self.later = Later(cast(Any, self))
+        self.watcher = ProcessWatcher(cast(Any, self), detail, self.emit, self.later)
 
     def emit(self, kind: Kind, channel: str, text: str, va: int | None = None) -> None:
         self.told.append((channel, text))
@@ -73,10 +75,14 @@ class FakeMachine:
     def back(self, result: int, esp: int = STACK_VA) -> None:
         self.esp, self.eip, self.eax = esp, BEHIND_VA, result & MASK32
         self._watched[BEHIND_VA]()
+        self.later.now()
 
     def fault(self, va: int) -> None:
         self.cr2 = va
         self.watcher.on_delivery(Event.exception(Vector.PAGE_FAULT, 6))
+
+    def stop(self) -> None:
+        """The CPU would come back before the next instruction."""
 
     def handle(self, signal: int, handler_va: int) -> None:
         """The kernel enters a handler."""

@@ -16,6 +16,7 @@ from vmipatch.emu.machine import Machine
 from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.verify.lockstep import memory
 from vmipatch.verify.lockstep.events import Emit, Kind
+from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.lockstep.tasks import OpenCall, Task, Tasks
 from vmipatch.verify.system_calls import CALLS, NUMBERS
 from vmipatch.verify.system_calls import Kind as Word
@@ -40,13 +41,14 @@ _ARGUMENTS: Final = (3, 1, 2, 6, 7, 5)
 class ProcessWatcher:
     """Emits what processes do and what is done to them."""
 
-    def __init__(self, machine: Machine, detail: Detail, emit: Emit) -> None:
+    def __init__(self, machine: Machine, detail: Detail, emit: Emit, later: Later) -> None:
         self._cpu = machine.cpu
         self._registers = machine.cpu.registers
         self._peek = machine.mmu.peek
         self._tasks = Tasks(machine)
         self._detail = detail
         self._emit = emit
+        self._later = later
         self._watched: set[int] = set()
 
     def on_delivery(self, event: Event) -> None:
@@ -136,7 +138,8 @@ class ProcessWatcher:
         handler_va = int.from_bytes(self._peek(action_va, 4), "little") if action_va else 0
         if handler_va >= _LEAST_HANDLER:
             task.handlers.setdefault(handler_va, set()).add(signal)
-            self._watch(handler_va, self._on_handler)
+            if handler_va not in self._watched:
+                self._later(partial(self._watch, handler_va, self._on_handler))
 
     def _on_handler(self, va: int) -> None:
         """What may be a signal's handler is about to run: the kernel passes the signal's number."""

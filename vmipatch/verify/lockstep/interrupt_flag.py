@@ -16,13 +16,15 @@ from functools import partial
 from typing import Final
 
 from vmipatch.emu.events import Cause, Event
+from vmipatch.emu.exits import ExitKind
 from vmipatch.emu.machine import Machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
-from vmipatch.emu.registers import Flag
+from vmipatch.emu.registers import MASK32, Flag
 from vmipatch.emu.virtual_cpu import KERNEL_RING
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.coverage import native_sites
 from vmipatch.verify.lockstep.events import Emit, Kind
+from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.sites.shapes import PatchedSite, patched_sites
 
 CHANNEL: Final = "virtual interrupt flag"
@@ -33,6 +35,11 @@ _SETS: Final = {"cli": False, "sti": True, "sti+hlt": True, "sti+sysexit": True}
 _FLAGS_OFF: Final = {"popf": 0, "iret": 8}
 """Where the stack holds what it becomes."""
 _READS: Final = "pushf"
+_WATCHED: Final = frozenset({*_SETS, *_FLAGS_OFF, _READS})
+_EMULATED: Final = (ExitKind.CLI, ExitKind.STI, ExitKind.POPF, ExitKind.IRET)
+_START: Final = "start_kernel"
+"""Where the runtime goes on."""
+_CALL, _CALL_LEN = b"\xe8", 5
 _WORD_LEN: Final = 4
 _NAMES: Final = {False: "off", True: "on"}
 
@@ -41,35 +48,66 @@ class FlagModel:
     """Watches every site of a paravirtual kernel that makes or reads the interrupt flag."""
 
     def __init__(
-        self, machine: Machine, privilege: ParavirtPrivilege, image: ElfImage, emit: Emit
+        self,
+        machine: Machine,
+        privilege: ParavirtPrivilege,
+        image: ElfImage,
+        emit: Emit,
+        later: Later,
     ) -> None:
         """Watch from now on. Raises InputNotUnderstood if `image` is not a rewritten kernel."""
         self.checked = 0
         """How often the flag was compared."""
-        self._registers = machine.cpu.registers
+        self._cpu, self._registers = machine.cpu, machine.cpu.registers
         self._mmu, self._memory = machine.mmu, machine.memory
         self._privilege = privilege
+        self._traps = machine.statistics.traps
+        self._emulated = 0
+        """How often the hypervisor has executed an instruction that makes the flag."""
         self._symbols = image.symbols
         self._emit = emit
         self._flag: bool | None = None
         """The model's; None where the hypervisor has changed it."""
-        self._last = ("", 0)
-        """Kind and address of the site before."""
         self._read: Counter[str] = Counter()
         """How often the flag was read, by what read it."""
+        self._last = ("", 0)
+        """Kind and address of the site before."""
         self._executed: Counter[int] = Counter()
-        self._reads: dict[tuple[int, int], bool] = {}
+        self._results: dict[tuple[int, int], bool] = {}
         """What the pushf under way has to leave, by where it goes on and the stack there."""
-        kinds: dict[int, str] = {site.va: site.kind for site in native_sites(image)}
-        for site in patched_sites(image):
-            kinds[site.va] = site.kind
+        self._image = image
+        self._sites: dict[int, PatchedSite] = {}
+        start_va = image.symbols.address(_START)
+        if start_va is not None:
+            self._cpu.watch(start_va, partial(self._at_start, later))
+
+    def _at_start(self, later: Later) -> None:
+        """The runtime hands over to the kernel: its sites are calls, if it is paravirtual."""
+        if self._privilege.is_paravirtual and not self._sites:
+            later(self._begin)
+
+    def _begin(self) -> None:
+        """Watch the sites, by what they call: a watch on each would make the CPU much slower."""
+        natives = {site.va: site.kind for site in native_sites(self._image)}
+        targets = set()
+        for site in patched_sites(self._image):
+            natives.pop(site.va, None)
+            if site.kind not in _WATCHED:
+                continue
+            self._sites[site.va] = site
             if site.kind == _READS:
-                del kinds[site.va]
-                machine.cpu.watch(site.va, partial(self._on_read, site))
-                machine.cpu.watch(site.end_va, partial(self._behind_read, site))
-        for va, kind in sorted(kinds.items()):
+                self._cpu.watch(site.end_va, partial(self._behind_read, site))
+            code = self._mmu.peek(site.va, _CALL_LEN)
+            if code[:1] == _CALL and len(code) == _CALL_LEN:
+                distance = int.from_bytes(code[1:], "little")
+                targets.add((site.va + _CALL_LEN + distance) & MASK32)
+            else:
+                self._cpu.watch(site.va, partial(self._on_site, site.kind, site.va, 0))
+        for va, kind in sorted(natives.items()):
             if kind in _SETS or kind in _FLAGS_OFF:
-                machine.cpu.watch(va, partial(self._on_write, kind, va))
+                self._cpu.watch(va, partial(self._on_site, kind, va, 0))
+        for va in sorted(targets):
+            self._cpu.watch(va, self._on_call)
 
     def on_delivery(self, event: Event) -> None:
         """A handler of the kernel is about to be entered: the hypervisor sees to the flag."""
@@ -78,30 +116,36 @@ class FlagModel:
             self._wrong(f"{event} comes, though {self._before()} has made it off")
         self._flag = None
 
-    def _on_write(self, kind: str, va: int) -> None:
-        """A site that makes the flag is about to be executed."""
+    def _on_call(self) -> None:
+        """Where sites call is about to be entered, by a site or by somebody else."""
+        return_va = self._stacked(0)
+        site = None if return_va is None else self._sites.get(return_va - _CALL_LEN)
+        if site is not None:
+            self._on_site(site.kind, site.va, _WORD_LEN)
+
+    def _on_site(self, kind: str, va: int, depth: int) -> None:
+        """A site is executed; its stack is `depth` bytes further up."""
         if not self._privilege.is_paravirtual:
             return
-        self._compare(kind, va)
+        found = self._compare(kind, va)
         if kind in _SETS:
             self._flag = _SETS[kind]
-        else:
-            flags = self._stacked(_FLAGS_OFF[kind])
+        elif kind in _FLAGS_OFF:
+            flags = self._stacked(depth + _FLAGS_OFF[kind])
             self._flag = None if flags is None else bool(flags & _IF)
+        else:
+            self._flag = found
+            self._expect(self._sites[va], self._registers.esp + depth, found)
 
-    def _on_read(self, site: PatchedSite) -> None:
-        """A pushf, with or without a pop behind it, is about to be executed."""
-        if not self._privilege.is_paravirtual:
-            return
-        self._flag = self._compare(site.kind, site.va)
-        esp = self._registers.esp - (_WORD_LEN if site.pops is None else 0)
-        self._reads[site.end_va, esp] = self._flag
+    def _expect(self, site: PatchedSite, esp: int, flag: bool) -> None:
+        """The pushf at `site` has to leave `flag`."""
         self._read[_name(site)] += 1
+        self._results[site.end_va, esp - (_WORD_LEN if site.pops is None else 0)] = flag
 
     def _behind_read(self, site: PatchedSite) -> None:
         """The instruction behind it is about to be executed, if it is not come to otherwise."""
         registers = self._registers
-        right = self._reads.pop((site.end_va, registers.esp), None)
+        right = self._results.pop((site.end_va, registers.esp), None)
         if right is None:
             return
         found = self._stacked(0) if site.pops is None else registers.gpr(site.pops)
@@ -119,6 +163,9 @@ class FlagModel:
         self.checked += 1
         self._executed[va] += 1
         found = self._privilege.interrupts_enabled()
+        emulated = sum(self._traps[kind] for kind in _EMULATED)
+        if emulated != self._emulated:
+            self._emulated, self._flag = emulated, None
         if self._flag is not None and found is not self._flag:
             self._wrong(
                 f"it is {_NAMES[found]} before {kind} at {self._place(va)}, though "

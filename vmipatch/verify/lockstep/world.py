@@ -21,6 +21,7 @@ from vmipatch.verify.console import FOREIGN_RULES, RULES, normalised
 from vmipatch.verify.lockstep.calls import ProcessWatcher
 from vmipatch.verify.lockstep.events import Event, Kind
 from vmipatch.verify.lockstep.interrupt_flag import FlagModel
+from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.lockstep.ports import PortWrites
 from vmipatch.verify.user_space import Detail
 from vmipatch.verify.workload import PREFIX
@@ -120,6 +121,7 @@ class _Lines:
         self._rules = RULES + FOREIGN_RULES if foreign else RULES
         self._heard = bytearray()
         self.said: list[str] = []
+        self.later: Later | None = None
 
     def send(self, value: int) -> None:
         """A byte from the guest."""
@@ -129,7 +131,9 @@ class _Lines:
             self._heard.append(value)
 
     def poll(self, idle: bool) -> bytes:
-        """Nothing for the guest."""
+        """Nothing for the guest; between two runs of the CPU, what had to wait for that."""
+        if self.later is not None:
+            self.later.now()
         return b""
 
     def finish(self) -> None:
@@ -150,11 +154,12 @@ def run_world(order: WorldOrder, tell: Tell) -> WorldEnd:
     options = MachineOptions(limit_ns=order.limit_ns)
     machine = build_machine(order.mode, console, options, rom=build_rom(Flavor.PARAVIRT).data)
     teller.machine = machine
-    processes = ProcessWatcher(machine, order.detail, teller.emit)
+    later = console.later = Later(machine.cpu)
+    processes = ProcessWatcher(machine, order.detail, teller.emit, later)
     privilege = machine.privilege
     flags = None
     if isinstance(privilege, ParavirtPrivilege):
-        flags = FlagModel(machine, privilege, image, teller.emit)
+        flags = FlagModel(machine, privilege, image, teller.emit, later)
     ports = PortWrites()
 
     def on_write(port: int, size: int, value: int) -> None:

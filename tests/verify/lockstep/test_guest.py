@@ -9,11 +9,13 @@ import pytest
 
 from examples.guest import build
 from tests.verify.lockstep.seeds import wrong_flag_once
+from vmipatch.emu.modes import Mode
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite
 from vmipatch.verify.boots import COMMAND_LINE
 from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
-from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.world import WorldOrder, run_world
 from vmipatch.verify.user_space import Detail
 
 LIMIT_NS = 20_000_000_000
@@ -40,10 +42,15 @@ def test_guest_and_its_twins_do_the_same_to_the_end() -> None:
     assert found.flags_checked > 500
 
 
-def test_flag_read_wrong_once_is_found_at_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = lockstep(wrong_flag_once(guest(), NTH, monkeypatch))
-    assert not found.holds and found.divergence is not None
-    assert found.divergence.wrong is not None
-    assert "reads it as" in found.headline and "execution" in found.headline
-    (marked,) = (line for line in found.history if line.startswith(">"))
-    assert marked.endswith("]") and "[0x" not in marked
+def test_flag_read_wrong_once_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = wrong_flag_once(guest(), NTH, monkeypatch)
+    told: list[Event] = []
+    order = WorldOrder(
+        "liar", Mode.PARAVIRT, kernel, "guest.vmi", b"", COMMAND_LINE, LIMIT_NS, Detail.NUMBERS
+    )
+    assert run_world(order, told.extend).ended_by_guest
+    (wrong,) = (event for event in told if event.is_wrong)
+    image = ElfImage.parse(kernel, "liar")
+    place = image.symbols.place_of(wrong.va)
+    assert wrong.text.startswith(f"pushf and pop at {place} ({wrong.va:#x}) reads it as ")
+    assert f"{NTH} of all pushf and pop" in wrong.text

@@ -46,6 +46,7 @@ def test_three_tinies_do_the_same_to_the_end_of_the_workload(
     assert found.flags_checked > 50_000
 
 
+@pytest.mark.slow
 def test_thunk_that_lies_once_in_ten_thousand_calls_is_found_where_it_lied(
     kernel: KernelFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ def evidence(*boots: BootResult, **changes: Any) -> Evidence:
 
 def world_end(**changes: Any) -> WorldEnd:
     """The end of a machine in lockstep that went well, but for `changes`."""
-    good = WorldEnd(Ending.RESET, "", "machine_restart+0x3", 2_000_000_000, 1000, 90, 70,
+    good = WorldEnd(Ending.RESET, "", "machine_restart+0x3", 2_000_000_000, 1000, 90, True, 70,
                     (workload.DONE,))  # fmt: skip
     return replace(good, **changes)
 

@@ -71,6 +71,21 @@ def test_full_check_of_each_kernel_holds(
     assert exits["measured"] < exits["trapped"] / 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "tiny-os", "smp-pae"])
+def test_lockstep_of_each_kernel_holds(
+    kernel: KernelFinder, rewritten: KernelFinder, tmp_path: Path, name: str
+) -> None:
+    page = tmp_path / "report.html"
+    options = ("--lockstep", "--report", str(page))
+    report = check_holds(rewritten(name), kernel(name), tmp_path, *options)
+    found = report["lockstep"]
+    assert report["boots"] == {} and found["divergence"] is None
+    assert found["compared"]["system calls"] > 1500
+    assert len(set(found["endings"])) == 1
+    assert "<h2>Lockstep</h2>" in page.read_text()
+
+
 def test_coverage_that_is_not_reached_has_a_code_of_its_own(
     rewritten: KernelFinder, tmp_path: Path
 ) -> None:

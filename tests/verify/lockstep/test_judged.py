@@ -41,5 +41,5 @@ def test_ends_that_no_kernel_meant_are_findings_though_they_are_the_same() -> No
 def test_workload_that_fails_everywhere_and_a_kernel_that_finds_no_rom_are_findings() -> None:
     failed = world_end(said=(f"{workload.PREFIX}fork {workload.FAILED}", workload.DONE))
     assert {f.aspect for f in findings(lockstep(ends=(failed,) * 3))} == {Aspect.WORKLOAD}
-    native = world_end(flags_checked=0)
+    native = world_end(became_paravirtual=False, flags_checked=0)
     assert {f.aspect for f in findings(lockstep(ends=(native,) * 3))} == {Aspect.SWITCH}

@@ -57,7 +57,7 @@ class Lockstep:
     def became_paravirtual(self) -> bool:
         """Whether the last of the machines found its ROM."""
         last = self.ends[-1]
-        return last is not None and last.flags_checked > 0
+        return last is not None and last.became_paravirtual
 
     @property
     def flags_checked(self) -> int:

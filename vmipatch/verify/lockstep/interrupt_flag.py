@@ -58,6 +58,8 @@ class FlagModel:
         """Watch from now on. Raises InputNotUnderstood if `image` is not a rewritten kernel."""
         self.checked = 0
         """How often the flag was compared."""
+        self.was_paravirtual = False
+        """Whether the kernel ever was."""
         self._cpu, self._registers = machine.cpu, machine.cpu.registers
         self._mmu, self._memory = machine.mmu, machine.memory
         self._privilege = privilege
@@ -77,17 +79,22 @@ class FlagModel:
         """What the pushf under way has to leave, by where it goes on and the stack there."""
         self._image = image
         self._sites: dict[int, PatchedSite] = {}
+        self._has_begun = False
+        self._later = later
         start_va = image.symbols.address(_START)
         if start_va is not None:
-            self._cpu.watch(start_va, partial(self._at_start, later))
+            self._cpu.watch(start_va, self._at_start)
 
-    def _at_start(self, later: Later) -> None:
+    def _at_start(self) -> None:
         """The runtime hands over to the kernel: its sites are calls, if it is paravirtual."""
-        if self._privilege.is_paravirtual and not self._sites:
-            later(self._begin)
+        if self._privilege.is_paravirtual and not self._has_begun:
+            self._later(self._begin)
 
     def _begin(self) -> None:
         """Watch the sites, by what they call: a watch on each would make the CPU much slower."""
+        if self._has_begun:
+            return
+        self._has_begun = True
         natives = {site.va: site.kind for site in native_sites(self._image)}
         targets = set()
         for site in patched_sites(self._image):
@@ -111,7 +118,10 @@ class FlagModel:
 
     def on_delivery(self, event: Event) -> None:
         """A handler of the kernel is about to be entered: the hypervisor sees to the flag."""
-        is_kernel = self._privilege.is_paravirtual and self._registers.cpl == KERNEL_RING
+        if self._privilege.is_paravirtual:
+            self.was_paravirtual = True
+            self._at_start()  # at the latest: the kernel may have no symbols
+        is_kernel = self._registers.cpl == KERNEL_RING
         if event.cause is Cause.EXTERNAL and is_kernel and self._flag is False:
             self._wrong(f"{event} comes, though {self._before()} has made it off")
         self._flag = None

@@ -75,7 +75,9 @@ def _receive(pipe: Connection, process: BaseProcess) -> list[Event] | WorldEnd:
         message = pipe.recv()
     except EOFError:
         process.join()
-        return WorldEnd(None, f"its process ended with {process.exitcode}", "", 0, 0, 0, 0, ())
+        return WorldEnd(
+            None, f"its process ended with {process.exitcode}", "", 0, 0, 0, False, 0, ()
+        )
     if isinstance(message, VmipatchError):
         raise message
     assert isinstance(message, (list, WorldEnd)), "nothing else is sent"

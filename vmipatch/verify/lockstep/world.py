@@ -60,6 +60,7 @@ class WorldEnd:
     now_ns: int
     blocks: int
     events: int
+    became_paravirtual: bool
     flags_checked: int
     """How often the virtual interrupt flag was compared with its model; 0 if there is none."""
     said: tuple[str, ...]
@@ -192,6 +193,7 @@ def run_world(order: WorldOrder, tell: Tell) -> WorldEnd:
         now_ns=machine.clock.now_ns,
         blocks=machine.cpu.counter.blocks,
         events=teller.count,
+        became_paravirtual=flags is not None and flags.was_paravirtual,
         flags_checked=flags.checked if flags else 0,
         said=tuple(console.said),
     )

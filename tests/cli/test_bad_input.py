@@ -123,6 +123,7 @@ def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
         ("rewrite", "k"),
         ("scan", "--pad"),
         ("verify", "--static", "k"),
+        ("verify", "--lockstep", "k"),
         ("verify", "--sites", "k", "--require-coverage", "1"),
         ("none",),
     ],

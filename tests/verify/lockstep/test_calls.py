@@ -109,6 +109,20 @@ def test_stack_of_a_killed_process_serves_a_new_one() -> None:
     assert machine.of("task 1.2") == ["begins", "getuid()"]
 
 
+def test_child_that_faults_where_it_begins_has_begun() -> None:
+    machine = FakeMachine()
+    machine.run(1)
+    machine.call("fork")
+    shared_stack(machine, 1, 2)
+    machine.run(2)
+    machine.eax = 0
+    machine.fault(BEHIND_VA)
+    machine.back(0)
+    machine.call("getuid")
+    fault = f"page fault of {BEHIND_VA:#x}, error code 0x6 at {BEHIND_VA:#x}"
+    assert machine.of("task 1.1") == ["begins", fault, "getuid()"]
+
+
 def test_failed_fork_has_no_child() -> None:
     machine = FakeMachine()
     machine.run(1)

@@ -17,7 +17,7 @@ from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.verify.lockstep import memory
 from vmipatch.verify.lockstep.events import Emit, Kind
 from vmipatch.verify.lockstep.later import Later
-from vmipatch.verify.lockstep.tasks import OpenCall, Task, Tasks
+from vmipatch.verify.lockstep.tasks import OpenCall, Place, Task, Tasks
 from vmipatch.verify.system_calls import CALLS, NUMBERS
 from vmipatch.verify.system_calls import Kind as Word
 from vmipatch.verify.user_space import GATE, Detail, word
@@ -59,12 +59,20 @@ class ProcessWatcher:
         if event.cause is Cause.SOFTWARE and event.vector == GATE:
             self._on_gate()
         elif event.cause is not Cause.EXTERNAL and event.vector not in _LAZY:
-            task = self._current()
+            # A child may fault where it is to begin, for want of the page.
+            task = self._newborn((registers.esp, registers.eip)) or self._current()
             what = str(event)
             if event.vector == Vector.PAGE_FAULT and event.cause is Cause.EXCEPTION:
                 what = f"page fault of {self._fault_va()}, error code {event.error or 0:#x}"
             self._emit(Kind.FAULT, task.channel, f"{what} at {registers.eip:#x}")
             task.has_faulted = True
+
+    def _newborn(self, place: Place) -> Task | None:
+        """The child that begins at `place`, if one does."""
+        child = None if self._registers.eax else self._tasks.born(place)
+        if child is not None:
+            self._emit(Kind.PROCESS, child.channel, "begins")
+        return child
 
     def _fault_va(self) -> str:
         va = self._registers.cr2
@@ -115,9 +123,7 @@ class ProcessWatcher:
         if registers.cpl != USER_RING:
             return
         place, result = (registers.esp, va), registers.eax
-        child = None if result else self._tasks.born(place)
-        if child is not None:
-            self._emit(Kind.PROCESS, child.channel, "begins")
+        if self._newborn(place) is not None:
             return
         task = self._current()
         call = task.open.pop(place, None)

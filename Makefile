@@ -50,8 +50,9 @@ test: lint kernels programs
 # boots: one process runs them all.
 test-distro: kernels programs
 	@tools/need-programs.sh 'grub-mkrescue:grub-common grub-pc-bin' xorriso:xorriso mformat:mtools \
-		/usr/lib/grub/i386-pc:grub-pc-bin /usr/share/OVMF/OVMF32_VARS_4M.fd:ovmf-ia32
-	$(BIN)/python -m tests.kernels debian-686 debian-686-pae tiny-packed
+		/usr/lib/grub/i386-pc:grub-pc-bin /usr/share/OVMF/OVMF32_VARS_4M.fd:ovmf-ia32 \
+		/sbin/mke2fs:e2fsprogs
+	$(BIN)/python -m tests.kernels debian-686 debian-686-pae tiny-packed smp-pae-modules
 	CI=$${CI:-true} $(BIN)/pytest -n auto --dist loadfile -m distro
 
 lint: $(READY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What does `make bench` measure? Speed, the emulator, native cost; of all kernels or some."""
+"""What does `make bench` measure? Speed, the emulator, native cost, modules; of some kernels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from pathlib import Path
 
 import click
 
-from benchmarks import emulator_speed
+from benchmarks import emulator_speed, tree_speed
 from benchmarks.counting import SHIFT, Machine, build_plugin
 from benchmarks.emulator_speed import BootCost
 from benchmarks.native_runs import KernelCost
 from benchmarks.native_runs import measure as measure_native
 from benchmarks.proof_cost import ProofCost, proof_lines
 from benchmarks.proof_cost import measure as measure_proofs
-from benchmarks.report import Speed, emulator_lines, native_lines, speed_lines, to_json
+from benchmarks.report import (
+    Speed,
+    emulator_lines,
+    native_lines,
+    speed_lines,
+    to_json,
+    tree_lines,
+)
 from benchmarks.rewrite_speed import measure as measure_speed
+from benchmarks.tree_speed import TreeCosts
 from tests.support import initramfs, kernels
 from vmipatch.errors import VmipatchError
 
@@ -46,6 +54,11 @@ WORKLOAD = "workload.sh"
 @click.option("--no-proof", is_flag=True, help="Leave out the proofs of Debian's kernels.")
 @click.option("--no-emulator", is_flag=True, help="Leave out the emulator, which boots tiny.")
 @click.option("--no-native", is_flag=True, help="Leave out the native cost.")
+@click.option(
+    "--no-modules",
+    is_flag=True,
+    help=f"Leave out the modules of {tree_speed.KERNEL}, which are measured where they are.",
+)
 def main(
     names: tuple[str, ...],
     runs: int,
@@ -56,12 +69,14 @@ def main(
     no_proof: bool,
     no_emulator: bool,
     no_native: bool,
+    no_modules: bool,
 ) -> None:
     """Measure the test kernels named (default: all)."""
     speeds: list[Speed] = []
     proofs: list[ProofCost] = []
     boots: list[BootCost] = []
     costs: list[KernelCost] = []
+    tree: TreeCosts | None = None
     chosen = names or tuple(kernels.RECIPES)
     try:
         if not no_speed:
@@ -76,11 +91,24 @@ def main(
         if not no_native:
             costs = _native_costs(chosen, runs, initrd, shift)
             _say(native_lines(costs))
+        if not no_modules:
+            tree = _modules()
     except VmipatchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     if json_file is not None:
-        json_file.write_text(to_json(speeds, proofs, costs, boots, runs), encoding="utf-8")
+        json_file.write_text(to_json(speeds, proofs, costs, boots, tree, runs), encoding="utf-8")
+
+
+def _modules() -> TreeCosts | None:
+    name = tree_speed.KERNEL
+    kernel = kernels.find_distro(name)
+    if kernel is None:
+        click.echo(f"{name} is not here, nor are its modules: `make test-distro` fetches it\n")
+        return None
+    costs = tree_speed.measure(name, kernel.modules)
+    _say(tree_lines(costs))
+    return costs
 
 
 def _boots(runs: int, initrd: Path | None) -> list[BootCost]:

@@ -15,6 +15,8 @@ from benchmarks.native_cost import Share
 from benchmarks.native_runs import AIMS, KernelCost, PaddingCost
 from benchmarks.proof_cost import ProofCost
 from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
+from benchmarks.tree_speed import AIM_S as TREE_AIM_S
+from benchmarks.tree_speed import TreeCosts
 from vmipatch.emu.modes import Mode
 
 SCHEMA = "vmipatch.bench/3"
@@ -53,6 +55,22 @@ def _speed_verdict(kernel: str, cost: CommandCost) -> str:
         return ""
     met = cost.wall_s.median <= AIM_S[kernel] and cost.peak_len <= AIM_LEN
     return f"{AIM_S[kernel]:.0f} s, {AIM_LEN / 1e6:.0f} MB: {_verdict(met)}"
+
+
+def tree_lines(costs: TreeCosts) -> Iterator[str]:
+    """The table of commands on all modules of a kernel."""
+    yield f"All {costs.modules} modules of {costs.kernel}, on {costs.processors} processors"
+    yield ""
+    yield f"{'command':<17}{'wall s':>8}{'cpu s':>8}{'peak MB of a process':>22}  aim"
+    for each in costs.commands:
+        cost, aim = each.cost, ""
+        if each.command in ("rewrite", "verify"):
+            aim = f"{TREE_AIM_S:.0f} s: {_verdict(cost.wall_s <= TREE_AIM_S)}"
+        yield (
+            f"{each.command + ' --tree':<17}{cost.wall_s:>8.1f}{cost.cpu_s:>8.1f}"
+            f"{cost.peak_len / 1e6:>22.0f}  {aim}"
+        ).rstrip()
+    yield ""
 
 
 def emulator_lines(costs: Sequence[BootCost]) -> Iterator[str]:
@@ -140,6 +158,7 @@ def to_json(
     proofs: Sequence[ProofCost],
     costs: Sequence[KernelCost],
     boots: Sequence[BootCost],
+    tree: TreeCosts | None,
     runs: int,
 ) -> str:
     """All figures of all runs."""
@@ -150,6 +169,7 @@ def to_json(
         "proof": [asdict(cost) for cost in proofs],
         "native": [asdict(cost) for cost in costs],
         "emulator": [asdict(cost) for cost in boots],
+        "modules": None if tree is None else asdict(tree),
     }
     return json.dumps(report, indent=2, sort_keys=True, default=_plain) + "\n"
 

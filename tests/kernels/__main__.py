@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parent
 def main() -> None:
     """Build or fetch what no cache has, into the default cache."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
-    known = [*kernels.RECIPES, kernels.PACKED.name, *kernels.DISTRO_FLAVOURS]
+    known = [*kernels.RECIPES, *kernels.ON_REQUEST, *kernels.DISTRO_FLAVOURS]
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(known))
     names = parser.parse_args().names or list(kernels.RECIPES)
     if unknown := set(names) - set(known):
@@ -75,7 +75,8 @@ def _build_kernel(recipe: kernels.Recipe, scratch: Path, cache: Path) -> None:
     out = scratch / recipe.name
     out.mkdir()
     command = [SCRIPTS / "build.sh", scratch / "linux", fragment, out]
-    environment = os.environ | {"COMPRESSIONS": " ".join(recipe.compressions)}
+    wanted = {"COMPRESSIONS": " ".join(recipe.compressions), "MODULES_ONLY": recipe.of_kernel}
+    environment = os.environ | wanted
     subprocess.run(command, check=True, env=environment)
     _install(out, cache / recipe.name)
 

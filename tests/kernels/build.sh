@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # How is one test kernel built? Everything is off but what FRAGMENT says; OUT gets config, vmlinux,
 # bzImage and System.map. JOBS says how many compilers run at once (all processors), COMPRESSIONS
-# which bzImage.NAME are made besides, of the same vmlinux.
+# which bzImage.NAME are made besides, of the same vmlinux. With MODULES_ONLY, OUT gets config and
+# modules instead, which is what a kernel has below /lib/modules/RELEASE.
 #
 # usage: build.sh SOURCE FRAGMENT OUT
 set -eu
@@ -28,6 +29,14 @@ grep -E '^(CONFIG_|# CONFIG_.* is not set$)' "$fragment" | while read -r line; d
     fi
 done
 if [ "${CONFIGURE_ONLY:-}" ]; then
+    cp "$objects/.config" "$out/config"
+    exit
+fi
+if [ "${MODULES_ONLY:-}" ]; then
+    # Without the kernel itself nobody knows what it exports.
+    kernel -j"${JOBS:-$(nproc)}" KBUILD_MODPOST_WARN=1 modules
+    mkdir -p "$out/modules/kernel"
+    (cd "$objects" && find . -name '*.ko' -exec cp --parents -t "$out/modules/kernel" {} +)
     cp "$objects/.config" "$out/config"
     exit
 fi

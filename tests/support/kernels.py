@@ -2,9 +2,9 @@
 """Which kernels do the tests run, and where are they? Recipes and the cache.
 
 A cache holds NAME/{config,vmlinux,bzImage,System.map} of kernels built for the tests,
-NAME/{config,vmlinux,vmlinuz,System.map,modules} of Debian's own, and initramfs.cpio.gz. The
-variable VMIPATCH_KERNELS names one that is looked at first and never written to: new kernels go to
-the default cache.
+NAME/{config,modules} of modules for one of them, NAME/{config,vmlinux,vmlinuz,System.map,modules}
+of Debian's own, and initramfs.cpio.gz. The variable VMIPATCH_KERNELS names one that is looked at
+first and never written to: new kernels go to the default cache.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Recipe:
     """Files of tests/kernels, without `.config`, that together are the configuration."""
     compressions: tuple[str, ...] = ()
     """Which bzImages of the same vmlinux there are besides, as bzImage.NAME."""
+    of_kernel: str = ""
+    """The recipe of the kernel for which these are modules, and nothing else."""
 
     def fragment(self) -> str:
         """The whole configuration fragment, for KCONFIG_ALLCONFIG."""
@@ -59,12 +61,18 @@ PACKED = Recipe(
     ("common", "tiny", "speed"),
     ("gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"),
 )
-"""tiny with every compression that Linux knows for i386; built when it is named."""
+"""tiny with every compression that Linux knows for i386."""
+
+MODULES = Recipe("smp-pae-modules", ("common", "smp-pae", "modules", "speed"), of_kernel="smp-pae")
+"""Modules that smp-pae, which itself has none, can load."""
+
+ON_REQUEST = {recipe.name: recipe for recipe in (PACKED, MODULES)}
+"""What is built when it is named."""
 
 
 def recipe(name: str) -> Recipe:
     """The recipe of this name. Raises KeyError."""
-    return PACKED if name == PACKED.name else RECIPES[name]
+    return (RECIPES | ON_REQUEST)[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +132,23 @@ class BuiltKernel:
         """The configuration it was built from."""
         return self.directory / "config"
 
+    @property
+    def modules(self) -> Path:
+        """What belongs below /lib/modules/RELEASE, of a recipe of modules."""
+        return self.directory / "modules"
+
     def follows(self, recipe: Recipe) -> bool:
         """Whether all files are there and the configuration is that of `recipe`."""
+        if recipe.of_kernel:
+            complete = self.modules.is_dir() and self.config.is_file()
+            return complete and self._holds(recipe)
         names = ["config", "vmlinux", "bzImage", "System.map"]
         names += [f"bzImage.{name}" for name in recipe.compressions]
         if not all((self.directory / name).is_file() for name in names):
             return False
+        return self._holds(recipe)
+
+    def _holds(self, recipe: Recipe) -> bool:
         return recipe.options() <= set(self.config.read_text().splitlines())
 
 

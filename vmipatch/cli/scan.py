@@ -17,6 +17,7 @@ from vmipatch.isa.decode import text_of
 from vmipatch.scan import Disposition, ScanResult, Site, scan
 from vmipatch.scan.decodings import Bucket, Decodings, decodings_of
 from vmipatch.scan.ledger import ByteClass, SectionAccount
+from vmipatch.scan.made import Made, made_at_run_time
 
 SCHEMA = "vmipatch.scan/2"
 
@@ -30,11 +31,15 @@ def scan_command(console: Console, kernel: str, json_file: str | None) -> None:
     check_outputs([kernel], [json_file])
     result = scan(read_kernel(kernel))
     decodings = decodings_of(result)
+    made = made_at_run_time(result.image)
     if json_file is not None:
-        write_all([json_output(json_file, SCHEMA, report(result, decodings))])
+        write_all([json_output(json_file, SCHEMA, report(result, decodings, made))])
     if json_file != STDOUT:
         parts = [_census(result), _reasons(result), _bytes(result), _decodings(decodings)]
+        parts += [_made(made)] if made else []
         console.data("\n\n".join(parts))
+    for each in made:
+        console.detail(f"{each.maker.what}: {each.maker.reason} ({each.maker.source})")
     for account in result.ledger.sections:
         for why, count in account.evidence.items():
             console.detail(f"{account.name}: {count} bytes: {why.value}")
@@ -75,7 +80,17 @@ def _decodings(decodings: Sequence[Decodings]) -> str:
     return table(["sensitive decodings at any byte", ""], rows)
 
 
-def report(result: ScanResult, decodings: Sequence[Decodings]) -> dict[str, Any]:
+def _made(made: Sequence[Made]) -> str:
+    rows = [
+        (each.maker.what, ", ".join(f"{n} {kind}" for kind, n in each.sensitive.items()) or "none")
+        for each in made
+    ]
+    return table(["code made at run time (-v says why it is right)", "sensitive in it"], rows)
+
+
+def report(
+    result: ScanResult, decodings: Sequence[Decodings], made: Sequence[Made]
+) -> dict[str, Any]:
     """The JSON report: sections with their bytes accounted for, and every site."""
     return {
         "kernel": result.image.name,
@@ -84,6 +99,16 @@ def report(result: ScanResult, decodings: Sequence[Decodings]) -> dict[str, Any]
             for account, found in zip(result.ledger.sections, decodings, strict=True)
         ],
         "sites": [_site(result, site) for site in result.sites],
+        "made_at_run_time": [
+            {
+                "what": each.maker.what,
+                "template": each.template and f"{each.template[0]:08x}-{each.template[1]:08x}",
+                "sensitive": each.sensitive,
+                "reason": each.maker.reason,
+                "source": each.maker.source,
+            }
+            for each in made
+        ],
     }
 
 

@@ -48,6 +48,7 @@ NEVER_COVERED = (
     "code that no boot executed is proven from its bytes alone",
     "hardware, and processors, other than those of the emulator",
     "modules, and kernels that are loaded later",
+    "code that the kernel makes while it runs: `vmipatch scan` lists it with its reasons",
     "more than one processor, suspend, hibernation, kexec in a paravirtual run",
 )
 

@@ -39,7 +39,7 @@ LOADED = {
 }
 CHANGED = {
     DEBIAN: {"ext4", "aes_ti", "tun", "cpuid", "parport_pc"},
-    OWN: {"aes_ti", "cpuid", "parport_pc", "preemptirq_delay_test"},
+    OWN: {"aes_ti", "cpuid", "parport", "parport_pc", "preemptirq_delay_test"},
 }
 """Those that hold sites."""
 ARGUMENTS = {

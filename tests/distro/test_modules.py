@@ -42,10 +42,7 @@ CHANGED = {
     OWN: {"aes_ti", "cpuid", "parport", "parport_pc", "preemptirq_delay_test"},
 }
 """Those that hold sites."""
-ARGUMENTS = {
-    "parport_pc": "io=0x378 irq=none",
-    "preemptirq_delay_test": "test_mode=irq delay=500 burst_size=2",
-}
+ARGUMENTS = {"preemptirq_delay_test": "test_mode=irq delay=500 burst_size=2"}
 REFUSED = {DEBIAN: ("loop", "cpuid", "aes_ti"), OWN: ("dummy", "cpuid", "preemptirq_delay_test")}
 """None needs another. The first holds nothing that would be silently wrong, the others do."""
 NOTHING_ELSE = "norandmaps cryptomgr.notests"

@@ -30,7 +30,7 @@ def check_module(original: bytes, output: bytes, name: str = "<bytes>") -> Stati
     ):
         return _check_untouched(Module.parse(output, name).image)
     was, now = Module.parse(original, name), Module.parse(output, name)
-    digest = hashlib.sha256(was.file.data).hexdigest()
+    digest = hashlib.sha256(original).hexdigest()  # with its signature
     verdict = check_static(was.image, now.image, original_sha256=digest)
     if now.signature_len:
         report = Report(now.image.symbols.place_of)

@@ -22,10 +22,12 @@ from benchmarks.report import (
     emulator_lines,
     native_lines,
     speed_lines,
+    stage_lines,
     to_json,
     tree_lines,
 )
 from benchmarks.rewrite_speed import measure as measure_speed
+from benchmarks.rewrite_stages import StageCost, measure_stages
 from benchmarks.tree_speed import TreeCosts
 from tests.support import initramfs, kernels
 from vmipatch.errors import VmipatchError
@@ -52,6 +54,7 @@ WORKLOAD = "workload.sh"
 )
 @click.option("--no-speed", is_flag=True, help="Leave out time and memory.")
 @click.option("--no-proof", is_flag=True, help="Leave out the proofs of Debian's kernels.")
+@click.option("--no-stages", is_flag=True, help="Leave out the stages of rewriting.")
 @click.option("--no-emulator", is_flag=True, help="Leave out the emulator, which boots tiny.")
 @click.option("--no-native", is_flag=True, help="Leave out the native cost.")
 @click.option(
@@ -67,6 +70,7 @@ def main(
     shift: int,
     no_speed: bool,
     no_proof: bool,
+    no_stages: bool,
     no_emulator: bool,
     no_native: bool,
     no_modules: bool,
@@ -74,6 +78,7 @@ def main(
     """Measure the test kernels named (default: all)."""
     speeds: list[Speed] = []
     proofs: list[ProofCost] = []
+    stages: list[StageCost] = []
     boots: list[BootCost] = []
     costs: list[KernelCost] = []
     tree: TreeCosts | None = None
@@ -85,6 +90,11 @@ def main(
         if not no_proof:
             proofs = measure_proofs(runs)
             _say(proof_lines(proofs))
+        if not no_stages:
+            stages = [cost for name in chosen for cost in _stages(name)]
+            # Debian's kernels are fetched by `make test-distro`; without them there are fewer.
+            stages += [] if names else [c for n in kernels.DISTRO_FLAVOURS for c in _stages(n)]
+            _say(stage_lines(stages))
         if not no_emulator and emulator_speed.KERNEL in chosen:
             boots = _boots(runs, initrd)
             _say(emulator_lines(boots))
@@ -97,7 +107,9 @@ def main(
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     if json_file is not None:
-        json_file.write_text(to_json(speeds, proofs, costs, boots, tree, runs), encoding="utf-8")
+        json_file.write_text(
+            to_json(speeds, proofs, stages, costs, boots, tree, runs), encoding="utf-8"
+        )
 
 
 def _modules() -> TreeCosts | None:
@@ -126,6 +138,18 @@ def _native_costs(
         scratch = Path(directory)
         machine = Machine(build_plugin(scratch), initrd or _archive(WORKLOAD, scratch), shift)
         return [measure_native(name, _vmlinux(name).read_bytes(), machine, runs) for name in names]
+
+
+def _stages(name: str) -> Iterator[StageCost]:
+    """What rewriting the files of a kernel takes; nothing if it is a distribution's not fetched."""
+    if name not in kernels.DISTRO_FLAVOURS:
+        vmlinux = _vmlinux(name)
+        yield measure_stages(name, vmlinux)
+        yield measure_stages(f"{name} bzImage", vmlinux.with_name("bzImage"), vmlinux)
+    elif kernel := kernels.find_distro(name):
+        flavour = kernels.DISTRO_FLAVOURS[name]
+        yield measure_stages(f"{flavour} vmlinux", kernel.vmlinux)
+        yield measure_stages(f"{flavour} vmlinuz", kernel.vmlinuz, kernel.vmlinux)
 
 
 def _vmlinux(name: str) -> Path:

@@ -15,11 +15,13 @@ from benchmarks.native_cost import Share
 from benchmarks.native_runs import AIMS, KernelCost, PaddingCost
 from benchmarks.proof_cost import ProofCost
 from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
+from benchmarks.rewrite_stages import PACKING, StageCost
 from benchmarks.tree_speed import AIM_S as TREE_AIM_S
 from benchmarks.tree_speed import TreeCosts
 from vmipatch.emu.modes import Mode
 
-SCHEMA = "vmipatch.bench/3"
+SCHEMA = "vmipatch.bench/4"
+MOST_GROWTH_PER_CENT = 2
 SHARES_SHOWN = 5
 
 
@@ -70,6 +72,28 @@ def tree_lines(costs: TreeCosts) -> Iterator[str]:
             f"{each.command + ' --tree':<17}{cost.wall_s:>8.1f}{cost.cpu_s:>8.1f}"
             f"{cost.peak_len / 1e6:>22.0f}  {aim}"
         ).rstrip()
+    yield ""
+
+
+def stage_lines(costs: Sequence[StageCost]) -> Iterator[str]:
+    """The table of stages, one row a stage, one column a file."""
+    yield "Rewriting, stage by stage: CPU seconds of one run, each file in a process of its own"
+    yield ""
+    yield f"{'stage':<18}" + "".join(f"{cost.what:>21}" for cost in costs)
+    for stage in costs[0].stages:
+        yield f"{stage:<18}" + "".join(f"{cost.stages[stage]:>21.2f}" for cost in costs)
+    total = [sum(cost.stages.values()) for cost in costs]
+    packing = [sum(cost.stages[stage] for stage in PACKING) for cost in costs]
+    yield f"{'all':<18}" + "".join(f"{seconds:>21.2f}" for seconds in total)
+    without = [a - b for a, b in zip(total, packing, strict=True)]
+    yield f"{'without packing':<18}" + "".join(f"{seconds:>21.2f}" for seconds in without)
+    yield f"{'peak MB':<18}" + "".join(f"{cost.peak_len / 1e6:>21.0f}" for cost in costs)
+    yield f"{'growth, %':<18}" + "".join(f"{cost.growth_per_cent:>+21.2f}" for cost in costs)
+    met = [
+        _verdict(cost.growth_per_cent <= MOST_GROWTH_PER_CENT) if cost.is_packed else ""
+        for cost in costs
+    ]
+    yield (f"{'at most 2 %':<18}" + "".join(f"{verdict:>21}" for verdict in met)).rstrip()
     yield ""
 
 
@@ -156,6 +180,7 @@ def _verdict(met: bool) -> str:
 def to_json(
     speeds: Sequence[Speed],
     proofs: Sequence[ProofCost],
+    stages: Sequence[StageCost],
     costs: Sequence[KernelCost],
     boots: Sequence[BootCost],
     tree: TreeCosts | None,
@@ -167,6 +192,7 @@ def to_json(
         "runs": runs,
         "speed": [asdict(speed) for speed in speeds],
         "proof": [asdict(cost) for cost in proofs],
+        "stages": [asdict(cost) for cost in stages],
         "native": [asdict(cost) for cost in costs],
         "emulator": [asdict(cost) for cost in boots],
         "modules": None if tree is None else asdict(tree),

@@ -46,8 +46,10 @@ def test_kernel_is_rewritten_and_does_what_it_did(
     rewritten.write_bytes(made.data)
     archive = initramfs("workload.sh", ())
     before, after = (
-        qemu.boot(kernel, archive, append=COMPARABLE) for kernel in (original, rewritten)
+        qemu.boot(kernel, archive, append=COMPARABLE, timeout_s=900)
+        for kernel in (original, rewritten)
     )
+    assert Console.parse(before.console).done, str(before)
     assert Console.parse(after.console).done, str(after)
     assert compare(before.console, after.console) == []
     assert new_warnings(before.console, after.console) == []

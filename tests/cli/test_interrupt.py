@@ -54,7 +54,7 @@ def test_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
 def test_interrupt_while_working_is_no_internal_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupted(_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rom, "build_rom", interrupted)

@@ -91,15 +91,19 @@ class Patching:
         return tuple((va, call) for va, call in struct.iter_unpack("<II", table))
 
     @cached_property
+    def outside_entry_code(self) -> tuple[AnnotationRecord, ...]:
+        """What could become a call at CPL 0, where entry code keeps its instructions."""
+        entry_va, entry_end_va = entry_text(self.image.symbols)
+        return tuple(r for r in self.records if not entry_va <= r.native_va < entry_end_va)
+
+    @cached_property
     def patched(self) -> tuple[AnnotationRecord, ...]:
         """The sites that become calls: a thunk has to have all its calls, so all thunks have."""
         thunks_work = all(call in self.rom.entries for _, call in self.thunk_calls)
-        entry_va, entry_end_va = entry_text(self.image.symbols)
         return tuple(
             record
-            for record in self.records
-            if not entry_va <= record.native_va < entry_end_va
-            and record.call not in NATIVE_AT_CPL0
+            for record in self.outside_entry_code
+            if record.call not in NATIVE_AT_CPL0
             and record.call in self.rom.entries
             and (thunks_work or record.call_off != FINAL_TRANSLATION)
         )

@@ -17,6 +17,8 @@ import keystone
 from vmipatch.errors import AssemblyFailed
 
 _LABEL = re.compile(r"^\s*([A-Za-z_][\w.]*):")
+TEN = (10).to_bytes(4, "little")
+MOST_UNFIT = 1000
 _COMMENT = re.compile(r"#.*$|/\*.*?\*/")
 
 
@@ -45,7 +47,7 @@ def assemble(
     # The alignment makes the length of the code itself visible in the last word.
     probe = ["vmipatch_end_of_code:", *(f".long {n}" for n in [*names, "vmipatch_end_of_code"])]
     text = "\n".join([*constants, *lines, *probe])
-    engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_32)
+    engine = _decimal_engine()
     try:
         output, _ = engine.asm(text, va, as_bytes=True)
     except keystone.KsError as error:
@@ -58,6 +60,24 @@ def assemble(
     if values[-1] != (va + len(code)) & 0xFFFFFFFF:
         raise AssemblyFailed(f"{name}: the labels do not add up", hint="this is a bug of vmipatch")
     return Assembled(va, bytes(code), dict(zip(names, values[:-1], strict=True)))
+
+
+def _decimal_engine() -> keystone.Ks:
+    """A new assembler, which takes 10 for ten.
+
+    keystone 0.9 leaves its radix uninitialised: where the memory held 16, numbers without a prefix
+    are hexadecimal, and no option of its resets that.
+    """
+    unfit: list[keystone.Ks] = []  # kept until the end: their memory is not to be had again
+    while len(unfit) < MOST_UNFIT:
+        engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_32)
+        if engine.asm(".long 10", as_bytes=True)[0] == TEN:
+            return engine
+        unfit.append(engine)
+    raise AssemblyFailed(
+        f"keystone takes decimal numbers for hexadecimal, {MOST_UNFIT} times in a row",
+        hint="start again; if that does not help, report it",
+    )
 
 
 def assemble_resource(

@@ -19,6 +19,7 @@ from vmipatch.emu.report import Call, Ending, Statistics
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.coverage import SiteRecorder
+from vmipatch.verify.ended import Ended
 from vmipatch.verify.observer import Observer, Switch
 from vmipatch.verify.user_space import Detail, SystemCallRecorder, Trace
 
@@ -78,7 +79,7 @@ class BootOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class BootResult:
+class BootResult(Ended):
     """What became of it. All but `seconds` is the same on every run and every host."""
 
     phase: Phase
@@ -111,17 +112,6 @@ class BootResult:
     def calls(self) -> int:
         """System calls of all processes."""
         return sum(map(len, self.traces))
-
-    @property
-    def ended_by_guest(self) -> bool:
-        """Whether the kernel meant to end the run."""
-        return self.ending is not None and self.ending.by_guest
-
-    @property
-    def how(self) -> str:
-        """The end in words."""
-        what = self.ending.value if self.ending else "the emulator gave up"
-        return f"{what} ({self.details})" if self.details else what
 
 
 def run_boot(order: BootOrder, tell: Tell) -> BootResult:

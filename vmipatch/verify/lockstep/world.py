@@ -18,6 +18,7 @@ from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.console import FOREIGN_RULES, RULES, normalised
+from vmipatch.verify.ended import Ended
 from vmipatch.verify.lockstep.calls import ProcessWatcher
 from vmipatch.verify.lockstep.events import Event, Kind
 from vmipatch.verify.lockstep.interrupt_flag import FlagModel
@@ -50,7 +51,7 @@ class WorldOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class WorldEnd:
+class WorldEnd(Ended):
     """What became of it; the same on every run."""
 
     ending: Ending | None
@@ -65,17 +66,6 @@ class WorldEnd:
     """How often the virtual interrupt flag was compared with its model; 0 if there is none."""
     said: tuple[str, ...]
     """The console lines of verify's own workload."""
-
-    @property
-    def ended_by_guest(self) -> bool:
-        """Whether the kernel meant to end the run."""
-        return self.ending is not None and self.ending.by_guest
-
-    @property
-    def how(self) -> str:
-        """The end in words."""
-        what = self.ending.value if self.ending else "the emulator gave up"
-        return f"{what} ({self.details})" if self.details else what
 
 
 class _Teller:

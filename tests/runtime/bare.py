@@ -14,7 +14,7 @@ from vmipatch.isa.assemble import Assembled
 CODE_VA, STACK_VA, DATA_VA = 0x100000, 0x300000, 0x1000000
 CODE_LEN, STACK_LEN, DATA_LEN = 0x10000, 0x10000, 0x200000
 RETURN_VA = CODE_VA + CODE_LEN - 16
-MOST_INSTRUCTIONS = 5_000_000
+MOST_INSTRUCTIONS = 100_000_000
 _REGISTERS = {
     name: getattr(x86_const, f"UC_X86_REG_{name.upper()}")
     for name in ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import missing
 from tests.runtime.bare import CODE_VA, DATA_VA, STACK_VA, Bare
 from tests.support.kernels import find_distro
 from vmipatch.image.module import Module
@@ -102,9 +103,7 @@ def test_cut_instruction_at_the_end_reads_nothing_behind_it() -> None:
 
 @pytest.mark.distro
 def test_modules_of_a_distribution() -> None:
-    kernel = find_distro("debian-686")
-    if kernel is None:
-        pytest.skip("Debian's kernel is not in the cache (make test-distro)")
+    kernel = find_distro("debian-686") or missing("Debian's kernel debian-686", "make test-distro")
     paths = sorted(kernel.modules.rglob("*.ko"))
     hits = 0
     for path in random.Random(8).sample(paths, 200):

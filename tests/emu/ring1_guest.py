@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,6 +62,18 @@ def entry_words(*calls: VmiCall) -> str:
     """The words that `call_rom` needs, for the end of a source."""
     lines = (f"entry_{call.name.lower()}: .long {entries()[call]}" for call in calls)
     return "\n".join(lines)
+
+
+def run_paravirt(
+    source: str,
+    gates: dict[int, Gate] | None = None,
+    mode: Mode = Mode.PARAVIRT,
+    calls: Sequence[VmiCall] = (),
+    options: MachineOptions = OPTIONS,
+) -> Run:
+    """A guest that makes `calls` of the ROM."""
+    whole = f"{source}\n .p2align 2\n {entry_words(*calls)}"
+    return ModeGuest(whole, gates or {}, mode=mode).run(options)
 
 
 def run_both(source: str, gates: Mapping[int, Gate] | None = None) -> tuple[Run, Run]:

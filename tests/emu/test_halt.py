@@ -7,30 +7,12 @@ import pytest
 
 from tests.emu.guest import DATA_PA, Gate
 from tests.emu.ring1_guest import INIT, ModeGuest, call_rom, entry_words
+from tests.emu.ticking import EVERY_MS, controllers
 from vmipatch.emu.machine import MachineOptions
 from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.calls import VmiCall
 
-TICKING = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x40
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, {mask}
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 0xa9
-    out 0x40, al
-    mov al, 4
-    out 0x40, al
-"""
-"""The timer rises line 0 every millisecond."""
 OPTIONS = MachineOptions(ram_len=8 << 20, limit_ns=20_000_000)
 
 
@@ -44,7 +26,7 @@ def test_only_an_interrupt_wakes(mode: Mode, mask: int, ending: Ending, woken: i
     wait = call_rom(VmiCall.HALT) if paravirt else "sti\n hlt"
     source = f"""
     {INIT if paravirt else ""}
-    {TICKING.format(mask=mask)}
+    {controllers(0x40, mask)} {EVERY_MS}
     {wait}
     inc dword ptr [{DATA_PA}]
     cli

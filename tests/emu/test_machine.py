@@ -6,34 +6,12 @@ from __future__ import annotations
 import pytest
 
 from tests.emu.guest import DATA_PA, SECOND_NS, TO_USER, USER_CS, Gate, Guest
+from tests.emu.ticking import EVERY_MS, controllers
 from vmipatch.emu.machine import Machine, MachineOptions
 from vmipatch.emu.memory import Access, GuestMemory
 from vmipatch.emu.report import Call, Ending
 
-INIT_PIC = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x30
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-"""
-"""Vectors from 0x30, all but the timer masked."""
-
-START_TIMER = """
-    mov al, 0x34
-    out 0x43, al
-    mov al, 0xa9
-    out 0x40, al
-    mov al, 0x04
-    out 0x40, al
-"""
-"""1193 input cycles: a millisecond."""
-
+INIT_PIC = controllers(0x30)
 KEEP = f"""
 handler:
     mov eax, dword ptr [esp]
@@ -57,7 +35,7 @@ def test_hello() -> None:
 
 def test_timer_wakes_a_sleeping_guest_and_no_time_is_wasted() -> None:
     source = f"""
-        {INIT_PIC} {START_TIMER}
+        {INIT_PIC} {EVERY_MS}
         xor ebx, ebx
     again:
         sti
@@ -81,14 +59,14 @@ def test_timer_wakes_a_sleeping_guest_and_no_time_is_wasted() -> None:
 
 
 def test_timer_interrupts_a_loop_at_user_level() -> None:
-    source = f"{INIT_PIC} {START_TIMER} {TO_USER} user: jmp user\n {KEEP}"
+    source = f"{INIT_PIC} {EVERY_MS} {TO_USER} user: jmp user\n {KEEP}"
     run = Guest(source, {0x30: Gate("handler")}).run()
     assert (run.word(0), run.word(1)) == (run.code.labels["user"], USER_CS)
 
 
 def test_interrupt_waits_for_the_flag_and_the_instruction_behind_sti() -> None:
     source = f"""
-        {INIT_PIC} {START_TIMER}
+        {INIT_PIC} {EVERY_MS}
         xor ebx, ebx
         mov ecx, 200000
     wait:
@@ -108,7 +86,7 @@ def test_interrupt_waits_for_the_flag_and_the_instruction_behind_sti() -> None:
 def test_masked_request_is_withdrawn_before_it_is_taken() -> None:
     """A promise to Unicorn must follow the controller: the line is masked while IF is off."""
     source = f"""
-        {INIT_PIC} {START_TIMER}
+        {INIT_PIC} {EVERY_MS}
         mov ecx, 200000
     wait:
         loop wait

@@ -4,33 +4,30 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 import pytest
 
 from tests.emu.guest import (
     DATA_PA,
-    KERNEL_CS,
     KERNEL_DS,
     STACK_PA,
     TABLES_PA,
     USER_CS,
     USER_DS,
     Gate,
-    Run,
 )
 from tests.emu.ring1_guest import (
     INIT,
     OPTIONS,
-    ModeGuest,
     call_rom,
     entry_words,
     paravirt_of,
     paravirt_rom,
+    run_paravirt,
 )
 from vmipatch.emu.cmos import EPOCH_NS
 from vmipatch.emu.exits import SENSITIVE, ExitKind
-from vmipatch.emu.machine import MachineOptions, Silence
+from vmipatch.emu.machine import Silence
 from vmipatch.emu.memory import PAGE_LEN
 from vmipatch.emu.modes import Mode, build_machine
 from vmipatch.emu.report import Ending
@@ -42,56 +39,10 @@ from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Hypercall, Shared, T
 C = VmiCall
 D = DATA_PA
 END = "\n cli\n hlt\n"
-TIMER = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x40
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xfe
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 0xa9
-    out 0x40, al
-    mov al, 0x04
-    out 0x40, al
-"""
-"""Interrupt 0x40 every millisecond."""
-COUNT_TICKS = f"""
-tick:
-    push eax
-    inc dword ptr ss:[{D}]
-    mov al, 0x20
-    out 0x20, al
-    pop eax
-    iretd
-"""
-SPIN = """
-    mov ecx, 200000
-spin:
-    dec ecx
-    jnz spin
-"""
-
-
-def run(
-    source: str,
-    gates: dict[int, Gate] | None = None,
-    mode: Mode = Mode.PARAVIRT,
-    calls: Sequence[VmiCall] = (),
-    options: MachineOptions = OPTIONS,
-) -> Run:
-    """A guest that makes `calls` of the ROM."""
-    whole = f"{source}\n .p2align 2\n {entry_words(*calls)}"
-    return ModeGuest(whole, gates or {}, mode=mode).run(options)
 
 
 def test_init_fixes_the_rom_up_and_fills_the_shared_page() -> None:
-    done = run(f"sti\n mov eax, 0x90\n mov cr4, eax\n {INIT} {END}")
+    done = run_paravirt(f"sti\n mov eax, 0x90\n mov cr4, eax\n {INIT} {END}")
     assert done.result.ending is Ending.HALTED and paravirt_of(done.machine).is_paravirtual
     shared = done.machine.memory.read(SHARED_PA, PAGE_LEN)
     assert shared[Shared.GDTR : Shared.GDTR + 6] == struct.pack("<HI", 0x2F, TABLES_PA)
@@ -119,7 +70,7 @@ def test_init_moves_the_rom_to_where_the_guest_sees_it() -> None:
         cli
         hlt
     """
-    done = run(source)
+    done = run_paravirt(source)
     assert done.word(0) == 0
     marks = parse_marks(paravirt_rom())
     assert marks is not None
@@ -129,18 +80,20 @@ def test_init_moves_the_rom_to_where_the_guest_sees_it() -> None:
 
 
 def test_second_init_is_refused() -> None:
-    done = run(f"{INIT}\n mov eax, {ROM_PA + 0x80}\n call eax\n mov dword ptr [{D}], eax {END}")
+    done = run_paravirt(
+        f"{INIT}\n mov eax, {ROM_PA + 0x80}\n call eax\n mov dword ptr [{D}], eax {END}"
+    )
     assert done.word(0) == 0xFFFFFFFF
 
 
 def test_init_hypercall_outside_of_the_rom_is_refused() -> None:
-    done = run(f"mov eax, 7\n int {Hypercall.INIT}\n mov dword ptr [{D}], eax {END}")
+    done = run_paravirt(f"mov eax, 7\n int {Hypercall.INIT}\n mov dword ptr [{D}], eax {END}")
     assert done.word(0) == 0xFFFFFFFF and not paravirt_of(done.machine).is_paravirtual
 
 
 def test_hypercall_vectors_are_the_kernels_own_before_init() -> None:
     source = f"int {Hypercall.CALL}\n ud2\n handler: mov dword ptr [{D}], 7 {END}"
-    assert run(source, {Hypercall.CALL: Gate("handler")}).word(0) == 7
+    assert run_paravirt(source, {Hypercall.CALL: Gate("handler")}).word(0) == 7
 
 
 def test_hypercall_of_a_process_is_its_own_fault() -> None:
@@ -163,60 +116,9 @@ def test_hypercall_of_a_process_is_its_own_fault() -> None:
         pop dword ptr [{D + 4}]
         {END}
     """
-    done = run(source, {13: Gate("handler")}, calls=(C.IRET,))
+    done = run_paravirt(source, {13: Gate("handler")}, calls=(C.IRET,))
     assert done.word(0) == Hypercall.CALL * 8 + 2
     assert done.word(1) == done.code.labels["at"]
-
-
-@pytest.mark.parametrize("mode", [Mode.PARAVIRT, Mode.AUDIT])
-def test_interrupts_arrive_when_the_rom_lets_them_in(mode: Mode) -> None:
-    source = f"""
-        {INIT} {TIMER}
-        {SPIN}
-        mov eax, dword ptr [{D}]
-        mov dword ptr [{D + 4}], eax
-        {call_rom(C.ENABLE_INTERRUPTS)}
-        mov eax, dword ptr [{D}]
-        mov dword ptr [{D + 8}], eax
-        {SPIN.replace("spin", "again")}
-        {call_rom(C.DISABLE_INTERRUPTS)}
-        mov eax, dword ptr [{D}]
-        mov dword ptr [{D + 12}], eax
-        {SPIN.replace("spin", "more")}
-        mov eax, dword ptr [{D}]
-        mov dword ptr [{D + 16}], eax
-        {call_rom(C.SHUTDOWN)}
-    tick:
-        push eax
-        inc dword ptr ss:[{D}]
-        mov al, 0x20
-        out 0x20, al
-        pop eax
-        {call_rom(C.IRET)}
-    """
-    calls = (C.ENABLE_INTERRUPTS, C.DISABLE_INTERRUPTS, C.SHUTDOWN, C.IRET)
-    done = run(source, {0x40: Gate("tick")}, mode, calls)
-    assert done.result.ending is Ending.HALTED
-    assert done.word(1) == 0
-    assert done.word(2) == 1, "what waited is delivered before the call returns"
-    assert done.word(3) > 2
-    assert done.word(4) == done.word(3)
-    assert done.result.statistics.traps[ExitKind.HYPERCALL_DELIVER] == 1
-
-
-def test_halt_waits_for_an_interrupt_and_returns() -> None:
-    source = f"""
-        {INIT} {TIMER}
-        mov ebx, 0x1234
-        {call_rom(C.HALT)}
-        {call_rom(C.HALT)}
-        mov dword ptr [{D + 4}], ebx
-        {END}
-        {COUNT_TICKS}
-    """
-    done = run(source, {0x40: Gate("tick")}, calls=(C.HALT,))
-    assert (done.word(0), done.word(1)) == (2, 0x1234)
-    assert 1_900_000 < done.result.now_ns < 2_300_000
 
 
 KEPT = ["eax", "ecx", "edx", "ebx", "ebp", "esi", "edi"]
@@ -258,7 +160,7 @@ def test_call_keeps_registers_and_flags(call: VmiCall, eax: int, edx: int) -> No
         mov dword ptr [{D + 36}], esp
         {END}
     """
-    done = run(source, calls=(call,))
+    done = run_paravirt(source, calls=(call,))
     assert [done.word(i) for i in range(7)] == list(values.values())
     assert done.word(8) & 0xCD5 == 0xCD7 & 0xCD5
     assert done.word(9) == STACK_PA
@@ -279,7 +181,7 @@ def test_control_registers_are_seen_without_an_exit() -> None:
         mov dword ptr [{D + 8}], eax
         {END}
     """
-    done = run(source, calls=(C.SET_CR3, C.SET_CR2, C.GET_CR3, C.GET_CR2, C.GET_TR))
+    done = run_paravirt(source, calls=(C.SET_CR3, C.SET_CR2, C.GET_CR3, C.GET_CR2, C.GET_TR))
     assert [done.word(i) for i in range(3)] == [0x200000, 0x5678, 0x28]
     assert done.result.statistics.traps[ExitKind.HYPERCALL_CALL] == 2
 
@@ -315,7 +217,7 @@ def test_iret_that_faults_in_the_rom_faults_at_its_site(mode: Mode, flags: int) 
         {REPORT}
     """
     near = entry_words(C.IRET).split(".long ")[1]
-    done = run(source.replace("{near}", near), {13: Gate("handler")}, mode)
+    done = run_paravirt(source.replace("{near}", near), {13: Gate("handler")}, mode)
     expected = 0 if flags & 0x20000 else 0x330
     assert done.word(0) == expected
     assert done.word(1) == done.code.labels["at"]
@@ -327,7 +229,7 @@ def test_iret_that_faults_in_the_rom_faults_at_its_site(mode: Mode, flags: int) 
 def test_call_that_faults_faults_at_its_site() -> None:
     near = entry_words(C.SET_TR).split(".long ")[1]
     source = f"{INIT}\n mov ebx, 0x22\n mov ecx, 0x11\n mov eax, 0x10\n at: call {near}\n {REPORT}"
-    done = run(source, {13: Gate("handler")})
+    done = run_paravirt(source, {13: Gate("handler")})
     assert (done.word(0), done.word(1)) == (0x10, done.code.labels["at"])
     assert (done.word(2), done.word(3)) == (0x22, 0x11)
     assert done.word(5) == STACK_PA - 16
@@ -362,7 +264,7 @@ def test_fallback_hlt_is_the_instruction_that_stood_there(fixture: str) -> None:
     table: .long patched
         .long {first}
     """
-    done = run(source, calls=(C.ENABLE_INTERRUPTS, C.SET_FALLBACK, C.SHUTDOWN))
+    done = run_paravirt(source, calls=(C.ENABLE_INTERRUPTS, C.SET_FALLBACK, C.SHUTDOWN))
     assert done.result.ending is Ending.HALTED
     assert done.word(0) & ~0xD5 == value & 0xFFFFFFFF & ~0xD5
     assert done.result.statistics.traps[ExitKind.FALLBACK] == 1
@@ -379,7 +281,9 @@ def test_audit_names_what_is_no_call_and_passes_the_roms_own() -> None:
         {call_rom(C.SHUTDOWN)}
     """
     calls = (C.RDTSC, C.SHUTDOWN)
-    audit, measured = (run(source, mode=mode, calls=calls) for mode in (Mode.AUDIT, Mode.PARAVIRT))
+    audit, measured = (
+        run_paravirt(source, mode=mode, calls=calls) for mode in (Mode.AUDIT, Mode.PARAVIRT)
+    )
     labels = audit.code.labels
     found = [
         (f.va, f.code.hex(), f.is_unprivileged, f.count)
@@ -407,7 +311,7 @@ def test_own_code_of_the_kernel_is_passed_like_the_roms() -> None:
     behind:
         {call_rom(C.SHUTDOWN)}
     """
-    done = run(source, mode=Mode.AUDIT, calls=(C.SET_RUNTIME, C.SHUTDOWN))
+    done = run_paravirt(source, mode=Mode.AUDIT, calls=(C.SET_RUNTIME, C.SHUTDOWN))
     assert done.word(0) & 0x3200 == 0x200, "the real flags"
     assert not paravirt_of(done.machine).audit.findings()
 
@@ -423,7 +327,7 @@ def test_clock_read_in_the_rom_goes_with_the_machines() -> None:
         mov dword ptr [{D + 8}], eax
         {END}
     """
-    done = run(source, calls=(C.RDTSC,))
+    done = run_paravirt(source, calls=(C.RDTSC,))
     first, second, third = (done.word(i) for i in range(3))
     assert first < second < third < second + 5_000
     assert third < done.result.now_ns
@@ -451,7 +355,7 @@ def test_guest_that_leaves_paging_is_trapped_again() -> None:
         mov dword ptr [{D + 4}], eax
         {END}
     """
-    done = run(source)
+    done = run_paravirt(source)
     assert done.word(0) & 0x200 == 0, "pushf is intercepted: virtual IF is off"
     assert done.word(1) == 0, "and the next kernel may become paravirtual"
     assert done.result.statistics.traps[ExitKind.HYPERCALL_INIT] == 2
@@ -463,90 +367,14 @@ def test_rom_of_somebody_else_is_refused() -> None:
             build_machine(Mode.PARAVIRT, Silence(), OPTIONS, rom=image)
 
 
-@pytest.mark.parametrize("mode", [Mode.PARAVIRT, Mode.AUDIT])
-def test_event_at_any_instruction_of_iret_does_no_harm(mode: Mode) -> None:
-    """An interrupt is raised at each place of the ROM that must not be interrupted, in turn."""
-    marks = parse_marks(paravirt_rom())
-    assert marks is not None
-    source = f"""
-        {INIT} {TIMER}
-        mov al, 0x30
-        out 0x43, al
-        mov esi, 10
-    again:
-        mov ecx, 0x1111
-        push 0x202
-        push {KERNEL_CS}
-        mov eax, back
-        push eax
-        {call_rom(C.IRET)}
-        ud2
-    back:
-        cmp ecx, 0x1111
-        je same
-        ud2
-    same:
-        {call_rom(C.DISABLE_INTERRUPTS)}
-        dec esi
-        jnz again
-        mov dword ptr [{D + 8}], esp
-        {call_rom(C.SHUTDOWN)}
-    tick:
-        push eax
-        inc dword ptr ss:[{D}]
-        mov al, 0x20
-        out 0x20, al
-        pop eax
-        {call_rom(C.IRET)}
-    """
-    calls = (C.IRET, C.DISABLE_INTERRUPTS, C.SHUTDOWN)
-    start = min(region.start_off for region in marks.restarts)
-    end = max(region.end_off for region in marks.restarts)
-    hits = 0
-    for off in range(start, end):
-        guest = _InterruptedAt(f"{source}\n .p2align 2\n {entry_words(*calls)}", mode, ROM_PA + off)
-        done = guest.run(OPTIONS)
-        assert done.result.ending is Ending.HALTED, hex(off)
-        assert done.word(2) == STACK_PA
-        if guest.raised:
-            hits += 1
-            assert done.word(0) == guest.raised, hex(off)
-    assert hits >= 3
-
-
-MOST_RAISED = 4
-"""The handler comes by, too: without an end, it would be interrupted for ever."""
-
-
-class _InterruptedAt(ModeGuest):
-    """A guest whose timer line rises when EIP reaches a place, every other time."""
-
-    def __init__(self, source: str, mode: Mode, place_pa: int) -> None:
-        super().__init__(source, {0x40: Gate("tick")}, mode=mode)
-        self.prepare = self._watch
-        self.raised = 0
-        self._place_pa = place_pa
-        self._armed = True
-
-    def _watch(self, machine) -> None:  # type: ignore[no-untyped-def]
-        def reached() -> None:
-            self._armed = not self._armed
-            if not self._armed and self.raised < MOST_RAISED:
-                self.raised += 1
-                machine.board.pic.pulse(0)
-                machine.privilege.after_devices()
-
-        machine.cpu.watch(self._place_pa, reached)
-
-
 def test_sensitive_exits_are_a_subset_of_all() -> None:
-    done = run(f"cli\n {INIT} {call_rom(C.SHUTDOWN)}", calls=(C.SHUTDOWN,))
+    done = run_paravirt(f"cli\n {INIT} {call_rom(C.SHUTDOWN)}", calls=(C.SHUTDOWN,))
     traps = done.result.statistics.traps
     assert 0 < sum(traps[kind] for kind in SENSITIVE) < traps.total()
 
 
 def test_time_page_holds_nothing_of_the_host() -> None:
-    done = run(f"{INIT} {END}")
+    done = run_paravirt(f"{INIT} {END}")
     page = done.machine.memory.read(TIME_PA, PAGE_LEN)
     epoch_ns = int.from_bytes(page[Time.EPOCH : Time.EPOCH + 8], "little")
     assert epoch_ns == EPOCH_NS

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import stat
 import struct
-from importlib import resources
 
 from capstone import CS_ARCH_X86, CS_MODE_32, Cs
 
@@ -15,7 +14,7 @@ from vmipatch.verify import workload
 from vmipatch.verify.system_calls import NUMBERS
 
 ALIASES = {"jnz": "jne", "jz": "je", "pushad": "pushal", "popad": "popal"}
-SOURCE = resources.files("vmipatch.verify").joinpath("workload.S").read_text()
+SOURCE = workload.source()
 
 
 def test_archive_holds_init_and_a_console() -> None:

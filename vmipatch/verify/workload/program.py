@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What does a kernel run when nobody brings an initial file system? One of verify's own.
-
-Its only program is /init, assembled from workload.S, which says what it does.
-"""
+"""Which bytes are verify's initial file system and /init, its program?"""
 
 from __future__ import annotations
 
 import struct
 from functools import cache
+from importlib import resources
 from typing import Final
 
-from vmipatch.isa.assemble import assemble_resource
-from vmipatch.verify.cpio import character_device, directory, pack, program
+from vmipatch.isa.assemble import assemble
 from vmipatch.verify.system_calls import NUMBERS
+from vmipatch.verify.workload.cpio import character_device, directory, pack, program
 
 PREFIX: Final = "verify: "
 """Each line of the workload begins so."""
@@ -23,6 +21,10 @@ FAILED: Final = "FAILED"
 PROGRAM: Final = "init["
 """In lines of the kernel about faults that the workload makes on purpose."""
 
+_FILES: Final = (
+    "start.S", "files.S", "processes.S", "signals.S", "time.S", "rights.S", "data.S",
+)  # fmt: skip
+"""One behind the other they are the program."""
 _LOAD_VA: Final = 0x08048000
 _PAGE_LEN: Final = 0x1000
 _BUFFER_LEN: Final = 0x1000
@@ -45,12 +47,18 @@ def initramfs() -> bytes:
     )
 
 
+def source() -> str:
+    """The whole assembly of /init; start.S says what it does."""
+    here = resources.files(__package__)
+    return "\n".join(here.joinpath(file).read_text(encoding="utf-8") for file in _FILES)
+
+
 def init_program() -> bytes:
     """The static i386 ELF that the kernel starts as /init."""
     headers_len = _ELF_HEADER.size + _PROGRAM_HEADER.size
     code_va = _LOAD_VA + headers_len
     calls = {f"sys_{name}": number for name, number in NUMBERS.items()}
-    linked = assemble_resource("vmipatch.verify", "workload.S", code_va, symbols=calls)
+    linked = assemble(source(), code_va, symbols=calls, name="/init")
     file_len = headers_len + len(linked.code)
     header = _ELF_HEADER.pack(
         _IDENTIFICATION, _EXECUTABLE, _I386, 1, linked.labels["_start"],

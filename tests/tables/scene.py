@@ -87,6 +87,11 @@ def word(value: int) -> bytes:
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
+def absolute(from_va: int, to_va: int) -> bytes:
+    """One little-endian u32: the address itself, wherever it stands."""
+    return word(to_va)
+
+
 def relative(from_va: int, to_va: int) -> bytes:
     """One little-endian s32: the distance."""
     return word(to_va - from_va)

@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tables import samples_code, samples_names, samples_old, samples_records
+from tests.tables import (
+    samples_code,
+    samples_names,
+    samples_old_code,
+    samples_old_names,
+    samples_records,
+)
 from tests.tables.scene import DATA_VA, TABLE_VA, TEXT_LEN, TEXT_VA, Damage, Sample
 from vmipatch.errors import InputNotUnderstood, MalformedTable
 from vmipatch.image.elf import ElfImage
@@ -22,9 +28,16 @@ from vmipatch.tables.layout import TableKind
 from vmipatch.tables.table import U32, Form, Table, TableName, stay
 from vmipatch.tables.view import ImageView
 
+MODULES = (samples_code, samples_old_code, samples_names, samples_old_names, samples_records)
 SAMPLES = [
     make()
-    for module in (samples_code, samples_names, samples_old, samples_records)
+    for module in (
+        samples_code,
+        samples_old_code,
+        samples_names,
+        samples_old_names,
+        samples_records,
+    )
     for make in module.SAMPLES
 ]
 each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=str)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from vmipatch.vmi.record import (
     unpack_records,
 )
 
+Item = TypeVar("Item")
 RECORD_SECTION = ".vmi.annotation"
 RECORD_SECTIONS = (RECORD_SECTION, ".vmi.annotation.init")
 FIELDS = (
@@ -293,3 +294,9 @@ def _branches(
 def _in_code(victim: Victim, stream: InstructionStream, index: int, what: str) -> Fault:
     va = int(stream.starts[index])
     return Fault(va, int(stream.lens[index]), victim.function(va), what)
+
+
+def some(dice: random.Random, items: Iterable[Item], count: int) -> list[Item]:
+    """At most `count` of the items, each once, in random order."""
+    every = list(items)
+    return dice.sample(every, min(count, len(every)))

@@ -10,43 +10,29 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
 from tests.verify import faults
-from tests.verify.faults import FIELDS, Fault, Victim
+from tests.verify import mutants_of_added as added
+from tests.verify.faults import FIELDS, Fault, Victim, some
 from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.symbols import STT_FUNC, STT_OBJECT, SYMBOL
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.isa.decode import decode
 from vmipatch.tables.table import Form, Table
-from vmipatch.vmi.calls import VmiCall
 
-Item = TypeVar("Item")
 Kind = Callable[[Victim, random.Random, int], Iterator[Fault]]
 PREFIX = 0x3E
 E_SHOFF, SECTION_HEADER_LEN = 0x20, 40
 SH_ADDR, SH_OFFSET, SH_SIZE = 12, 16, 20
 """Fields of an ELF header and of a section header (System V ABI, chapter 4)."""
-POP = range(0x58, 0x60)
-POP_ESP = 0x5C
-SETS_FLAGS = {
-    bytes.fromhex("8d642404"): bytes.fromhex("83c40490"),  # lea esp, [esp + 4]: add esp, 4
-    bytes.fromhex("8d40ff"): bytes.fromhex("83e801"),  # lea eax, [eax - 1]: sub eax, 1
-    bytes.fromhex("b901000000"): bytes.fromhex("31c9419090"),  # mov ecx, 1: xor ecx, ecx; inc ecx
-    bytes.fromhex("8b442408"): bytes.fromhex("33442408"),  # mov eax, [esp + 8]: xor eax, [esp + 8]
-    bytes.fromhex("89c1"): bytes.fromhex("01c1"),  # mov ecx, eax: add ecx, eax
-}
-"""Code of thunks, and what does the same or nearly so, but for the flags."""
 
 
 def sites_dropped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """A record overwritten by its neighbour: its site is one no more."""
     placed = victim.placed_records()
-    for at in _some(dice, range(1, len(placed)), 20 * count):
+    for at in some(dice, range(1, len(placed)), 20 * count):
         (name, *_, before), (name_too, _, va, record) = placed[at - 1 : at + 1]
         if not count or name != name_too or not victim.claim(record.native_va):
             continue
@@ -62,7 +48,7 @@ def one_field_wrong(field: str, victim: Victim, dice: random.Random, count: int)
 
 def prefixes_moved(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """Padding prefixes behind the instruction, where they belong to the next one."""
-    for *_, record in _some(dice, victim.placed_records(), 20 * count):
+    for *_, record in some(dice, victim.placed_records(), 20 * count):
         code = victim.whole.read(record.native_va, record.native_len)
         core = code.lstrip(bytes((PREFIX,)))
         if len(core) == len(code) or not victim.claim(record.native_va):
@@ -102,7 +88,7 @@ def tables_swapped(victim: Victim, dice: random.Random, count: int) -> Iterator[
             continue
         left = max(1, count // len(victim.tables))
         news = victim.new(words["va"]).tolist()
-        for index in _some(dice, range(len(words)), 20 * left):
+        for index in some(dice, range(len(words)), 20 * left):
             alike = np.flatnonzero(words["role"][index + 1 :] == words["role"][index])
             if not left or not len(alike):
                 continue
@@ -151,7 +137,7 @@ def words_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fau
     """Relocated words of data that lead elsewhere."""
     entries = victim.relocated
     data = entries[(entries["kind"] == R_386_32) & (entries["value"] > 0)]
-    rows = _some(dice, range(len(data)), 20 * count)
+    rows = some(dice, range(len(data)), 20 * count)
     for row in rows:
         va = int(data["va"][row])
         section = victim.whole.section_at(va)
@@ -187,7 +173,7 @@ def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Ite
     functions = np.unique(entries["value"][entries["info"] & 15 == STT_FUNC].astype(np.int64))
     text = victim.whole.section_by_name[".text"]
     inside = functions[(functions > text.va + 64) & (functions < text.end_va - 64)].tolist()
-    for va in _some(dice, inside, 20 * count):
+    for va in some(dice, inside, 20 * count):
         was, now = victim.whole.read(va, 8), victim.whole.read(va - 8, 8)
         if was == now or not victim.claim(va) or not victim.claim(va - 1):
             continue
@@ -198,95 +184,12 @@ def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Ite
             return
 
 
-def thunks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """A bit of a thunk flipped: another register, flag or address."""
-    for thunk in _thunks(victim, dice, 4 * count):
-        if not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
-            continue
-        count -= 1
-        va = thunk.va + dice.randrange(thunk.length)
-        victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield replace(thunk.fault, what=f"bit of the thunk byte {va:#x}")
-
-
-def thunks_clobber_registers(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """A register that a thunk has saved comes back as another one."""
-    for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
-        stream = decode(victim.whole.read(thunk.va, thunk.length), thunk.va, [])
-        pops = [
-            i for i in range(len(stream)) if stream.bytes_at(i)[0] in POP and stream.lens[i] == 1
-        ]
-        if not pops or not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
-            continue
-        index = dice.choice(pops)
-        was = stream.bytes_at(index)[0]
-        now = dice.choice([op for op in POP if op not in (was, POP_ESP)])
-        victim.write(int(stream.starts[index]), bytes((now,)))
-        yield replace(thunk.fault, what=f"pop {now & 7} for pop {was & 7} in {thunk.va:#x}")
-        count -= 1
-
-
-def thunks_clobber_flags(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """A thunk moves with an instruction that sets the flags."""
-    for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
-        code = victim.whole.read(thunk.va, thunk.length)
-        places = [(code.find(was), now) for was, now in SETS_FLAGS.items() if was in code]
-        if not places or not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
-            continue
-        at, now = dice.choice(places)
-        victim.write(thunk.va + at, now)
-        yield replace(thunk.fault, what=f"{now.hex(' ')} in {thunk.va:#x}")
-        count -= 1
-
-
-def runtimes_patched(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """A bit of the runtime flipped."""
-    code = victim.whole.section_by_name[".vmi.text"]
-    start_va = victim.whole.symbols.address("__vmi_start")
-    assert start_va is not None
-    for va in _some(dice, range(start_va, code.end_va), count):
-        victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield Fault(start_va, code.end_va - start_va, "", f"bit of the runtime byte {va:#x}")
-
-
-def thunk_calls_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Another VMI call, or another place, for a call inside a thunk."""
-    section = victim.whole.section_by_name[".vmi.thunks"]
-    for index in _some(dice, range(section.size // 8), count):
-        va = section.va + 8 * index
-        target, number = victim.word(va), victim.word(va + 4)
-        if dice.randrange(2):
-            number = int(dice.choice([c for c in VmiCall if c != number]))
-        else:
-            target += 1
-        victim.write(va, struct.pack("<II", target, number))
-        yield Fault(va, 8, ".vmi.text", f"entry {index}: {target:#x}, {number}")
-
-
-def translations_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """A bit of a translation flipped."""
-    for name, index, _, record in _some(dice, victim.placed_records(), count):
-        va = record.translation_va + dice.randrange(record.translation_len)
-        victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        what = f"byte {va:#x} of its translation"
-        yield Fault(record.native_va, record.native_len, f"{name}[{index}]", what)
-
-
-def fallbacks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """An entry of the table of native instructions that names another place or byte."""
-    section = victim.whole.section_by_name[".vmi.fallback"]
-    for index in _some(dice, range(section.size // 8), count):
-        va = section.va + 8 * index + dice.choice((0, 4))
-        victim.write(va, struct.pack("<I", victim.word(va) ^ 1 << dice.randrange(8)))
-        yield Fault(section.va + 8 * index, 8, "", f"entry {index}")
-
-
 def natives_unlisted(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
     """An instruction that was left native, gone from the manifest's list."""
     section = victim.whole.section_by_name[".vmi.manifest"]
     text = victim.whole.section_bytes(section)
     listed = [entry["va"] for entry in json.loads(text.rstrip(b"\0"))["native"]]
-    for va in _some(dice, listed, count):
+    for va in some(dice, listed, count):
         was = f'"va":{va}'.encode()
         off = victim.data.find(was, section.off, section.off + section.size)
         if off >= 0:
@@ -298,7 +201,7 @@ def symbols_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[F
     """Symbols with the address that they had."""
     was, now = victim.original.symbols.entries, victim.whole.symbols.entries
     moved = np.flatnonzero(was["value"] != now["value"][: len(was)])
-    for index in _some(dice, moved.tolist(), count):
+    for index in some(dice, moved.tolist(), count):
         _symbol(victim, int(index), 4, int(was["value"][index]))
         yield Fault(int(was["value"][index]), 1, "", "address of before")
 
@@ -307,7 +210,7 @@ def symbol_sizes_wrong(victim: Victim, dice: random.Random, count: int) -> Itera
     """Symbols with another size."""
     entries = victim.whole.symbols.entries[: len(victim.original.symbols)]
     sized = (entries["size"] > 0) & np.isin(entries["info"] & 15, (STT_FUNC, STT_OBJECT))
-    for index in _some(dice, np.flatnonzero(sized).tolist(), count):
+    for index in some(dice, np.flatnonzero(sized).tolist(), count):
         _symbol(victim, int(index), 8, int(entries["size"][index]) + dice.choice((1, 4)))
         yield Fault(int(entries["value"][index]), 1, "", "another size")
 
@@ -316,7 +219,7 @@ def edges_broken(victim: Victim, dice: random.Random, count: int) -> Iterator[Fa
     """A section header with another address, or size."""
     sections = [s for s in victim.whole.sections if s.is_alloc and s.size > 64 and s.has_bytes]
     (table,) = struct.unpack_from("<I", victim.data, E_SHOFF)
-    for section in _some(dice, sections, count):
+    for section in some(dice, sections, count):
         at = table + SECTION_HEADER_LEN * section.index + dice.choice((SH_ADDR, SH_SIZE))
         (was,) = struct.unpack_from("<I", victim.data, at)
         struct.pack_into("<I", victim.data, at, was + dice.choice((-16, -1, 4, 16)))
@@ -341,10 +244,10 @@ TOGETHER: dict[str, Kind] = {
     "function overlapped": functions_overlapped,
     "symbol size": symbol_sizes_wrong,
     "native instruction unlisted": natives_unlisted,
-    "fallback entry": fallbacks_wrong,
-    "thunk bit": thunks_wrong,
-    "thunk clobbers a register": thunks_clobber_registers,
-    "thunk clobbers a flag": thunks_clobber_flags,
+    "fallback entry": added.fallbacks_wrong,
+    "thunk bit": added.thunks_wrong,
+    "thunk clobbers a register": added.thunks_clobber_registers,
+    "thunk clobbers a flag": added.thunks_clobber_flags,
 }
 """Kinds whose faults are found at their places, so that many fit into one file."""
 THUNKS = frozenset({"thunk bit", "thunk clobbers a register", "thunk clobbers a flag"})
@@ -352,19 +255,14 @@ THUNKS = frozenset({"thunk bit", "thunk clobbers a register", "thunk clobbers a 
 other fault at such a site could seem to be found."""
 ALONE: dict[str, Kind] = {
     "symbol stale": symbols_stale,
-    "translation bit": translations_wrong,
+    "translation bit": added.translations_wrong,
     "relocation added": relocations_added,
-    "call in a thunk": thunk_calls_wrong,
-    "runtime bit": runtimes_patched,
+    "call in a thunk": added.thunk_calls_wrong,
+    "runtime bit": added.runtimes_patched,
     "section edge": edges_broken,
 }
 """Kinds of which a file holds one fault: one spoils what others would be found by, or is found at
 so many places (a translation that a thousand sites share) that theirs would seem to be found."""
-
-
-def _some(dice: random.Random, items: Iterable[Item], count: int) -> list[Item]:
-    every = list(items)
-    return dice.sample(every, min(count, len(every)))
 
 
 def _rows(
@@ -372,7 +270,7 @@ def _rows(
 ) -> Iterator[np.void]:
     """Words of one table, its share of `count` but at least one, which no other fault is in."""
     left = max(1, count // len(victim.tables))
-    for index in _some(dice, indices, 4 * left):
+    for index in some(dice, indices, 4 * left):
         row = table.words[index]
         if left and victim.claim_name(f"{int(victim.new([int(row['va'])])[0]):#x}"):
             left -= 1
@@ -400,21 +298,6 @@ def _relocation_sections(victim: Victim) -> list[Section]:
         and victim.whole.sections[s.info].is_alloc
         and not s.name.startswith(".rel.vmi")
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Thunk:
-    va: int
-    length: int
-    fault: Fault
-
-
-def _thunks(victim: Victim, dice: random.Random, count: int) -> Iterator[_Thunk]:
-    """Some thunks; a finding says `the thunk at` its address."""
-    vas = victim.thunk_vas
-    for index in dice.sample(range(len(vas) - 1), min(count, len(vas) - 1)):
-        va, length = vas[index], vas[index + 1] - vas[index]
-        yield _Thunk(va, length, Fault(va, length, "", ""))
 
 
 def _symbol(victim: Victim, index: int, field: int, value: int) -> None:

@@ -5,6 +5,11 @@ At the beginning of each block the code subtracts the block's length from a cell
 asks Unicorn to stop once the cell is used up. What is left goes into a second place too, the LEFT
 of the time page (vmipatch.vmi.shared.Time), where the guest can read it. That copy decides nothing:
 Unicorn's page walker sets bits in whatever the guest calls a page table, read-only or not.
+
+It mends a register, too. `cmpxchg8b` takes CC_SRC for the arithmetic flags when they were there at
+the beginning of the block, though it may hold an operand of a later instruction (QEMU did so up to
+7.2). Those 32 bits would be EFLAGS for the next `pushf`, NT and TF included: cmpxchg8b is the last
+of its block in what compilers make of it, and the next block begins with arithmetic flags alone.
 """
 
 from __future__ import annotations
@@ -19,7 +24,11 @@ from vmipatch.emu.state import Field
 from vmipatch.errors import EnvironmentProblem
 
 _CODE = bytes.fromhex(
-    "488b01"  # mov rax, [rcx]           the cell; rdi = instance, edx = block length
+    "4c8b4930"  # mov r9, [rcx+48]         CC_SRC
+    "4183791001"  # cmp dword [r9+16], 1     CC_OP: are the arithmetic flags in CC_SRC?
+    "7507"  # jne lazy
+    "498121d5080000"  # and qword [r9], 0x8d5    they alone
+    "488b01"  # lazy: mov rax, [rcx]     the cell; rdi = instance, edx = block length
     "4c8b00"  # mov r8, [rax]
     "4d85c0"  # test r8, r8
     "7e35"  # jle stop                   before subtracting: a block longer than a slice must run
@@ -43,7 +52,7 @@ _CODE = bytes.fromhex(
 )
 
 _EFLAGS_BEFORE_LEN: Final = Field.HFLAGS - Field.EFLAGS
-assert _EFLAGS_BEFORE_LEN == 40, "as in the code"
+assert (_EFLAGS_BEFORE_LEN, Field.CC_OP - Field.CC_SRC) == (40, 16), "as in the code"
 _UNGUARDED_LEN: Final = _EFLAGS_BEFORE_LEN // 4 + 1
 """Words of what the code looks at while nothing is forbidden: CPL 3, and no flag."""
 
@@ -58,15 +67,19 @@ class _Control(ctypes.Structure):
         ("blocks", ctypes.c_uint64),
         ("privilege_va", ctypes.c_uint64),
         ("copy_va", ctypes.c_uint64),
+        ("flags_va", ctypes.c_uint64),
     )
 
 
 class BlockCounter:
     """The code and its control structure; `code_va` and `control_va` go into a block hook."""
 
-    def __init__(self, cell_va: int, stop_va: int, copy_va: int | None = None) -> None:
+    def __init__(
+        self, cell_va: int, stop_va: int, state_va: int, copy_va: int | None = None
+    ) -> None:
         """`cell_va`: host address of an i64 that no guest can reach; `stop_va`: host address of
-        uc_emu_stop; `copy_va`: host address of another i64, the guest's copy of the first.
+        uc_emu_stop; `state_va`: of the CPU's state; `copy_va`: of another i64, the guest's copy of
+        the first.
 
         Raises EnvironmentProblem on another kind of host, or one that forbids generated code.
         """
@@ -87,15 +100,15 @@ class BlockCounter:
         self.code_va = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
         self._no_state = (ctypes.c_uint32 * _UNGUARDED_LEN)(*[3] * _UNGUARDED_LEN)
         unguarded_va = ctypes.addressof(self._no_state) + _EFLAGS_BEFORE_LEN
-        self._control = _Control(cell_va, stop_va, 0, 0, unguarded_va, copy_va or cell_va)
+        self._hflags_va = state_va + Field.HFLAGS
+        self._control = _Control(
+            cell_va, stop_va, 0, 0, unguarded_va, copy_va or cell_va, state_va + Field.CC_SRC
+        )
         self.control_va = ctypes.addressof(self._control)
 
-    def forbid_ring0(self, hflags_va: int) -> None:
-        """Let no block begin at CPL 0 or in virtual 8086 mode.
-
-        `hflags_va`: host address of the CPU's hflags, in the CPU's state.
-        """
-        self._control.privilege_va = hflags_va
+    def forbid_ring0(self) -> None:
+        """Let no block begin at CPL 0 or in virtual 8086 mode."""
+        self._control.privilege_va = self._hflags_va
 
     def arm(self) -> None:
         """Forget that the code stopped the CPU."""

@@ -168,7 +168,8 @@ class Cpu:
         self._map_memory()
         stop_va = ctypes.cast(library.uc_emu_stop, _V).value
         assert stop_va is not None, "a function has an address"
-        self.counter = BlockCounter(cell_va, stop_va, copy_va)
+        state_va = ctypes.addressof(ctypes.c_uint32.from_buffer(self._state.words))
+        self.counter = BlockCounter(cell_va, stop_va, state_va, copy_va)
         self._add_hooks()
         self._uc.ctl_exits_enabled(True)
 
@@ -244,8 +245,7 @@ class Cpu:
 
     def forbid_ring0(self) -> None:
         """Stop, as at the end of a slice, before anything executes at CPL 0."""
-        hflags = ctypes.c_uint32.from_buffer(self._state.words[Field.HFLAGS >> 2 :])
-        self.counter.forbid_ring0(ctypes.addressof(hflags))
+        self.counter.forbid_ring0()
 
     def read_msr(self, number: int) -> int:
         """A model-specific register; an unknown one is 0."""

@@ -31,11 +31,18 @@ BODY(DISABLE_INTERRUPTS, paravirt)
 
 # Out:      eax = IF (0x200) or 0, nothing else: callers add it and test it for 0.
 # Preserves the rest, and EFLAGS.
+# Natively without popfd, which is slow, and after which QEMU up to 7.2 gives other instructions'
+# flags to cmpxchg8b (docs/decisions/0017).
 BODY(GET_INTERRUPT_MASK, native)
     pushfd
-    mov eax, dword ptr [esp]
-    and eax, 0x200
-    popfd
+    pop eax
+    movzx eax, ah                   # bit 0 TF, bit 1 IF
+    lea eax, [eax * 8]
+    lea eax, [eax * 8]              # bit 6 TF, bit 7 IF
+    movzx eax, al
+    lea eax, [eax + eax]            # bit 7 TF, bit 8 IF
+    mov al, 0
+    lea eax, [eax + eax]            # bit 9 IF
     ret
 
 BODY(GET_INTERRUPT_MASK, paravirt)

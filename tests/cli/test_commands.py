@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.cli.commands import ROOT, invoke, validated, vmipatch
@@ -150,6 +153,18 @@ def test_version_is_the_package_version() -> None:
     assert vmipatch("--version").stdout == f"vmipatch, version {__version__}\n"
 
 
+def test_a_command_does_not_wait_for_the_imports_of_the_others() -> None:
+    check = "import sys, vmipatch.cli.rewrite; print({'unicorn', 'capstone'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_unknown_command_is_answered_with_the_one_that_was_meant() -> None:
+    result = invoke("rewrit")
+    assert result.returncode == ExitCode.USAGE
+    assert "rewrite" in result.stderr
+
+
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_each_command_has_help_with_an_example(command: str) -> None:
     result = invoke(command, "--help")
@@ -180,7 +195,9 @@ def test_each_command_has_a_schema_for_its_json() -> None:
     schemas = {path.stem.rpartition("-")[0] for path in (ROOT / "docs" / "schemas").iterdir()}
     # verify writes two documents, and speaks of modules in another, as rewrite does
     assert schemas == {*cli.commands, "certificate", "tree"}
-    for name, command in cli.commands.items():
+    for name in cli.commands:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
         assert any("--json" in parameter.opts for parameter in command.params), name
 
 

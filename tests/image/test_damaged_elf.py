@@ -124,7 +124,7 @@ def test_random_damage_is_an_error_of_ours_or_none(name: str) -> None:
     assert 0 < refused < len(seeds), "the damage is too coarse or too fine to say anything"
 
 
-TYPE, FLAGS, ADDRESS, OFFSET, SIZE, LINK, INFO, ALIGN = range(1, 9)
+NAME, TYPE, FLAGS, ADDRESS, OFFSET, SIZE, LINK, INFO, ALIGN = range(9)
 P_TYPE, P_OFFSET, P_VADDR, P_PADDR, P_FILESZ, P_MEMSZ = range(6)
 
 BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
@@ -173,6 +173,14 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "kernel below the end of memory": (
         lambda d: d.segment_word(2, P_MEMSZ, 0xFF800000 - 0xC1006000),
         "no room is left",
+    ),
+    "section name outside of the names": (
+        lambda d: d.section_word(".data", NAME, 0xFFFFFF),
+        "the name of a section lies outside",
+    ),
+    "names of sections in section 65535": (
+        lambda d: struct.pack_into("<H", d.data, 50, 0xFFFF),
+        "section 65535 is to hold the names",
     ),
 }
 

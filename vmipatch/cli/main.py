@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -13,16 +14,7 @@ from typing import NoReturn
 import click
 
 from vmipatch import __version__
-from vmipatch.cli.completion import completion_command
 from vmipatch.cli.console import Console, pass_console
-from vmipatch.cli.explain import explain_command
-from vmipatch.cli.restore import restore_command
-from vmipatch.cli.rewrite import rewrite_command
-from vmipatch.cli.rom import rom_command
-from vmipatch.cli.run import run_command
-from vmipatch.cli.scan import scan_command
-from vmipatch.cli.verify import verify_command
-from vmipatch.cli.wrap import wrap_command
 from vmipatch.errors import ExitCode, VmipatchError
 
 EPILOG = """\b
@@ -41,19 +33,33 @@ INTERRUPTED = 128 + signal.SIGINT
 """What a shell calls the end by Ctrl-C."""
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group that knows its commands by name, and imports the one that is asked for.
+
+    All of them together are an emulator, two decoders and an assembler, and take longer to import
+    than most commands take to run.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in self.commands:
+            return None
+        module = importlib.import_module(f"vmipatch.cli.{cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vmipatch")
 @pass_console
 def cli(_: Console) -> None:
     """Rewrite i386 Linux kernels into kernels that also run on a VMI hypervisor."""
 
 
-for command in (
-    scan_command, rewrite_command, verify_command, restore_command, wrap_command, rom_command,
-    run_command, explain_command,
-    completion_command,
+for name in (
+    "scan", "rewrite", "verify", "restore", "wrap", "rom", "run", "explain", "completion",
 ):  # fmt: skip
-    cli.add_command(command)
+    cli.add_command(click.Command(name))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -38,7 +38,6 @@ from vmipatch.restore import Gives, restore_module
 from vmipatch.rewrite import RewriteOptions
 from vmipatch.rewrite.module import MARK, RewrittenModule, rewrite_module
 from vmipatch.scan.site import Disposition
-from vmipatch.verify.static.module import check_module
 
 SCHEMA = "vmipatch.tree/1"
 SHOWN = 12
@@ -111,6 +110,8 @@ class _Verify:
     tree: str
 
     def __call__(self, path: str) -> Entry:
+        from vmipatch.verify.static.module import check_module
+
         place = os.path.join(self.tree, path)
         try:
             was, now = read_file(os.path.join(self.original, path)), read_file(place)
@@ -229,6 +230,8 @@ def report(tree: str, entries: Sequence[Entry]) -> dict[str, Any]:
 
 def verify_module(console: Console, path: str, original: str, json_file: str | None) -> None:
     """Prove one module from its original; exit code 1 with findings."""
+    from vmipatch.verify.static.module import check_module
+
     was, now = read_file(original), read_file(path)
     verdict = check_module(unpack(was, original), unpack(now, path), path)
     records = verdict.counts.get("records", 0)

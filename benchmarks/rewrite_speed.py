@@ -7,15 +7,16 @@ runs them all one behind the other, so that what else the machine does hits them
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import account
 from benchmarks.sample import Sample
 from vmipatch.errors import EnvironmentProblem, ExitCode
 
@@ -76,25 +77,17 @@ def _steps(kernel: str, output: str) -> list[tuple[str, list[str]]]:
 def run(command: list[str]) -> Run:
     """Run a command without input, its output thrown away, and account for it.
 
-    The system reports at least the memory of this process as the peak of its child: measure before
-    anything large is done here. Raises EnvironmentProblem if the command fails.
+    Raises EnvironmentProblem if the command fails.
     """
-    silence = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-    ]
-    start = time.monotonic()
-    pid = os.posix_spawnp(command[0], command, os.environ, file_actions=silence)
-    _, status, usage = os.wait4(pid, 0)
-    wall_s = time.monotonic() - start
-    exit_code = os.waitstatus_to_exitcode(status)
-    if exit_code != ExitCode.SUCCESS:
+    accountant = [sys.executable, "-I", account.__file__, *command]
+    done = subprocess.run(accountant, stdout=subprocess.PIPE, check=True, text=True)
+    used = json.loads(done.stdout)
+    if used["exit_code"] != ExitCode.SUCCESS:
         raise EnvironmentProblem(
-            f"`{' '.join(command)}` ended with exit code {exit_code}",
+            f"`{' '.join(command)}` ended with exit code {used['exit_code']}",
             hint="its own message is above",
         )
-    # Linux gives ru_maxrss in KiB.
-    return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Run(used["wall_s"], used["cpu_s"], used["peak_len"])
 
 
 def _cost(name: str, runs: Sequence[Run], yardstick: Sample) -> CommandCost:

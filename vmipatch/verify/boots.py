@@ -25,9 +25,11 @@ from vmipatch.verify.user_space import Detail, SystemCallRecorder, Trace
 
 COMMAND_LINE: Final = (
     "console=ttyS0 earlyprintk=serial,ttyS0 reboot=t panic=-1 nosmp noapic nolapic acpi=off "
-    "nokaslr norandmaps tsc=reliable tsc_early_khz=1000000 lpj=5000000 cryptomgr.notests"
+    "nokaslr norandmaps tsc=reliable tsc_early_khz=1000000 lpj=5000000 cryptomgr.notests "
+    "initramfs_async=0"
 )
-"""One processor, nothing random, no clock that is measured, and a panic that ends the run.
+"""One processor, nothing random or concurrent, no clock that is measured, and a panic that ends the
+run.
 
 Ciphers do not test themselves: a distribution's kernel computes for minutes with long numbers.
 """

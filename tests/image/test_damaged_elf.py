@@ -180,7 +180,7 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
     ),
     "names of sections in section 65535": (
         lambda d: struct.pack_into("<H", d.data, 50, 0xFFFF),
-        "section 65535 is to hold the names",
+        "are announced",
     ),
 }
 

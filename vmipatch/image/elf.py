@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import lief
 import numpy as np
 
 from vmipatch.errors import MalformedImage
@@ -18,12 +19,10 @@ from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, Seg
 
 EM_386 = 3
 ELF_HEADER_LEN = 52
-MACHINE_AT, ENTRY_AT, PHOFF_AT, SHOFF_AT, SIZES_AT = 18, 24, 28, 32, 42
+MACHINE_AT, ENTRY_AT, PHOFF_AT, SHOFF_AT, SIZES_AT, NAMES_INDEX_AT = 18, 24, 28, 32, 42, 50
 SEGMENT_HEADER_LEN, SECTION_HEADER_LEN = 32, 40
 
-# Elf32_Shdr and Elf32_Phdr (System V ABI, chapters 4 and 5); Section and Segment have their order.
-_SECTION_HEADER = struct.Struct("<10I")
-_SEGMENT_HEADER = struct.Struct("<8I")
+lief.logging.disable()  # what it complains of, our own errors say
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ class ElfImage:
         Raises MalformedImage if it is not a complete little-endian ELF32 file for i386, or if its
         headers contradict each other.
         """
-        _require_i386(data, name)
-        sections, segments = _sections(data, name), _segments(data)
+        binary = _parse_headers(data, name)
+        _require_all_headers(data, len(binary.sections), len(binary.segments), name)
+        sections, segments = _sections(binary, data, name), _segments(binary, data)
         require_consistent(sections, segments, len(data), name)
         by_name: dict[str, Section] = {}
         for section in sections:
@@ -129,8 +129,8 @@ class ElfImage:
         return np.frombuffer(self.read(start_va, end_va - start_va), dtype="<u4")
 
 
-def _require_i386(data: bytes, name: str) -> None:
-    """Raise MalformedImage unless this is an ELF file for i386 with both of its header tables."""
+def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
+    """lief's view of the headers alone; its complaints become ours."""
     if data[:4] != b"\x7fELF":
         raise MalformedImage(
             "this is not an ELF file" if data else "the file is empty",
@@ -154,6 +154,36 @@ def _require_i386(data: bytes, name: str) -> None:
             place=f"offset {MACHINE_AT:#x}",
             hint="vmipatch works on i386 kernels only",
         )
+    config = lief.ELF.ParserConfig()
+    config.parse_relocations = False
+    config.parse_symtab_symbols = False
+    config.parse_dyn_symbols = False
+    config.parse_symbol_versions = False
+    config.parse_notes = False
+    config.parse_overlay = False
+    binary = lief.ELF.parse(_headers_alone(data), config)
+    if not isinstance(binary, lief.ELF.Binary):
+        raise MalformedImage(
+            "the ELF headers are damaged", file=name, place="offset 0x0", hint=DAMAGED
+        )
+    return binary
+
+
+def _headers_alone(data: bytes) -> bytes:
+    """A file of the header tables and the names of sections: lief copies all that it is given."""
+    phoff, shoff = struct.unpack_from("<2I", data, PHOFF_AT)
+    _, segments, _, sections, names_index = struct.unpack_from("<5H", data, SIZES_AT)
+    segments_end = ELF_HEADER_LEN + SEGMENT_HEADER_LEN * segments
+    result = bytearray(data[:ELF_HEADER_LEN])
+    struct.pack_into("<2I", result, PHOFF_AT, ELF_HEADER_LEN, segments_end)
+    result += data[phoff : phoff + SEGMENT_HEADER_LEN * segments]
+    result += data[shoff : shoff + SECTION_HEADER_LEN * sections]
+    if names_index < sections:
+        at = segments_end + SECTION_HEADER_LEN * names_index + 16
+        names_off, names_len = struct.unpack_from("<2I", result, at)
+        struct.pack_into("<I", result, at, len(result))
+        result += data[names_off : names_off + names_len]
+    return bytes(result)
 
 
 def _require_header_tables(data: bytes, name: str) -> None:
@@ -182,49 +212,80 @@ def _cut_off(data: bytes, name: str) -> MalformedImage:
     )
 
 
-def _sections(data: bytes, file: str) -> tuple[Section, ...]:
-    """The section headers. Raises MalformedImage if their names are not there."""
-    (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
-    *_, count, names_index = struct.unpack_from("<5H", data, SIZES_AT)
-    table = data[shoff : shoff + SECTION_HEADER_LEN * count]
-    rows = list(_SECTION_HEADER.iter_unpack(table))
-    if rows and names_index >= count:
+def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -> None:
+    """Raise MalformedImage unless lief understood as many headers as the file announces."""
+    _, ph_count, _, sh_count, names = struct.unpack_from("<5H", data, SIZES_AT)
+    if (segments, sections) != (ph_count, sh_count) or (sections and names >= sections):
         raise MalformedImage(
-            f"section {names_index} is to hold the names of the sections, and there are {count}",
-            file=file,
+            f"{ph_count} segments and {sh_count} sections are announced, "
+            f"{segments} and {sections} understood",
+            file=name,
             place=f"offset {SIZES_AT:#x}",
             hint=DAMAGED,
         )
-    names_off, names_len = rows[names_index][4:6] if rows else (0, 0)
-    names = data[names_off : names_off + names_len]
+
+
+def _sections(binary: lief.ELF.Binary, data: bytes, file: str) -> tuple[Section, ...]:
+    """The section headers; type and flags as stored, for lief's enumerations are not complete.
+
+    Raises MalformedImage if a name is not in the table of names.
+    """
+    # The offset as stored, too: lief was given the names of sections elsewhere.
+    (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
+    heads = [
+        struct.unpack_from("<III4xI", data, shoff + index * SECTION_HEADER_LEN)
+        for index in range(len(binary.sections))
+    ]
+    (names_index,) = struct.unpack_from("<H", data, NAMES_INDEX_AT)
+    names_len = binary.sections[names_index].size if heads else 0
+    for index, (name_off, *_) in enumerate(heads):
+        if name_off and name_off >= names_len:
+            raise MalformedImage(
+                "the name of a section lies outside of the table of names",
+                file=file,
+                place=f"section {index}",
+                hint=DAMAGED,
+            )
     return tuple(
-        _section(index, _section_name(names, name, index, file), *rest)
-        for index, (name, *rest) in enumerate(rows)
+        _section(index, raw, *head)
+        for index, (raw, (_, *head)) in enumerate(zip(binary.sections, heads, strict=True))
     )
 
 
-def _section_name(names: bytes, at: int, index: int, file: str) -> str:
-    end = names.find(b"\0", at)
-    if at and end < 0:
-        raise MalformedImage(
-            "the name of a section lies outside of the table of names",
-            file=file,
-            place=f"section {index}",
-            hint=DAMAGED,
-        )
-    return names[at : max(end, at)].decode("utf-8", "replace")
+def _section(index: int, raw: lief.ELF.Section, kind: int, flags: int, off: int) -> Section:
+    return Section(
+        index=index,
+        name=str(raw.name),
+        kind=SectionKind.of(kind),
+        flags=SectionFlag(flags & SectionFlag.KNOWN),
+        va=raw.virtual_address,
+        off=off,
+        size=raw.size,
+        link=raw.link,
+        info=raw.information,
+        align=raw.alignment,
+        entry_len=raw.entry_size,
+    )
 
 
-def _section(index: int, name: str, kind: int, flags: int, *rest: int) -> Section:
-    known = SectionFlag(flags & SectionFlag.KNOWN)
-    return Section(index, name, SectionKind.of(kind), known, *rest)
-
-
-def _segments(data: bytes) -> tuple[Segment, ...]:
-    """The program headers."""
+def _segments(binary: lief.ELF.Binary, data: bytes) -> tuple[Segment, ...]:
+    """The program headers; their type and flags as stored, too."""
     (phoff,) = struct.unpack_from("<I", data, PHOFF_AT)
-    _, count, *_ = struct.unpack_from("<5H", data, SIZES_AT)
-    table = data[phoff : phoff + SEGMENT_HEADER_LEN * count]
+    heads = range(phoff, phoff + SEGMENT_HEADER_LEN * len(binary.segments), SEGMENT_HEADER_LEN)
     return tuple(
-        Segment(SegmentKind.of(kind), *rest) for kind, *rest in _SEGMENT_HEADER.iter_unpack(table)
+        _segment(raw, *struct.unpack_from("<I20xI", data, at))
+        for raw, at in zip(binary.segments, heads, strict=True)
+    )
+
+
+def _segment(raw: lief.ELF.Segment, kind: int, flags: int) -> Segment:
+    return Segment(
+        kind=SegmentKind.of(kind),
+        off=raw.file_offset,
+        va=raw.virtual_address,
+        pa=raw.physical_address,
+        file_len=raw.physical_size,
+        mem_len=raw.virtual_size,
+        flags=flags,
+        align=raw.alignment,
     )

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.cli.test_damaged_files import check_command
+from tests.cli.judge import check_command
 from tests.conftest import KernelFinder
-from tests.tables.damage import Damage, damages
+from tests.support.damage import Damage, damages
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -83,13 +83,10 @@ def test_rewrite_with_the_debug_twin(
 
 @FEW
 @given(damage=damages)
-def test_rewrite_with_a_damaged_debug_twin(
-    kernel: KernelFinder, tmp_path: Path, damage: Damage
-) -> None:
+def test_rewrite_with_a_damaged_debug_twin(kernel: KernelFinder, damage: Damage) -> None:
     vmlinux = kernel("tiny")
-    twin = tmp_path / "vmlinux"
-    twin.write_bytes(damage.apply(ElfImage.parse(vmlinux.read_bytes())))
-    check_command(original(vmlinux), "rewrite", "--debug", str(twin))
+    twin = damage.apply(ElfImage.parse(vmlinux.read_bytes()))
+    check_command(original(vmlinux), "rewrite", twin=twin)
 
 
 @FEW

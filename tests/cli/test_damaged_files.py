@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples.guest.build import build
-from tests.cli.commands import invoke
-from tests.tables.damage import Damage, damages
-from vmipatch.errors import ExitCode
+from tests.cli.judge import check_command
+from tests.support.damage import Damage, damages
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
@@ -35,27 +31,6 @@ def guest() -> ElfImage:
 @cache
 def packed() -> bytes:
     return wrap(guest(), relocation_list(guest(), Relocations.of(guest())))
-
-
-def check_command(data: bytes, *command: str) -> bytes | None:
-    """Run a command on a damaged file: what it wrote, None if it refused and wrote nothing."""
-    directory = Path(tempfile.mkdtemp())
-    try:
-        kernel, output = directory / "kernel", directory / "output"
-        kernel.write_bytes(data)
-        done = invoke(command[0], kernel, *command[1:], "-o", output)
-        assert done.returncode in (ExitCode.SUCCESS, ExitCode.INPUT), done.stderr
-        assert "Traceback" not in done.stderr
-        assert kernel.read_bytes() == data
-        left = sorted(path.name for path in directory.iterdir())
-        if done.returncode == ExitCode.INPUT:
-            assert left == ["kernel"], done.stderr
-            assert done.stderr.count("\n") == 1
-            return None
-        assert left == ["kernel", "output"]
-        return output.read_bytes()
-    finally:
-        shutil.rmtree(directory)
 
 
 @SETTINGS

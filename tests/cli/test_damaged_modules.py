@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cli.commands import invoke, validated
-from tests.cli.test_damaged_files import check_command
+from tests.cli.judge import check_command
 from tests.restore.test_module import sample
-from tests.tables.damage import Damage, damages
+from tests.support.damage import Damage, damages
 from vmipatch.errors import ExitCode
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.module import rewrite_module

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.cli.judge import check_command
 from tests.cli.test_damaged_bzimages import check_repack, damaged, places, values
-from tests.cli.test_damaged_files import check_command
 from tests.distro.conftest import DistroFinder
 
 pytestmark = pytest.mark.distro

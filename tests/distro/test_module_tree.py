@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.cli.commands import invoke, validated
-from tests.cli.test_damaged_files import check_command
+from tests.cli.judge import check_command
 from tests.distro.conftest import DistroFinder
-from tests.tables.damage import Damage, damages
+from tests.support.damage import Damage, damages
 from vmipatch.errors import ExitCode
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.packed import pack, packing_of, usual

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tables.damage import Damage, damages
+from tests.support.damage import Damage, damages
 from tests.tables.test_samples import SAMPLES, written
 from vmipatch.errors import ExitCode, VmipatchError
 from vmipatch.image.elf import ElfImage

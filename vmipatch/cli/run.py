@@ -103,6 +103,7 @@ def run_command(
     way = Mode(mode)
     rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
     boot = _boot(kernel, append, read_file(initrd) if initrd else b"")
+    symbols = boot.kernel.symbols  # if they are damaged, better said before the kernel runs
     limit_ns = None if limit is None else int(limit * NS_PER_S)
     options = MachineOptions(memory << 20, pae, apic, limit_ns)
     begun = time.perf_counter()
@@ -111,7 +112,7 @@ def run_command(
         result = machine.run(boot)
     console.say(f"\n{kernel}: {_summary(result)}, {time.perf_counter() - begun:.1f} s of real time")
     console.say(_counts(result))
-    findings = _findings(machine, boot.kernel.symbols)
+    findings = _findings(machine, symbols)
     if findings:
         console.say(_finding_table(findings))
     if json_file is not None:

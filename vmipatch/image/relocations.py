@@ -22,7 +22,12 @@ word, and the word as linked (S+A for R_386_32, S+A-P for R_386_PC32 and R_386_P
 RAW_REL = np.dtype([("offset", "<u4"), ("info", "<u4")])
 """Elf32_Rel (System V ABI, chapter 4)."""
 
+WORD_LEN = 4
+EDITED = "the file is damaged, or was edited after the link: give it as the build left it"
+
 WORD_KINDS = (R_386_32, R_386_PC32, R_386_PLT32)
+SHORT_KINDS = (20, 21, 22, 23)
+"""R_386_16, R_386_PC16, R_386_8 and R_386_PC8: what real-mode code has."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Relocations:
     def of(cls, image: ElfImage) -> Relocations:
         """Read every .rel section of an allocated section.
 
-        Raises MalformedImage if an entry points outside of the bytes of its section, or names a
-        symbol that does not exist.
+        Raises MalformedImage if an entry points outside of the bytes of its section or into the
+        word of another, names a symbol that does not exist, or is of a kind that no kernel has.
         """
         parts: list[np.ndarray] = []
         skipped = 0
@@ -53,6 +58,8 @@ class Relocations:
             raw = np.frombuffer(image.section_bytes(rel), dtype=RAW_REL)
             kind = (raw["info"] & 0xFF).astype("u1")
             wanted = np.isin(kind, WORD_KINDS)
+            known = wanted | np.isin(kind, (R_386_NONE, *SHORT_KINDS))
+            _require(known, "is of a kind that no kernel has", raw, rel, image)
             skipped += int(len(raw) - wanted.sum())
             raw, kind = raw[wanted], kind[wanted]
             at = raw["offset"].astype(np.int64) - target.va
@@ -68,7 +75,22 @@ class Relocations:
             part["value"] = _words_at(image.section_bytes(target), at)
             parts.append(part)
         merged = np.concatenate(parts) if parts else np.zeros(0, dtype=REL)
-        return cls(merged[np.argsort(merged["va"], kind="stable")], skipped)
+        merged = merged[np.argsort(merged["va"], kind="stable")]
+        _require_words_apart(merged, image)
+        return cls(merged, skipped)
+
+
+def _require_words_apart(entries: np.ndarray, image: ElfImage) -> None:
+    """Raise MalformedImage if two entries (dtype REL, by address) have bytes in common."""
+    near = np.diff(entries["va"].astype(np.int64)) < WORD_LEN
+    for index in np.flatnonzero(near)[:1].tolist():
+        va = int(entries["va"][index])
+        raise MalformedImage(
+            "two relocations have bytes in common",
+            file=image.name,
+            place=f"{image.sections[int(entries['section'][index])].name} for {va:#x}",
+            hint=EDITED,
+        )
 
 
 def _require(
@@ -81,7 +103,7 @@ def _require(
             f"a relocation {complaint}",
             file=image.name,
             place=f"{rel.name} for {int(entry['offset']):#x}",
-            hint="the file is damaged, or was edited after the link: give it as the build left it",
+            hint=EDITED,
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from vmipatch.errors import MalformedImage
+from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import (
     OUTSIDE_STEP,
@@ -22,6 +23,7 @@ from vmipatch.image.module import (
     signed_len,
     unlink,
 )
+from vmipatch.image.relocations import R_386_NONE, RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, SYMBOL
 from vmipatch.image.types import Section, SectionKind
 
@@ -51,10 +53,12 @@ def file_bytes(data: bytes, name: str) -> bytes:
     shndx = rows["shndx"].astype(np.int64)
     outside = _is_outside(rows)
     if (shndx[~outside] >= len(sections)).any():
-        raise MalformedImage("a symbol is in no section", file=name, place=table.name)
+        raise MalformedImage("a symbol is in no section", file=name, place=table.name, hint=DAMAGED)
     linked_va = rows["value"].astype(np.int64)
     linked_va[outside] = OUTSIDE_VA + OUTSIDE_STEP * np.flatnonzero(outside)
-    stored = unlink(sections, _linked(sections, data), _valued(rows, linked_va))
+    linked = _linked(sections, data)
+    _require_words_inside(sections, linked, len(rows), name)
+    stored = unlink(sections, linked, _valued(rows, linked_va))
     for index, content in stored.items():
         result[sections[index].off : sections[index].off + len(content)] = content
     alloc = np.array([s.is_alloc for s in sections])
@@ -70,6 +74,27 @@ def _symbol_table(file: ElfImage) -> Section | None:
 def _is_outside(rows: np.ndarray) -> np.ndarray:
     outside: np.ndarray = (rows["shndx"] == SHN_UNDEF) | (rows["shndx"] == SHN_ABS)
     return outside
+
+
+def _require_words_inside(
+    sections: tuple[Section, ...], linked: dict[int, bytes], symbols: int, name: str
+) -> None:
+    """Raise MalformedImage for a relocation outside of its section, or of no symbol."""
+    for index, content in linked.items():
+        rel = sections[index]
+        if rel.kind is not SectionKind.REL:
+            continue
+        raw = np.frombuffer(content, RAW_REL)
+        at = raw["offset"].astype(np.int64) - sections[rel.info].va
+        size = len(linked.get(rel.info, b""))
+        word = (raw["info"] & 0xFF) != R_386_NONE
+        stray = word & ((at < 0) | (at + 4 > size) | (raw["info"] >> 8 >= symbols))
+        for entry in np.flatnonzero(stray)[:1].tolist():
+            place = f"{rel.name}, entry {entry}"
+            raise MalformedImage(
+                "a relocation is outside of its section, or of no symbol",
+                file=name, place=place, hint=DAMAGED,
+            )  # fmt: skip
 
 
 def _valued(rows: np.ndarray, values: np.ndarray) -> np.ndarray:

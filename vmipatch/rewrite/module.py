@@ -29,7 +29,11 @@ from vmipatch.rewrite.placement import Placement, place_apart
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.rewrite import RewriteOptions
-from vmipatch.rewrite.suitable import require_decoded, require_led_to_instructions
+from vmipatch.rewrite.suitable import (
+    require_decoded,
+    require_led_to_instructions,
+    require_whole_functions,
+)
 from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Reason, Site
@@ -86,6 +90,7 @@ def rewrite_module(
         return RewrittenModule(data, scanned, (), None, module.signature_len)
     require_decoded(scanned.code_map)
     require_led_to_instructions(scanned.code_map)
+    require_whole_functions(scanned.code_map)
     bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
     code_map = scanned.code_map
     placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))

@@ -22,7 +22,12 @@ from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.plan import Plan, Treatment, make_plan
 from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
-from vmipatch.rewrite.suitable import require_decoded, require_relinkable
+from vmipatch.rewrite.suitable import (
+    require_decoded,
+    require_relinkable,
+    require_whole_functions,
+    require_words_lead_to_image,
+)
 from vmipatch.rewrite.thunks import Thunks, build_thunks
 from vmipatch.rewrite.trampoline import Trampoline, with_jumps
 from vmipatch.scan.scan import ScanResult, scan
@@ -90,6 +95,8 @@ def rewrite(
     require_relinkable(image)
     found = scan(image)
     require_decoded(found.code_map)
+    require_words_lead_to_image(found.code_map)
+    require_whole_functions(found.code_map)
     plan = make_plan(found, options.padding, fixed)
     scanned, placement = plan.scanned, plan.placement
     thunks = build_thunks((site for site, _ in plan.sites), plan.room[0])

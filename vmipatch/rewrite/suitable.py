@@ -8,10 +8,19 @@ import numpy as np
 from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
 from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32
+from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
 from vmipatch.image.types import Section, SectionKind, Segment
+from vmipatch.isa.decode import Shape
+from vmipatch.rewrite.references import image_range
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.scan import laid_out
 
+AROUND_LEN = 1 << 24
+"""How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
+and compilers subtract the least index of an array from its address."""
+NULL_LEN = 0x1000
+"""Weak symbols that nobody defines are 0, and what they name lies in the first page."""
 NAMES_AT = 50
 """Offset of e_shstrndx in the ELF header."""
 
@@ -76,6 +85,51 @@ def require_led_to_instructions(code_map: CodeMap) -> None:
                 file=code_map.image.name,
                 place=f"{section.name}+{va - section.va:#x} ({symbol})",
                 hint="the file is damaged, or holds data in its code: report such a module",
+            )
+
+
+def require_words_lead_to_image(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a relocated word holds no address of the kernel.
+
+    Linked or physical; absolute symbols are numbers that may be any. A relocation whose place or
+    symbol is damaged is nearly always one of these.
+    """
+    image, rows = code_map.image, code_map.relocations.entries
+    low, high = image_range(image)
+    relative = rows["kind"] != R_386_32
+    value = rows["value"].astype(np.int64)
+    target = (value + np.where(relative, rows["va"].astype(np.int64), 0)) & 0xFFFFFFFF
+    number = np.isin(image.symbols.entries["shndx"][rows["symbol"]], (SHN_ABS, SHN_UNDEF))
+    good = number | (target < NULL_LEN)
+    for base in (0, code_map.page_offset):
+        good |= (target >= low - base - AROUND_LEN) & (target <= high - base + AROUND_LEN)
+    for index in np.flatnonzero(~good)[:1].tolist():
+        va = int(rows["va"][index])
+        raise UnclassifiedReference(
+            f"the relocated word {int(rows['value'][index]):#x} is no address of the kernel",
+            file=image.name,
+            place=f"{va:#x} ({image.symbols.place_of(va)})",
+            hint="the file is damaged: build or copy it again",
+        )
+
+
+def require_whole_functions(code_map: CodeMap) -> None:
+    """Raise MalformedImage if what has a size ends inside of an instruction: where, afterwards?"""
+    image = code_map.image
+    entries = image.symbols.entries
+    end = entries["value"].astype(np.int64) + entries["size"]
+    for section, stream in code_map:
+        here = (entries["shndx"] == section.index) & (entries["size"] > 0)
+        here &= (end > section.va) & (end < section.end_va)
+        which = np.flatnonzero(here)
+        over = np.searchsorted(stream.starts.astype(np.int64), end[which], side="right") - 1
+        inside = (stream.starts[over] != end[which]) & (stream.shapes[over] == Shape.CODE)
+        for index in which[inside][:1].tolist():
+            raise MalformedImage(
+                f"symbol {image.symbols[index].name or index} ends inside of an instruction",
+                file=image.name,
+                place=f"{int(end[index]):#x}",
+                hint=DAMAGED,
             )
 
 

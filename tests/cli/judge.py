@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+"""Did a command that met a damaged file end as it must: one clear error, or a correct result?
+
+Correct is not what the command says of itself: its output is compared byte for byte with what comes
+of the undamaged file, or proven from the damaged one by `vmipatch verify --static`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import shutil
+import signal
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from tests.cli.commands import Done, invoke, validated
+from vmipatch.cli.files import linked_in
+from vmipatch.errors import ExitCode
+from vmipatch.image.bzimage import BzImage, is_bzimage
+from vmipatch.image.elf import ElfImage
+from vmipatch.verify.static import check_static
+
+CPU_LIMIT_S = 600
+"""For one command, fifty times what the slowest needs: whoever needs more hangs."""
+MEMORY_LIMIT_LEN = 6 << 30
+"""Of address space: no size in a damaged file may be believed that asks for more."""
+OLD = b"the file that was there before"
+MESSAGE = re.compile(r"vmipatch: (?P<file>\S+): (?P<rest>.+) \(.+\)\n")
+"""File, what is wrong with it and where, remedy; one line."""
+PT_LOAD = 1
+RUN_LIMIT = "0.05"
+"""Seconds of virtual time."""
+NOT_LOADED = {"VP011", "VP030", "VP031", "VP032", "VP041", "VP050", "VP054", "VP073"}
+"""Rules about relocation entries, symbols, section headers and where the file comes from."""
+BUILD_ID = b"\4\0\0\0\x14\0\0\0\3\0\0\0GNU\0"
+"""Before the 20 bytes of an identity that every rewriting renews."""
+
+
+@contextlib.contextmanager
+def bounded(memory_len: int) -> Iterator[None]:
+    """A hang is a failure, and so is memory without end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"more than {CPU_LIMIT_S} s of CPU")
+
+    old = signal.signal(signal.SIGPROF, stop)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_len, hard))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def check_command(data: bytes, *command: str, twin: bytes | None = None) -> bytes | None:
+    """Run a command on a damaged file: what it wrote, None if it refused and wrote nothing.
+
+    `twin` is for --debug. The output replaces a file that must stay if there is none.
+    """
+    with files(kernel=data, **({} if twin is None else {"twin": twin}), output=OLD) as directory:
+        debug = [] if twin is None else ["--debug", str(directory / "twin")]
+        output = directory / "output"
+        done = observed(directory, *command, *debug, "-o", str(output))
+        if done.returncode == ExitCode.INPUT:
+            assert output.read_bytes() == OLD
+            return None
+        assert done.returncode == ExitCode.SUCCESS, done.stderr
+        written = output.read_bytes()
+        assert written != OLD
+        return written
+
+
+def check_verdict(data: bytes, original: bytes) -> ExitCode:
+    """What the static check says of a file, one of them damaged: it holds, fails, or an error."""
+    with files(kernel=data, original=original) as directory:
+        against = ("--original", str(directory / "original"))
+        done = observed(directory, "verify", "--static", "-q", *against)
+    assert done.returncode in (ExitCode.SUCCESS, ExitCode.FINDINGS, ExitCode.INPUT), done.stderr
+    return ExitCode(done.returncode)
+
+
+def observed(directory: Path, verb: str, *arguments: str) -> Done:
+    """Run a command on the file `kernel`: no file but its output is touched, one error at most."""
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    # An emulator reserves what it needs, and ends the process if it cannot.
+    memory_len = resource.RLIM_INFINITY if verb == "run" else MEMORY_LIMIT_LEN
+    with bounded(memory_len):
+        done = invoke(verb, directory / "kernel", *arguments)
+    assert "Traceback" not in done.stderr and "internal error" not in done.stderr, done.stderr
+    after = {path: path.read_bytes() for path in directory.iterdir()}
+    assert before.keys() == after.keys(), done.stderr
+    changed = [path.name for path in before if before[path] != after[path]]
+    assert changed in ([], ["output"]), changed
+    if done.returncode == ExitCode.INPUT:
+        message = MESSAGE.fullmatch(done.stderr)
+        assert message, done.stderr
+        assert Path(message["file"].rstrip(":")).parent == directory, done.stderr
+        assert done.stdout == ""
+    return done
+
+
+@contextlib.contextmanager
+def files(**contents: bytes) -> Iterator[Path]:
+    """A directory with these files."""
+    directory = Path(tempfile.mkdtemp())
+    try:
+        for name, data in contents.items():
+            (directory / name).write_bytes(data)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a boot loader sees of an ELF file: all that matters to the machine."""
+
+    entry: int
+    segments: tuple[tuple[int, int, int, int, bytes], ...]
+    """Linked and physical address, length in memory, flags, bytes, of each that is loaded."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Loaded | None:
+        """Read without the reader under test; None if the program headers make no sense."""
+        try:
+            entry, phoff = struct.unpack_from("<2I", data, 24)
+            (count,) = struct.unpack_from("<H", data, 44)
+            heads = [struct.unpack_from("<8I", data, phoff + 32 * i) for i in range(count)]
+        except struct.error:
+            return None
+        segments = []
+        for kind, off, va, pa, file_len, mem_len, flags, _ in heads:
+            if kind == PT_LOAD:
+                segments.append((va, pa, mem_len, flags, _anonymous(data[off : off + file_len])))
+        return cls(entry, tuple(segments))
+
+
+def _anonymous(segment: bytes) -> bytes:
+    at = segment.find(BUILD_ID)
+    if at < 0:
+        return segment
+    at += len(BUILD_ID)
+    return segment[:at] + bytes(20) + segment[at + 20 :]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of damaged files."""
+
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By what was hit, the way, and the outcome."""
+
+    def note(self, name: str, way: str, outcome: str) -> None:
+        """One more."""
+        self.counts[name, way, outcome] += 1
+
+    def __str__(self) -> str:
+        parts = []
+        for column, title in ((0, "by what was hit"), (1, "by way")):
+            rows: dict[str, Counter[str]] = {}
+            for key, count in self.counts.items():
+                rows.setdefault(key[column], Counter())[key[2]] += count
+            parts.append(f"{title}:")
+            parts += [f"  {name}: {dict(sorted(row.items()))}" for name, row in rows.items()]
+        outcomes: Counter[str] = Counter()
+        for (_, _, outcome), count in self.counts.items():
+            outcomes[outcome] += count
+        return "\n".join([*parts, f"all: {dict(sorted(outcomes.items()))}"])
+
+
+def kernel_in(data: bytes) -> bytes:
+    """The ELF file in a bzImage; any other file as it is."""
+    return BzImage.parse(data).vmlinux if is_bzimage(data) else data
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """Judges what comes of damaged copies of one ELF file: a kernel, or the twin of a bzImage."""
+
+    original: bytes
+    output: bytes
+    """What comes of the undamaged one."""
+    bzimage: bytes | None = None
+    """What the file is the debug twin of."""
+
+    @classmethod
+    def of(cls, original: bytes, bzimage: bytes | None = None) -> Rewriting:
+        """Rewrite the undamaged file first."""
+        output = cls(original, b"", bzimage).rewritten(original)
+        assert output is not None
+        return cls(original, output, bzimage)
+
+    def rewritten(self, data: bytes) -> bytes | None:
+        """What comes of one copy."""
+        if self.bzimage is None:
+            return check_command(data, "rewrite")
+        return check_command(self.bzimage, "rewrite", twin=data)
+
+    def judge(self, damaged: bytes) -> str:
+        """Rewrite a damaged copy. Raises AssertionError for an output that is not proven."""
+        written = self.rewritten(damaged)
+        if written is None:
+            return "refused"
+        same_input = Loaded.of(damaged) == Loaded.of(self.original)
+        assert same_input or self.bzimage is None, "this is no twin"
+        if same_input and Loaded.of(kernel_in(written)) == Loaded.of(kernel_in(self.output)):
+            return "as the undamaged"
+        code = check_verdict(written, damaged)
+        assert code is ExitCode.SUCCESS, f"an output that is not proven: {code!r}"
+        if not same_input:
+            return "proven"
+        return "unseen" if self._is_wrong(written) else "proven, another layout"
+
+    def _is_wrong(self, written: bytes) -> bool:
+        """Whether it is no rewriting of the undamaged kernel, as far as memory goes."""
+        linked = linked_in(self.original, "undamaged")
+        output = ElfImage.parse(kernel_in(written), "written")
+        found = check_static(linked.image, output, linked.fixed or ()).findings
+        return bool({finding.rule.number for finding in found} - NOT_LOADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Judges what commands say of damaged copies of one rewritten kernel."""
+
+    original: bytes
+    rewritten: bytes
+
+    def verify(self, damaged: bytes) -> str:
+        """What holds is what was written, to the last byte that is loaded."""
+        code = check_verdict(damaged, self.original)
+        if code is ExitCode.SUCCESS:
+            assert Loaded.of(damaged) == Loaded.of(self.rewritten), "it holds, and is another"
+            return "harmless"
+        return "found" if code is ExitCode.FINDINGS else "refused"
+
+    def restore(self, damaged: bytes) -> str:
+        """The original, or nothing."""
+        written = check_command(damaged, "restore")
+        assert written in (None, self.original), "another file came back"
+        return "refused" if written is None else "as the undamaged"
+
+    def wrap(self, damaged: bytes) -> str:
+        """The bzImage loads what the file does."""
+        written = check_command(damaged, "wrap")
+        if written is None:
+            return "refused"
+        assert Loaded.of(kernel_in(written)) == Loaded.of(damaged)
+        return "loads the same"
+
+    def rewrite(self, damaged: bytes) -> str:
+        """A second time it is refused, as long as its sections tell."""
+        written = check_command(damaged, "rewrite")
+        if written is None:
+            return "refused"
+        assert check_verdict(written, damaged) is ExitCode.SUCCESS
+        return "proven"
+
+    def scan(self, damaged: bytes) -> str:
+        """Every byte of code is accounted for."""
+        with files(kernel=damaged) as directory:
+            done = observed(directory, "scan", "--json", "-")
+        if done.returncode == ExitCode.INPUT:
+            return "refused"
+        assert done.returncode == ExitCode.SUCCESS, done.stderr
+        for section in validated(done.stdout, "scan-2")["sections"]:
+            assert sum(section["bytes"].values()) == section["end_va"] - section["start_va"]
+        return "accounted for"
+
+    def run(self, damaged: bytes) -> str:
+        """The machine stops, whatever the kernel does to it."""
+        with files(kernel=damaged) as directory:
+            done = observed(directory, "run", "--paravirt", "--limit", RUN_LIMIT)
+        if done.returncode == ExitCode.INPUT:
+            return "refused"
+        assert done.returncode in (ExitCode.SUCCESS, ExitCode.FINDINGS), done.stderr
+        return "ran to its end" if done.returncode == ExitCode.SUCCESS else "stopped"

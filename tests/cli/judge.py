@@ -14,9 +14,8 @@ import shutil
 import signal
 import struct
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +24,7 @@ from vmipatch.cli.files import linked_in
 from vmipatch.errors import ExitCode
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import Module, is_module
 from vmipatch.verify.static import check_static
 
 CPU_LIMIT_S = 600
@@ -153,29 +153,12 @@ def _anonymous(segment: bytes) -> bytes:
     return segment[:at] + bytes(20) + segment[at + 20 :]
 
 
-@dataclass(slots=True)
-class Tally:
-    """What became of damaged files."""
-
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By what was hit, the way, and the outcome."""
-
-    def note(self, name: str, way: str, outcome: str) -> None:
-        """One more."""
-        self.counts[name, way, outcome] += 1
-
-    def __str__(self) -> str:
-        parts = []
-        for column, title in ((0, "by what was hit"), (1, "by way")):
-            rows: dict[str, Counter[str]] = {}
-            for key, count in self.counts.items():
-                rows.setdefault(key[column], Counter())[key[2]] += count
-            parts.append(f"{title}:")
-            parts += [f"  {name}: {dict(sorted(row.items()))}" for name, row in rows.items()]
-        outcomes: Counter[str] = Counter()
-        for (_, _, outcome), count in self.counts.items():
-            outcomes[outcome] += count
-        return "\n".join([*parts, f"all: {dict(sorted(outcomes.items()))}"])
+def in_memory(data: bytes) -> object:
+    """What is in memory of a kernel or module, in a form that can be compared."""
+    if not is_module(data):
+        return Loaded.of(data)
+    image = Module.parse(data).image
+    return [(s.name, s.flags, image.section_bytes(s)) for s in image.sections if s.is_alloc]
 
 
 def kernel_in(data: bytes) -> bytes:
@@ -240,7 +223,7 @@ class Reading:
         """What holds is what was written, to the last byte that is loaded."""
         code = check_verdict(damaged, self.original)
         if code is ExitCode.SUCCESS:
-            assert Loaded.of(damaged) == Loaded.of(self.rewritten), "it holds, and is another"
+            assert in_memory(damaged) == in_memory(self.rewritten), "it holds, and is another"
             return "harmless"
         return "found" if code is ExitCode.FINDINGS else "refused"
 
@@ -285,3 +268,12 @@ class Reading:
             return "refused"
         assert done.returncode in (ExitCode.SUCCESS, ExitCode.FINDINGS), done.stderr
         return "ran to its end" if done.returncode == ExitCode.SUCCESS else "stopped"
+
+
+def judge_module(damaged: bytes) -> str:
+    """Rewrite a damaged module. Raises AssertionError for an output that is not proven."""
+    written = check_command(damaged, "rewrite")
+    if written is None:
+        return "refused"
+    assert check_verdict(written, damaged) is ExitCode.SUCCESS
+    return "untouched" if written == damaged else "proven"

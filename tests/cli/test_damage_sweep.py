@@ -7,7 +7,6 @@ A small part of it, of the example kernel, runs by default.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,42 +14,15 @@ from functools import cache
 import pytest
 
 from examples.guest.build import build
-from tests.cli.judge import Reading, Rewriting, Tally
+from tests.cli.campaign import campaign
+from tests.cli.judge import Reading, Rewriting, judge_module
 from tests.conftest import KernelFinder
-from tests.support.sweep import (
-    Detail,
-    Target,
-    each_name_and_way,
-    section_targets,
-    sweep,
-    targets,
-)
+from tests.restore.test_module import sample
+from tests.support.sweep import each_name_and_way, section_targets, targets
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import emit_list
-
-
-def campaign(
-    image: ElfImage, chosen: list[Target], examples: int, salt: int, judge: Callable[[bytes], str]
-) -> Tally:
-    """Damage a file in every chosen way; fails with all complaints."""
-    tally = Tally()
-
-    def check(target: Target, detail: Detail) -> None:
-        data = target.damage(image, detail)
-        try:
-            outcome = judge(data) if data != image.data else "no damage"
-        except Exception:
-            tally.note(target.name, target.way.value, "FAILED")
-            raise
-        tally.note(target.name, target.way.value, outcome)
-
-    complaints = sweep(chosen, examples, salt, check)
-    print(f"{image.name}, salt {salt}:\n{tally}", file=sys.stderr)
-    assert not complaints, "\n".join(complaints)
-    visited = {(name, way) for name, way, _ in tally.counts}
-    assert visited == {(target.name, target.way.value) for target in chosen}
-    return tally
+from vmipatch.rewrite.module import rewrite_module
 
 
 @cache
@@ -86,6 +58,34 @@ def test_sample_of_rewritten_kernels(reader: str) -> None:
     salt = READERS.index(reader)
     chosen = each_name_and_way(list(section_targets(rewritten())), salt)
     campaign(rewritten(), chosen, 1, salt, judge_of(reader))
+
+
+@cache
+def module() -> ElfImage:
+    return ElfImage.parse(sample(), "module")
+
+
+@cache
+def rewritten_module() -> ElfImage:
+    return ElfImage.parse(rewrite_module(sample(), "module").data, "rewritten module")
+
+
+def test_sample_of_modules() -> None:
+    campaign(module(), each_name_and_way(list(section_targets(module()))), 1, 0, judge_module)
+
+
+@pytest.mark.slow
+def test_every_module() -> None:
+    salt = random.getrandbits(32)
+    campaign(module(), list(section_targets(module())), 10, salt, judge_module)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["verify", "restore", "rewrite", "scan"])
+def test_every_reader_of_a_rewritten_module(reader: str) -> None:
+    chosen, salt = list(section_targets(rewritten_module())), random.getrandbits(32)
+    judge: Callable[[bytes], str] = getattr(Reading(sample(), rewritten_module().data), reader)
+    campaign(rewritten_module(), chosen, 3, salt, judge)
 
 
 @pytest.mark.slow

@@ -79,6 +79,30 @@ def test_interrupts_arrive_when_the_rom_lets_them_in(mode: Mode) -> None:
     assert done.result.statistics.traps[ExitKind.HYPERCALL_DELIVER] == 1
 
 
+def test_interrupt_that_waits_a_moment_costs_no_hypercall() -> None:
+    """The guest masks interrupts nearly all of the time, but never for long."""
+    source = f"""
+        {INIT} {TIMER}
+    again:
+        {call_rom(C.DISABLE_INTERRUPTS)}
+        mov ecx, 30
+    spin:
+        dec ecx
+        jnz spin
+        {call_rom(C.ENABLE_INTERRUPTS)}
+        cmp dword ptr [{D}], 10
+        jb again
+        cli
+        hlt
+        {COUNT_TICKS}
+    """
+    calls = (C.ENABLE_INTERRUPTS, C.DISABLE_INTERRUPTS)
+    done = run_paravirt(source, {0x40: Gate("tick")}, calls=calls)
+    assert done.word(0) == 10
+    assert done.result.now_ns > 9_000_000
+    assert done.result.statistics.traps[ExitKind.HYPERCALL_DELIVER] == 0
+
+
 def test_halt_waits_for_an_interrupt_and_returns() -> None:
     source = f"""
         {INIT} {TIMER}

@@ -50,6 +50,8 @@ _REFUSED: Final = 0xFFFFFFFF
 _NS_PER_ENTRY: Final = 500
 _ENTRIES_PER_EXIT: Final = 8
 """What it costs to read one entry of a table of fallbacks, in the guest's time and the host's."""
+_GRACE_NS: Final = 10_000
+"""How long an interrupt may wait before the guest is told."""
 _NEAR_CALL_LEN: Final = 5
 _EPOCH_LEN: Final = 8
 _SYSENTER_CS: Final = 0x174
@@ -79,6 +81,8 @@ class ParavirtPrivilege(TrapPrivilege):
         self._own_code: OwnCode | None = None
         """Thunks and runtime in the guest, which mean what the hardware does, as the ROM does."""
         self._is_new = False
+        self._shown_ns: int | None = None
+        """From when on the guest sees the interrupt that waits."""
         self.is_paravirtual = False
         self.audit = AuditLog()
 
@@ -192,6 +196,22 @@ class ParavirtPrivilege(TrapPrivilege):
             self._context.drop(4)
         registers.eip = self._rom.entry_va(region)
         self._vcpu.page.interrupts_enabled = False
+        self._vcpu.page.pending = True
+
+    def _note_pending(self) -> None:
+        """The guest is told of an interrupt that waits only if it keeps it waiting: as a rule it
+        lets it in within the time of a few hundred instructions, and needs no hypercall for that.
+        """
+        super()._note_pending()
+        if not self._pending:
+            self._shown_ns = None
+        elif self.is_paravirtual and not self._vcpu.interrupts_enabled:
+            clock = self.machine.clock
+            if self._shown_ns is None:
+                self._shown_ns = clock.now_ns + _GRACE_NS
+                clock.at(self._shown_ns, lambda: None)
+            if clock.now_ns < self._shown_ns:
+                self._vcpu.page.pending = self._vcpu.iopl != 0
 
     def _init(self) -> bool:
         """VMI_Init: whether the guest is paravirtual now. EIP is in the ROM, behind the `int`."""

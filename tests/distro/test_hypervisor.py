@@ -89,9 +89,9 @@ def _no_rom_serves(call: VmiCall) -> bool:
 
 
 def test_exits_kind_by_kind(run: Booter) -> None:
-    """Of 686, trapped and paravirtual: cli 481,511 and 0, iret 86,035 and 62 (what is left found an
-    interrupt waiting); page faults 14,196 and 14,197, port writes 158,869 and 160,601. The rest of
-    the difference is the timer: 20,745 ticks and 20,993.
+    """Of 686, trapped and paravirtual: cli 481,674 and 0, iret 85,931 and 14 (what is left found an
+    interrupt waiting); page faults 14,134 and 14,135, port writes 159,316 and 161,072. The rest of
+    the difference is the timer: 20,737 ticks and 20,987.
     """
     trapped, paravirtual = run(Mode.TRAP, rewritten=False).result, run(Mode.PARAVIRT).result
     gain = Gain(trapped, paravirtual)

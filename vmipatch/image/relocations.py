@@ -109,8 +109,6 @@ def _require(
 
 def _words_at(data: bytes, at: np.ndarray) -> np.ndarray:
     """The u32 words of `data` at the (unaligned) offsets `at`."""
-    octets = np.frombuffer(data, dtype="u1").astype("<u4")
-    word: np.ndarray = octets[at]
-    for shift in (1, 2, 3):
-        word = word | (octets[at + shift] << (8 * shift))
-    return word
+    everywhere = np.ndarray(max(len(data) - 3, 0), "<u4", data, strides=(1,))
+    words: np.ndarray = everywhere[at]
+    return words

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from vmipatch.errors import MalformedImage
 from vmipatch.image.consistency import DAMAGED
@@ -95,10 +96,18 @@ class SymbolTable:
         end = self.strings.find(b"\0", offset)
         return self.strings[offset : end if end >= 0 else None].decode("utf-8", "replace")
 
+    @property
+    def is_local_label(self) -> npt.NDArray[np.bool_]:
+        """Which symbols are the assembler's own (`.L...`) or have no name."""
+        octets = np.frombuffer(self.strings + b"\0\0", np.uint8)
+        first, second = (octets[self.entries["name"].astype(np.int64) + at] for at in (0, 1))
+        found: npt.NDArray[np.bool_] = (first == 0) | (first == ord(".")) & (second == ord("L"))
+        return found
+
     @cached_property
-    def by_name(self) -> dict[str, Symbol]:
+    def by_name(self) -> Mapping[str, Symbol]:
         """The symbols by name; of several with one name the last (globals follow locals)."""
-        return {s.name: s for s in self if s.name and s.section != SHN_UNDEF}
+        return _ByName(self)
 
     def address(self, name: str) -> int | None:
         """The value of symbol `name`, or None if there is none."""
@@ -108,16 +117,14 @@ class SymbolTable:
     @cached_property
     def _labels(self) -> tuple[list[int], list[str]]:
         """Addresses and names for `place_of`; assembler-local labels are left out."""
-        pairs = sorted(
-            (s.va, s.kind != STT_FUNC, s.name)
-            for s in self
-            if s.kind in (STT_FUNC, STT_NOTYPE, STT_OBJECT)
-            and s.name
-            and not s.name.startswith(".L")
-            and 0 < s.section < SHN_ABS
-        )
+        kinds, shndx = self.entries["info"] & 15, self.entries["shndx"]
+        wanted = np.isin(kinds, (STT_FUNC, STT_NOTYPE, STT_OBJECT)) & ~self.is_local_label
+        wanted &= (shndx > SHN_UNDEF) & (shndx < SHN_ABS)
+        labels, is_other = self.entries[wanted], kinds[wanted] != STT_FUNC
+        names = map(self.name_at, labels["name"].tolist())
+        rows = sorted(zip(labels["value"].tolist(), is_other.tolist(), names, strict=True))
         first: dict[int, str] = {}
-        for va, _, name in pairs:
+        for va, _, name in rows:
             first.setdefault(va, name)
         return list(first), list(first.values())
 
@@ -129,3 +136,24 @@ class SymbolTable:
             return f"{va:#x}"
         distance = va - addresses[at]
         return f"{names[at]}+{distance:#x}" if distance else names[at]
+
+
+class _ByName(Mapping[str, Symbol]):
+    """The symbols of a table by name: few of a hundred thousand are ever asked for."""
+
+    def __init__(self, table: SymbolTable) -> None:
+        entries = table.entries
+        found = np.flatnonzero(entries["shndx"] != SHN_UNDEF)
+        names = map(table.name_at, entries["name"][found].tolist())
+        self._table = table
+        self._index = dict(zip(names, found.tolist(), strict=True))
+        self._index.pop("", None)
+
+    def __getitem__(self, name: str) -> Symbol:
+        return self._table[self._index[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)

@@ -51,6 +51,12 @@ def classify(code: bytes) -> Form | None:
     return None
 
 
+def has_sensitive_opcode(code: bytes) -> bool:
+    """Whether the opcode of the instruction `code` has, with some operands, a sensitive form."""
+    _, rest = split_prefixes(code)
+    return any(rest[:length] in _TABLE for length in (3, 2, 1))
+
+
 def _matches(form: Form, prefixes: bytes, tail: bytes) -> bool:
     if form.prefix is not None and form.prefix not in prefixes:
         return False

@@ -12,12 +12,12 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import iced_x86
 import numpy as np
 
-from vmipatch.isa.classify import classify
+from vmipatch.isa.classify import has_sensitive_opcode
 
 
 class Flow(enum.IntEnum):
@@ -96,16 +96,17 @@ class InstructionStream:
         """Shape of every instruction (u8): code, nop or int3."""
         result = np.zeros(len(self), dtype=np.uint8)
         octets = np.frombuffer(self.code, dtype=np.uint8)
-        last = octets[self.starts.astype(np.int64) - self.va + self.lens - 1]
         for code in np.flatnonzero(np.bincount(self.codes)).tolist():
             name = _CODE_NAMES.get(code, "")
             if name == "INT3":
                 result[self.codes == code] = Shape.INT3
-            elif name.startswith(_NOP_CODES):
-                likely = (self.codes == code) & (np.isin(last, _NOP_ENDS) | (name[:3] == "NOP"))
-                for index in np.flatnonzero(likely).tolist():
-                    if is_nop(self.bytes_at(index)):
-                        result[index] = Shape.NOP
+            elif name.startswith("NOP"):
+                result[self.codes == code] = Shape.NOP
+            elif name.startswith(_LIKE_NOPS):
+                index = np.flatnonzero(self.codes == code)
+                last = octets[self.starts[index].astype(np.int64) - self.va + self.lens[index] - 1]
+                likely = index[np.isin(last, _NOP_ENDS)].tolist()
+                result[[i for i in likely if is_nop(self.bytes_at(i))]] = Shape.NOP
         return result
 
     @cached_property
@@ -154,15 +155,16 @@ class InstructionStream:
             if code:
                 example = self.bytes_at(index)
                 flows[code] = _flow(example)
-                # MOV to and from segments share one code for all registers.
-                sensitive[code] = classify(example) is not None or example[0] in _BY_OPERAND
+                # Operands decide too: MOV to and from segments has one code for all registers.
+                sensitive[code] = has_sensitive_opcode(example)
         return flows, sensitive
 
 
-_NOP_CODES = ("NOP", "LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")
+_LIKE_NOPS = ("LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")
 _NOP_ENDS = np.array([0x00, *range(0xC0, 0x100, 9)], dtype=np.uint8)
 """Last bytes of a lea with displacement 0 and of a mov from a register to itself."""
-_BY_OPERAND = frozenset(b"\x8c\x8e\x0f\x66\x26\x2e\x36\x3e\x64\x65")
+_BATCH = 128
+"""Instructions decoded at a time; what lies behind a byte that is none is decoded again."""
 _CODE_NAMES: dict[int, str] = {
     value: name for name, value in vars(iced_x86.Code).items() if isinstance(value, int)
 }
@@ -188,17 +190,18 @@ def decode(
             lens.extend([1] * len(part))
             codes.extend([0] * len(part))
             continue
+        decoder = iced_x86.Decoder(32, part)
         while done < len(part):
-            for instruction in iced_x86.Decoder(32, part[done:] if done else part, ip=start + done):
-                if not instruction.code:
-                    break
-                lens.append(instruction.len)
-                codes.append(instruction.code)
-                done += instruction.len
-            if done < len(part):
-                lens.append(1)
-                codes.append(0)
-                done += 1
+            decoder.position = done
+            found = list(islice(decoder, _BATCH))
+            sizes: list[int] = [each.len for each in found]
+            kinds: list[int] = [each.code for each in found]
+            if 0 in kinds:
+                first = kinds.index(0)
+                sizes[first:], kinds[first:] = [1], [0]
+            lens.fromlist(sizes)
+            codes.fromlist(kinds)
+            done += sum(sizes)
     len_array = np.frombuffer(lens, dtype=np.uint8) if lens else np.zeros(0, np.uint8)
     code_array = np.frombuffer(codes, dtype=np.uint16) if codes else np.zeros(0, np.uint16)
     ends = np.cumsum(len_array, dtype=np.int64) + va

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import R_386_32, RAW_REL
@@ -81,7 +82,7 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
             file=image.name,
             hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
         )
-    return _Recovery(image, np.unique(np.array(relocs, np.int64)), kallsyms).run()
+    return _Recovery(image, distinct(np.array(relocs, np.int64)), kallsyms).run()
 
 
 class _Recovery:
@@ -91,7 +92,7 @@ class _Recovery:
         self.image, self.relocs, self.kallsyms = image, relocs, kallsyms
         sections = image.executable_sections
         code_vas = [s.va for s in kallsyms.symbols if any(s.va in section for section in sections)]
-        self.functions = np.unique(np.array(code_vas, np.int64))
+        self.functions = distinct(np.array(code_vas, np.int64))
         self.known = Known(image, relocs, self.functions)
         addresses = {symbol.name: symbol.va for symbol in kallsyms.symbols}
         self.stub_sizes = stub_sizes(self.known, addresses)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import Flow, InstructionStream, Shape, WordUse, word_use
 from vmipatch.tables.table import Tables
@@ -196,7 +197,7 @@ def possible_distances(
         leads_to = leads_to[~known]
         leads_to = leads_to[code.within(leads_to)]
         result.append(leads_to[code.begins(leads_to)])
-    return np.unique(np.concatenate(result))
+    return distinct(np.concatenate(result))
 
 
 def extents(tables: Tables) -> list[tuple[int, int]]:

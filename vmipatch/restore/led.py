@@ -142,10 +142,9 @@ def _branch(
 
 def _gathered(code: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The u32 words at any places."""
-    word: np.ndarray = code[at].astype(np.uint32)
-    for byte in (1, 2, 3):
-        word |= code[at + byte].astype(np.uint32) << np.uint32(8 * byte)
-    return word
+    everywhere = np.ndarray(max(len(code) - 3, 0), "<u4", code, strides=(1,))
+    words: np.ndarray = everywhere[at]
+    return words
 
 
 def _words(start: int, size: int, data: bytes, step: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.vmi.record import unpack_records
 
@@ -110,7 +111,7 @@ def stops_of(body: Body) -> list[int]:
             for at in range(1, len(opcode)):
                 looks = looks & (code[at : at + len(looks)] == opcode[at])
             found.append(np.flatnonzero(looks) + section.off + length)
-    stops: list[int] = np.unique(np.concatenate(found)).tolist()
+    stops: list[int] = distinct(np.concatenate(found)).tolist()
     return stops
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vmipatch.image.ascending import among
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import Body, nops
@@ -76,7 +77,7 @@ def _lead_branches(
     lens = stream.lens[stream.branches].astype(np.int64)
     flows = stream.flows[stream.branches]
     if changed:
-        widened = np.isin(starts, np.fromiter(changed, dtype=np.int64))
+        widened = among(starts, np.array(sorted(changed), dtype=np.int64))
         lens[widened] = np.where(flows[widened] == Flow.JUMP, 5, 6)
         widths[widened] = 4
     ends = new(starts) + lens

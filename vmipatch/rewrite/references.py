@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmipatch.errors import UnclassifiedReference
+from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS
@@ -94,7 +95,7 @@ def _without_branches(code_map: CodeMap) -> np.ndarray:
     spoilt = code_map.tables.get(TableName.MCOUNT)
     if spoilt is not None:
         skip.append(spoilt.words["va"].astype(np.int64))
-    return entries[~np.isin(entries["va"].astype(np.int64), np.concatenate(skip))]
+    return entries[~among(entries["va"].astype(np.int64), distinct(np.concatenate(skip)))]
 
 
 class _Targets:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vmipatch.image.ascending import among
 from vmipatch.isa.decode import Flow, InstructionStream, Shape
 from vmipatch.rewrite.body import Body
 from vmipatch.rewrite.layout import Change, Padding
@@ -73,17 +74,19 @@ def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> lis
     """Runs of nop or int3 in front of a function or the end, to which nothing leads."""
     starts = stream.starts.astype(np.int64)
     filler = stream.shapes != Shape.CODE
-    filler[filler] = ~np.isin(starts[filler], code_map.targets)
+    filler[filler] = ~among(starts[filler], code_map.targets)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], filler.view(np.int8), [0]))))
-    functions = set(code_map.function_starts.tolist())
-    result = []
-    for first, behind in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        va = int(starts[first])
-        end_va = int(starts[behind]) if behind < len(stream) else stream.end_va
-        if (end_va in functions or end_va == stream.end_va) and zones.over(va, end_va) is None:
-            keep = BARRIER_LEN if _is_barrier(stream, first) else 0
-            result.append(Padding(va, end_va - va, _alignment(va, end_va), keep))
-    return result
+    first, behind = edges[::2], np.append(starts, stream.end_va)[edges[1::2]]
+    wanted = among(behind, code_map.function_starts) | (behind == stream.end_va)
+    first, behind = first[wanted], behind[wanted]
+    keep = np.where(_are_barriers(stream, first), BARRIER_LEN, 0)
+    return [
+        Padding(va, end_va - va, _alignment(va, end_va), kept)
+        for va, end_va, kept in zip(
+            starts[first].tolist(), behind.tolist(), keep.tolist(), strict=True
+        )
+        if zones.over(va, end_va) is None
+    ]
 
 
 def _missing_paddings(
@@ -105,10 +108,12 @@ def _splits(zones: Zones, va: int) -> bool:
     return zone is not None and zone.start_va < va
 
 
-def _is_barrier(stream: InstructionStream, index: int) -> bool:
-    """Whether the int3 at `index` stands right behind a ret or jmp."""
-    follows = index > 0 and Flow(int(stream.flows[index - 1])) in (Flow.STOP, Flow.JUMP)
-    return follows and int(stream.shapes[index]) == Shape.INT3
+def _are_barriers(stream: InstructionStream, index: np.ndarray) -> np.ndarray:
+    """Which instructions are an int3 right behind a ret or jmp."""
+    before = stream.flows[np.maximum(index - 1, 0)]
+    follows = (index > 0) & ((before == Flow.STOP) | (before == Flow.JUMP))
+    barriers: np.ndarray = follows & (stream.shapes[index] == Shape.INT3)
+    return barriers
 
 
 def _alignment(va: int, end_va: int) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vmipatch.image.ascending import distinct
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import Body
@@ -104,7 +105,7 @@ class _Finder:
         tables = [t.words for t in scanned.code_map.tables]
         named = [w["target_va"][w["role"] == Role.INSTRUCTION].astype(np.int64) for w in tables]
         named.append(scanned.code_map.relocations.entries["va"].astype(np.int64))
-        self._named = np.unique(np.concatenate(named))
+        self._named = distinct(np.concatenate(named))
 
     def find(self, site: Site, from_va: int) -> Window | None:
         """The smallest window around `site` that begins at `from_va` or behind it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.relocations import R_386_32
 from vmipatch.isa.classify import classify
 from vmipatch.isa.decode import Flow, InstructionStream
@@ -31,7 +32,7 @@ def _roots(code_map: CodeMap) -> list[int]:
     entry = image.entry if image.entry >= offset else image.entry + offset
     words = code_map.relocations.entries
     values = words["value"][words["kind"] == R_386_32].astype(np.int64)
-    physical = np.unique(values[values < offset] + offset).tolist() if offset else []
+    physical = distinct(values[values < offset] + offset).tolist() if offset else []
     return [entry, *(va for va in physical if _is_instruction(code_map, va))]
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
@@ -17,18 +18,6 @@ from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.tables.find import find_all
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
 from vmipatch.tables.table import TableName, Tables
-
-
-def distinct(values: np.ndarray) -> np.ndarray:
-    """The values, each once, ascending.
-
-    numpy's unique has hashed them since 2.3, which takes sixty times as long for a million
-    addresses as to sort them.
-    """
-    ascending = np.sort(values)
-    is_first = np.append(True, ascending[1:] != ascending[:-1])[: len(ascending)]
-    result: np.ndarray = ascending[is_first]
-    return result
 
 
 @dataclass(frozen=True)
@@ -108,14 +97,8 @@ def _labels_by_section(image: ElfImage) -> dict[int, list[int]]:
     entries = table.entries
     kinds = entries["info"] & 15
     wanted = ((kinds == STT_FUNC) | (kinds == STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
-    local = {
-        index
-        for index in np.flatnonzero(wanted).tolist()
-        if table.strings.startswith((b".L", b"\0"), int(entries["name"][index]))
+    labels = entries[wanted & ~table.is_local_label]
+    return {
+        section.index: labels["value"][labels["shndx"] == section.index].tolist()
+        for section in image.executable_sections
     }
-    result: dict[int, list[int]] = {}
-    for index in np.flatnonzero(wanted).tolist():
-        if index not in local:
-            entry = entries[index]
-            result.setdefault(int(entry["shndx"]), []).append(int(entry["value"]))
-    return result

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.decode import Flow
-from vmipatch.scan.code import CodeMap, distinct
+from vmipatch.scan.code import CodeMap
 from vmipatch.tables.table import Role, TableName
 
 Numbers = npt.NDArray[np.int64]

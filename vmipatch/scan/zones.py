@@ -96,9 +96,11 @@ class Zones:
             Zone(start, end, Reason.BEFORE_PAGING) for start, end in ranges_before_paging(code_map)
         ]
         for name, role, reason in _PATCHED_BY_KERNEL:
-            for place in code_map.tables.places(name, role):
-                va = int(place["va"])
-                zones.append(Zone(va, va + int(place["len"]), reason))
+            places = code_map.tables.places(name, role)
+            starts, lens = places["va"].tolist(), places["len"].tolist()
+            zones += [
+                Zone(va, va + length, reason) for va, length in zip(starts, lens, strict=True)
+            ]
         for name in _STUBS:
             table = code_map.tables.get(name)
             if table is not None:

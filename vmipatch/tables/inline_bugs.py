@@ -38,7 +38,7 @@ class InlineBugKind:
         if not len(va):
             return None
         entries = np.frombuffer(view.bytes_at(va, INLINE_BUG_LEN).tobytes(), ENTRY)
-        legible = [_is_source(view.string_at(file)) for file in entries["file"].tolist()]
+        legible = [_is_source(name) for name in view.strings_at(entries["file"])]
         fits = np.array(legible) & (entries["line"] > 0)
         va, entries = va[fits], entries[fits]
         if not len(va):

@@ -11,6 +11,7 @@ there are up to five tables, by licence and by what is to become of the exports.
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import Form, Role, TableName
 
-PRINTABLE = range(0x21, 0x7F)
+_LEGIBLE = re.compile(rb"[!-~]*")
 
 
 def _check(draft: Draft) -> None:
@@ -28,20 +29,17 @@ def _check(draft: Draft) -> None:
         draft.require_data("namespace")
     stored = draft.view.stored.hold(draft.target("name"))
     draft.require(stored, "has its name outside of the file", draft.target("name"))
-    names = _names(draft)
+    names = draft.view.strings_at(draft.target("name"))
     draft.require(np.array([bool(name) for name in names]), "has an empty name")
-    legible = [all(octet in PRINTABLE for octet in name) for name in names]
+    legible = [_LEGIBLE.fullmatch(name) is not None for name in names]
     draft.require(np.array(legible), "has a name that is no text")
 
 
 def _check_sorted(draft: Draft) -> None:
     _check(draft)
-    ascending = [True, *(low <= high for low, high in itertools.pairwise(_names(draft)))]
+    names = draft.view.strings_at(draft.target("name"))
+    ascending = [True, *(low <= high for low, high in itertools.pairwise(names))]
     draft.require(np.array(ascending), "has a name below the one before it")
-
-
-def _names(draft: Draft) -> list[bytes]:
-    return [draft.view.string_at(va) for va in draft.target("name").tolist()]
 
 
 def _layout(name: str, columns: tuple[str, ...], form: Form) -> Layout:

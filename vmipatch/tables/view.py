@@ -90,8 +90,13 @@ class ImageView:
         """The little-endian word at each address, aligned or not."""
         return self.bytes_at(va, 4).view("<u4").reshape(-1)
 
-    def string_at(self, va: int) -> bytes:
-        """The NUL-terminated string at `va`, without its NUL."""
-        off = self.image.offset_of(va)
-        end = self.image.data.find(b"\0", off)
-        return self.image.data[off : end if end >= 0 else None]
+    def strings_at(self, va: U32) -> list[bytes]:
+        """The NUL-terminated string at each address, without its NUL, which the file must hold."""
+        at = self.stored.index(va)
+        offs = self.stored.off[at] - self.stored.start_va[at] + va.astype(np.int64)
+        data = self.image.data
+        ends = (data.find(b"\0", off) for off in offs.tolist())
+        return [
+            data[off : end if end >= 0 else None]
+            for off, end in zip(offs.tolist(), ends, strict=True)
+        ]

@@ -102,10 +102,10 @@ class InstructionStream:
                 result[self.codes == code] = Shape.INT3
             elif name.startswith("NOP"):
                 result[self.codes == code] = Shape.NOP
-            elif name.startswith(_LIKE_NOPS):
+            elif name in _NOP_ENDS:
                 index = np.flatnonzero(self.codes == code)
                 last = octets[self.starts[index].astype(np.int64) - self.va + self.lens[index] - 1]
-                likely = index[np.isin(last, _NOP_ENDS)].tolist()
+                likely = index[np.isin(last, list(_NOP_ENDS[name]))].tolist()
                 result[[i for i in likely if is_nop(self.bytes_at(i))]] = Shape.NOP
         return result
 
@@ -160,10 +160,13 @@ class InstructionStream:
         return flows, sensitive
 
 
-_LIKE_NOPS = ("LEA_R32", "MOV_RM32_R32", "MOV_R32_RM32")
-_NOP_ENDS = np.array([0x00, *range(0xC0, 0x100, 9)], dtype=np.uint8)
+_NOP_ENDS = {
+    "LEA_R32_M": (0x00,),
+    "MOV_RM32_R32": range(0xC0, 0x100, 9),
+    "MOV_R32_RM32": range(0xC0, 0x100, 9),
+}
 """Last bytes of a lea with displacement 0 and of a mov from a register to itself."""
-_BATCH = 128
+_BATCH = 256
 """Instructions decoded at a time; what lies behind a byte that is none is decoded again."""
 _CODE_NAMES: dict[int, str] = {
     value: name for name, value in vars(iced_x86.Code).items() if isinstance(value, int)
@@ -179,14 +182,26 @@ def decode(
     anew there, so that no instruction runs over one. `data` are ranges of addresses known to hold
     none: each byte of them decodes as nothing.
     """
-    lens, codes = array("B"), array("H")
     known = (*splits, *(edge for ends in data for edge in ends))
-    edges = sorted({va, va + len(code), *(s for s in known if va < s < va + len(code))})
-    begins = {start for start, _ in data}
-    for start, end in pairwise(edges):
+    inner = sorted({s for s in known if va < s < va + len(code)})
+    if not data:
+        stream = _decode_parts(code, va, [], frozenset())
+        # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
+        over = np.searchsorted(stream.starts, inner, side="right") - 1
+        if np.array_equal(stream.starts[over], inner):
+            return stream
+    return _decode_parts(code, va, inner, frozenset(start for start, _ in data))
+
+
+def _decode_parts(
+    code: bytes, va: int, inner: Sequence[int], of_data: frozenset[int]
+) -> InstructionStream:
+    """Decode what lies between the edges `inner`, each part for itself; some are data."""
+    lens, codes = array("B"), array("H")
+    for start, end in pairwise([va, *inner, va + len(code)]):
         part = code[start - va : end - va]
         done = 0
-        if start in begins:
+        if start in of_data:
             lens.extend([1] * len(part))
             codes.extend([0] * len(part))
             continue

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -76,6 +76,8 @@ class _Piece:
     ids: npt.NDArray[np.int64]
 
 
+_COLUMNS = ("starts", "lens", "ids")
+_NOTHING = _Piece(*(np.zeros(0, np.int64) for _ in _COLUMNS))
 _UNKNOWN, _SERIALIZE = 0, -1
 _SERIALIZE_CODE = b"\x0f\x01\xe8"
 _WINDOW = 1 << 16
@@ -95,18 +97,17 @@ def decode_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Decoded:
 
     An instruction is known to begin at each address of `splits`: decoding starts anew there.
     """
-    edges = sorted({va, va + len(code), *(s for s in splits if va < s < va + len(code))})
-    pieces = [
-        piece
-        for start, end in pairwise(edges)
-        for piece in _pieces(code[start - va : end - va], start)
-    ]
-    if not pieces:
-        pieces = [_Piece(*(np.zeros(0, np.int64) for _ in range(3)))]
-    starts = np.concatenate([p.starts for p in pieces])
-    lens = np.concatenate([p.lens for p in pieces])
-    ids = np.concatenate([p.ids for p in pieces])
-    return _described(np.frombuffer(code + bytes(_LONGEST), np.uint8), va, starts, lens, ids)
+    inner = sorted({s for s in splits if va < s < va + len(code)})
+    piece = _joined(_pieces(code, va))
+    # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
+    over = np.searchsorted(piece.starts, inner, side="right") - 1
+    if not np.array_equal(piece.starts[over], inner):
+        edges = pairwise([va, *inner, va + len(code)])
+        piece = _joined(
+            each for start, end in edges for each in _pieces(code[start - va : end - va], start)
+        )
+    octets = np.frombuffer(code + bytes(_LONGEST), np.uint8)
+    return _described(octets, va, piece.starts, piece.lens, piece.ids)
 
 
 def instruction_len(code: bytes) -> int:
@@ -145,15 +146,19 @@ def _pieces(code: bytes, va: int) -> Iterator[_Piece]:
             done += length
 
 
+def _joined(pieces: Iterable[_Piece]) -> _Piece:
+    parts = [_NOTHING, *pieces]
+    return _Piece(*(np.concatenate([getattr(p, n) for p in parts]) for n in _COLUMNS))
+
+
 def _bulk(code: bytes, va: int) -> _Piece:
     """What capstone itself finds, up to the first byte that it does not know."""
     found = ctypes.POINTER(capstone._cs_insn)()
     text = ctypes.cast(ctypes.c_char_p(code), ctypes.POINTER(ctypes.c_char))
     count = capstone._cs.cs_disasm(_engine().csh, text, len(code), va, 0, ctypes.byref(found))
     if not count:
-        return _Piece(*(np.zeros(0, np.int64) for _ in range(3)))
-    raw = (ctypes.c_char * (count * _INSN.itemsize)).from_address(ctypes.addressof(found.contents))
-    rows = np.frombuffer(raw, dtype=_INSN)
+        return _NOTHING
+    rows = np.frombuffer(ctypes.string_at(found, count * _INSN.itemsize), dtype=_INSN)
     piece = _Piece(*(rows[n].astype(np.int64) for n in ("address", "size", "id")))
     capstone._cs.cs_free(found, count)
     return piece

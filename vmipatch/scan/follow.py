@@ -85,9 +85,10 @@ def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
     """Which instructions do not go on to the next one. A ud2 may: WARN is one."""
     stream = code_map.streams[index]
     octets = np.frombuffer(stream.code + b"\0", np.uint8)
-    offs = stream.starts.astype(np.int64) - stream.va
-    is_ud2 = (octets[offs] == UD2[0]) & (octets[offs + 1] == UD2[1])
-    stops: npt.NDArray[np.bool_] = np.isin(stream.flows, (Flow.JUMP, Flow.STOP)) & ~is_ud2
+    stops: npt.NDArray[np.bool_] = (stream.flows == Flow.JUMP) | (stream.flows == Flow.STOP)
+    stopping = np.flatnonzero(stops)
+    offs = stream.starts[stopping].astype(np.int64) - stream.va
+    stops[stopping] = (octets[offs] != UD2[0]) | (octets[offs + 1] != UD2[1])
     stops[stream.undecodable] = True
     return stops
 

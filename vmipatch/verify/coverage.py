@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vmipatch.emu.cpu import Cpu
 from vmipatch.emu.paging import Mmu
@@ -112,6 +113,7 @@ def native_sites(output: ElfImage) -> tuple[NativeSite, ...]:
     return tuple(sorted(sites, key=lambda site: site.va))
 
 
+@lru_cache(maxsize=4096)
 def kind_of(body: bytes) -> str:
     """The class of the sensitive instruction in a padded body; of a fused pair `sti+hlt`."""
     decoded = decode_second(body, 0)

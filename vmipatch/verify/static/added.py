@@ -12,6 +12,7 @@ from collections import Counter
 
 import numpy as np
 
+from vmipatch.image.ascending import among
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import RAW_REL, Relocations
 from vmipatch.image.types import Section
@@ -87,16 +88,12 @@ def check_added_words(output: ElfImage, report: Report) -> None:
         return
     entries = Relocations.of(output).entries
     mine = entries["section"] == code.index
-    known = (
-        {(int(e["symbol"]), int(e["kind"]), int(e["value"])) for e in entries[~mine]}
-        if mine.any()
-        else set()
-    )
-    for e in entries[mine]:
-        report.counts["relocation entries"] += 1
-        if (int(e["symbol"]), int(e["kind"]), int(e["value"])) not in known:
-            message = f"holds {int(e['value']):#x}, as no word of the kernel does"
-            report.add(ADDED_WORD, int(e["va"]), message)
+    meaning = entries[["symbol", "kind", "value"]]
+    known = set(meaning[~mine & among(entries["value"], np.sort(entries["value"][mine]))].tolist())
+    report.counts["relocation entries"] += int(mine.sum())
+    for va, word in zip(entries["va"][mine].tolist(), meaning[mine].tolist(), strict=True):
+        if word not in known:
+            report.add(ADDED_WORD, va, f"holds {word[2]:#x}, as no word of the kernel does")
     raw = np.frombuffer(output.section_bytes(rel), RAW_REL)
     if len(raw) != int(mine.sum()):
         report.add(ADDED_WORD, code.va, "it has relocations of other kinds than words", rel.name)

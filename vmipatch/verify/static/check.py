@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.relocations import R_386_32, Relocations
@@ -145,7 +146,7 @@ class Proof:
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
-        led_to = np.union1d(self.led_to, self.chunks.o_va)
+        led_to = distinct(np.concatenate([self.led_to, self.chunks.o_va]))
         places = _places(self.relocated)
         check_windows(self.original, manifest.windows, led_to, places, self.tables, report)
         self._check_ledger(manifest)
@@ -180,7 +181,7 @@ class Proof:
         words = (words + np.where(relative, _places(self.relocated), 0)) & 0xFFFFFFFF
         tables = [t.address_words["target_va"].astype(np.int64) for t in self.tables]
         words = words[~self._in_branch(_places(self.relocated))]
-        return np.unique(np.concatenate([self.left.targets(branches), words, *tables]))
+        return distinct(np.concatenate([self.left.targets(branches), words, *tables]))
 
     def _anchored(self) -> Flags:
         """Instructions that something leads to, or that the kernel counts on as they are."""
@@ -211,7 +212,7 @@ class Proof:
 
     def _check_relocations(self) -> None:
         places = _places(self.relocated)
-        judged = ~self._in_branch(places) & ~np.isin(places, covered_words(self.tables))
+        judged = ~self._in_branch(places) & ~among(places, distinct(covered_words(self.tables)))
         rows = self.relocated[judged]
         relative = rows["kind"] != R_386_32
         value = rows["value"].astype(np.int64)
@@ -263,11 +264,11 @@ class Proof:
         values = self.relocated["value"].astype(np.int64)[absolute]
         entry = self.original.entry
         entries = [entry, entry + offset]
-        references = np.unique(np.concatenate([self.led_to, values, values + offset, entries]))
-        branches = self.left.targets(np.flatnonzero(self.left.widths > 0))
+        held = distinct(np.concatenate([values, values + offset, entries]))
+        references = distinct(np.concatenate([self.led_to, held]))
+        branches = distinct(self.left.targets(np.flatnonzero(self.left.widths > 0)))
         # What only a branch leads to is proven by that branch, if it is proven itself.
-        only_branched = np.setdiff1d(branches, np.concatenate([values, values + offset, entries]))
-        references = np.setdiff1d(references, only_branched)
+        references = references[~among(references, branches) | among(references, held)]
         proven = prove_boundaries(self.original, self.left, self.tables, references)
         check_boundaries(self.left, proven, bool(len(self.relocated)), self.report)
         check_decodings(

@@ -16,7 +16,7 @@ from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.chunks import Chunks
 from vmipatch.verify.static.matching import Match
 from vmipatch.verify.static.rules import CHUNK_LOST, PADDING_CHANGED
-from vmipatch.verify.static.side import Flags, Side
+from vmipatch.verify.static.side import I64, Flags, Side, ranges
 from vmipatch.verify.static.verdict import Report
 
 STOPS = (Leaves.STOP, Leaves.JUMP)
@@ -36,12 +36,44 @@ class Gap:
     """Whether the chunk ends with the gap."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gaps:
+    """Many gaps, as parallel arrays."""
+
+    o_va: I64
+    o_end: I64
+    p_va: I64
+    p_end: I64
+    behind: I64
+    is_last: Flags
+
+    def one(self, index: int) -> Gap:
+        """One of them."""
+        columns = (self.o_va, self.o_end, self.p_va, self.p_end, self.behind, self.is_last)
+        return Gap(*(column[index].item() for column in columns))
+
+    def unchanged(self, original: Side, output: Side) -> Flags:
+        """Which gaps have the same bytes in both files."""
+        count = self.o_end - self.o_va
+        found: Flags = (count > 0) & (count == self.p_end - self.p_va)
+        places = ((original, self.o_va), (output, self.p_va))
+        offs = [_offsets(side, vas) for side, vas in places]
+        for (side, _), off in zip(places, offs, strict=True):
+            found &= (off >= 0) & (off + count <= len(side.octets))
+        count = np.where(found, count, 0)
+        mine, theirs = (
+            side.octets[ranges(off, count)] for (side, _), off in zip(places, offs, strict=True)
+        )
+        found[np.repeat(np.arange(len(count)), count)[mine != theirs]] = False
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class KeptFillers:
     """Filler of the original that the output has too: starts, and how far they moved."""
 
-    starts: list[int]
-    deltas: list[int]
+    starts: I64
+    deltas: I64
     gaps: list[Gap]
     """The gaps whose length changed."""
 
@@ -56,19 +88,22 @@ def check_fillers(
     report: Report,
 ) -> KeptFillers:
     """Compare all filler. `anchored` tells which instructions of the original are led to."""
-    kept = KeptFillers([], [], [])
-    for gap in _gaps(chunks, paired, original, output, bodies):
-        same = _common(gap, original, output, anchored, paired, report)
-        begin, end = np.searchsorted(original.starts, (gap.o_va, gap.o_va + same))
-        kept.starts += original.starts[begin:end].tolist()
-        kept.deltas += [gap.p_va - gap.o_va] * int(end - begin)
-        if same != gap.o_end - gap.o_va or gap.o_end - gap.o_va != gap.p_end - gap.p_va:
-            kept.gaps.append(gap)
+    gaps = _gaps(chunks, paired, original, output, bodies)
+    same = gaps.o_end - gaps.o_va
+    changed: list[Gap] = []
+    for index in np.flatnonzero(~gaps.unchanged(original, output)).tolist():
+        gap, length = gaps.one(index), int(same[index])
+        same[index] = _common(gap, original, output, anchored, paired, report)
+        if same[index] != length or length != gap.p_end - gap.p_va:
+            changed.append(gap)
     _check_sequence(chunks, paired, original, report)
-    return kept
+    begin = np.searchsorted(original.starts, gaps.o_va)
+    count = np.searchsorted(original.starts, gaps.o_va + same) - begin
+    starts = original.starts[ranges(begin, count)]
+    return KeptFillers(starts, np.repeat(gaps.p_va - gaps.o_va, count), changed)
 
 
-def _gaps(chunks: Chunks, paired: Match, original: Side, output: Side, bodies: Bodies) -> list[Gap]:
+def _gaps(chunks: Chunks, paired: Match, original: Side, output: Side, bodies: Bodies) -> _Gaps:
     """Every place between paired instructions where either side has filler."""
     first, end = paired.bounds[:-1], paired.bounds[1:]
     count = end - first
@@ -84,8 +119,7 @@ def _gaps(chunks: Chunks, paired: Match, original: Side, output: Side, bodies: B
     p_va = np.where(is_first, chunks.p_va[at], bodies.ends[p[behind]])
     p_end = np.where(is_last, chunks.p_end[at], bodies.begins[p[ahead]])
     which = np.flatnonzero((o_va != o_end) | (p_va != p_end))
-    columns = (o_va, o_end, p_va, p_end, behind, is_last)
-    return [Gap(*row) for row in zip(*(c[which].tolist() for c in columns), strict=True)]
+    return _Gaps(*(c[which] for c in (o_va, o_end, p_va, p_end, behind, is_last)))
 
 
 def _common(
@@ -167,6 +201,11 @@ def _bytes(side: Side, start_va: int, end_va: int) -> bytes:
     """Bytes of one section of `side`; nothing if the range is empty."""
     if end_va <= start_va:
         return b""
-    index = int(np.searchsorted(side.starts, start_va, side="right")) - 1
-    off = int(side.offs[index]) + start_va - int(side.starts[index])
+    off = int(_offsets(side, np.array([start_va]))[0])
     return side.image.data[off : off + end_va - start_va]
+
+
+def _offsets(side: Side, vas: I64) -> I64:
+    """File offsets of addresses, which go on behind the last instruction before them."""
+    index = np.searchsorted(side.starts, vas, side="right") - 1
+    return side.offs[index] + vas - side.starts[index]

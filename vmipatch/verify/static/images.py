@@ -54,8 +54,8 @@ class Images:
     ) -> Images:
         """Build the map; of several images of an address the instruction's counts."""
         left, right = sides
-        fillers = np.array(kept.starts, np.int64)
-        moved = fillers + np.array(kept.deltas, np.int64)
+        fillers = kept.starts
+        moved = fillers + kept.deltas
         gap_o = np.array([g.o_va for g in kept.gaps], np.int64)
         gap_p = np.array([g.p_va for g in kept.gaps], np.int64)
         ends = np.array([s.end_va for s in left.sections], np.int64)

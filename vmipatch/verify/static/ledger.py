@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.anywhere import sensitive_anywhere
@@ -26,7 +27,6 @@ from vmipatch.verify.static.rules import BOUNDARY_UNPROVEN, DECODING_UNACCOUNTED
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.verdict import Report
 
-STOPPING = (Leaves.JUMP, Leaves.STOP)
 IN_SHADOW = ("hlt", "sysexit", "mwait")
 """What is one site with the sti in front of it."""
 
@@ -54,7 +54,7 @@ def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I6
     for vas in (named, references, places_end):
         index = side.find(vas)
         reached[index[index >= 0]] = True
-    falls = ~np.isin(side.leaves, STOPPING) & side.known
+    falls = (side.leaves != Leaves.JUMP) & (side.leaves != Leaves.STOP) & side.known
     joined = np.zeros(len(side), np.bool_)
     joined[1:] = falls[:-1] & (side.ends[:-1] == side.starts[1:])
     group = np.cumsum(~joined) - 1
@@ -72,7 +72,7 @@ def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I6
             break
         reached[new] = True
     marks = np.zeros(len(side), np.bool_)
-    strays = np.unique(np.concatenate(disputed))
+    strays = distinct(np.concatenate(disputed))
     strays = strays[side.find(strays) < 0]
     over = side.over(strays)
     marks[over[over >= 0]] = True
@@ -99,7 +99,7 @@ def _named(image: ElfImage, tables: Tables) -> tuple[I64, I64]:
         parts.append(table.places["va"].astype(np.int64))
         replaced = table.places_of(Role.INSTRUCTION)
         ends.append(replaced["va"].astype(np.int64) + replaced["len"])
-    return np.unique(np.concatenate(parts)), np.unique(np.concatenate(ends))
+    return distinct(np.concatenate(parts)), distinct(np.concatenate(ends))
 
 
 def _signatures(side: Side, tables: Tables) -> Flags:
@@ -161,7 +161,7 @@ def check_decodings(
         over = side.over(vas)
         begins = side.starts[over] == vas
         recorded = begins & (bodies.body_of[over] >= 0)
-        native = begins & ~recorded & (np.isin(vas, listed) | _behind_listed(side, over, listed))
+        native = begins & ~recorded & (among(vas, listed) | _behind_listed(side, over, listed))
         idle = ~recorded & ~native & ~runs[over] & (side.fillers[over] == Filler.CODE)
         missed = begins & ~recorded & ~native & ~idle
         counts = report.counts
@@ -183,7 +183,7 @@ def check_decodings(
 
 def _behind_listed(side: Side, over: I64, listed: I64) -> Flags:
     """Whether it stands in the shadow of a listed sti: the manifest names a group by its first."""
-    result = np.isin(side.starts[np.maximum(over - 1, 0)], listed)
+    result = among(side.starts[np.maximum(over - 1, 0)], listed)
     for at in np.flatnonzero(result).tolist():
         index = int(over[at])
         before, form = classify(side.code(index - 1)), classify(side.code(index))

@@ -15,7 +15,7 @@ from vmipatch.isa.second import Filler
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.chunks import Chunks
 from vmipatch.verify.static.rules import BYTE_UNACCOUNTED, INSTRUCTION_CHANGED, UNRECORDED
-from vmipatch.verify.static.side import I64, Side
+from vmipatch.verify.static.side import I64, Side, ranges
 from vmipatch.verify.static.verdict import Report
 
 REDUNDANT_PREFIX = 0x3E
@@ -53,8 +53,7 @@ def essentials(side: Side, first: I64, end: I64) -> tuple[I64, I64]:
     begin = np.searchsorted(side.starts[core], first)
     behind = np.searchsorted(side.starts[core], end)
     count = np.maximum(behind - begin, 0)
-    offset = np.repeat(begin - np.concatenate(([0], np.cumsum(count)[:-1])), count)
-    return core[np.arange(int(count.sum())) + offset], count
+    return core[ranges(begin, count)], count
 
 
 def _pair(chunks: Chunks, original: Side, output: Side, report: Report) -> Match:

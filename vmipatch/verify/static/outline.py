@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.types import Section, SectionFlag, SectionKind
@@ -84,7 +85,7 @@ def check_windows(
     entry_va, entry_end_va = entry_text(original.symbols)
     named = [t.words["target_va"][t.words["role"] == Role.INSTRUCTION] for t in tables]
     places = [t.places["va"] for t in tables]
-    held = np.unique(np.concatenate([relocated, *named, *places]).astype(np.int64))
+    held = distinct(np.concatenate([relocated, *named, *places]).astype(np.int64))
     for window in windows:
         if window.start_va < entry_end_va and window.end_va > entry_va:
             message = "leads out of the entry code, to what user space's page tables do not map"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_NONE, RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, STT_SECTION
@@ -108,7 +109,8 @@ def check_entries(
     now = [(s, raw_entries(output, s)) for s in rel_sections(output)]
     wanted = [(expected_va[s.index], r["info"].astype(np.int64)) for s, r in was if len(r)]
     present = [(r["offset"].astype(np.int64), r["info"].astype(np.int64)) for _, r in now if len(r)]
-    left, right = _keys(wanted, free), _keys(present, free)
+    ascending = distinct(free)
+    left, right = _keys(wanted, ascending), _keys(present, ascending)
     report.counts["relocation entries"] += len(right)
     for key in _missing(left, right).tolist():
         message = f"there is no entry of kind {key & 0xFF} for symbol {(key >> 8) & 0xFFFFFF}"
@@ -132,7 +134,7 @@ def _keys(entries: Iterable[tuple[I64, I64]], free: I64) -> Keys:
     """One sortable number for each entry: place, symbol, kind. Lost places are left out."""
     keys = [np.zeros(0, np.uint64)]
     for va, info in entries:
-        named = np.where(np.isin(va, free), info & 0xFF, info)
+        named = np.where(among(va, free), info & 0xFF, info)
         keys.append(((va.astype(np.uint64) << 32) | named.astype(np.uint64))[va != NOWHERE])
     return np.sort(np.concatenate(keys))
 

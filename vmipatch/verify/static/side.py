@@ -111,9 +111,16 @@ class Side:
 
 def words_at(octets: U8, offs: I64) -> npt.NDArray[np.uint32]:
     """The little-endian words at file offsets, aligned or not."""
-    gathered = octets[offs[:, None] + WORD]
-    words: npt.NDArray[np.uint32] = gathered.reshape(-1).view("<u4").astype(np.uint32)
+    everywhere = np.ndarray(max(len(octets) - 3, 0), "<u4", octets, strides=(1,))
+    words: npt.NDArray[np.uint32] = everywhere[offs]
     return words
+
+
+def ranges(first: I64, count: I64) -> I64:
+    """The numbers first[i], first[i] + 1, ... of each range, `count[i]` of them."""
+    before = np.cumsum(count) - count
+    numbers: I64 = np.arange(int(count.sum())) + np.repeat(first - before, count)
+    return numbers
 
 
 def loaded_part(image: ElfImage) -> U8:

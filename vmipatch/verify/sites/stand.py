@@ -90,7 +90,7 @@ class Stand:
         ):
             self._watch(va, ending)
         self._ending = Ending.LOST
-        self._before = self._copy()
+        self._before = self._pages().copy()
 
     def aim(self, site: PatchedSite) -> None:
         """Execute `site` from now on."""
@@ -135,16 +135,12 @@ class Stand:
 
         May: the scene, the shared pages, and page tables in which the CPU noted accesses.
         """
-        now = self._copy()
-        pages = np.flatnonzero((now != self._before).any(axis=1))
-        strays = tuple(
-            int(page) * PAGE_LEN
-            for page in pages
-            if int(page) * PAGE_LEN not in _OURS
-            and ((now[page] ^ self._before[page]) & ~np.uint32(_ACCESSED_AND_DIRTY)).any()
-        )
-        self._before = now
-        return strays
+        now = self._pages()
+        changed = np.flatnonzero((now != self._before).any(axis=1))
+        bits = (now[changed] ^ self._before[changed]).view(np.uint32)
+        is_stray = (bits & ~np.uint32(_ACCESSED_AND_DIRTY)).any(axis=1)
+        self._before[changed] = now[changed]
+        return tuple(pa for pa in (changed[is_stray] * PAGE_LEN).tolist() if pa not in _OURS)
 
     def _look_around(self) -> Ground:
         """What states are to fit."""
@@ -311,9 +307,10 @@ class Stand:
             user = words.read_u32(at + 12), words.read_u32(at + 16) & 0xFFFF
         return FaultSeen(vector, error, eip, cs & 0xFFFF, eflags, user), at + 12
 
-    def _copy(self) -> np.ndarray:
-        memory = np.frombuffer(self._machine.memory.octets, dtype=np.uint32)
-        return memory.reshape(-1, PAGE_LEN // 4).copy()
+    def _pages(self) -> np.ndarray:
+        """All memory as it is now, a row for each page."""
+        memory = np.frombuffer(self._machine.memory.octets, dtype=np.uint64)
+        return memory.reshape(-1, PAGE_LEN // 8)
 
 
 class _Ports(PortBus):

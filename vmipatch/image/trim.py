@@ -30,7 +30,8 @@ def without_debug(image: ElfImage) -> ElfImage:
     loaded += [s.off + s.file_len for s in image.segments]
     if not debug or max(loaded, default=0) > cut_off:
         return image
-    kept = bytearray(image.data[:cut_off])
+    whole = memoryview(image.data)
+    kept = bytearray(whole[:cut_off])
     (shoff,) = struct.unpack_from("<I", image.data, SHOFF_AT)
     headers = bytearray(image.data[shoff : shoff + SECTION_HEADER_LEN * len(image.sections)])
     for section in image.sections:
@@ -39,10 +40,11 @@ def without_debug(image: ElfImage) -> ElfImage:
             off, size = cut_off, 0
         elif section.has_bytes and section.off + section.size > cut_off:
             off = len(kept)
-            kept += image.section_bytes(section)
+            kept += whole[section.off : section.off + section.size]
             kept += bytes(-len(kept) % ALIGNMENT)
         at = SECTION_HEADER_LEN * section.index + OFFSET_IN_HEADER
         struct.pack_into("<II", headers, at, off, size)
     struct.pack_into("<I", kept, SHOFF_AT, len(kept))
+    kept += headers
     trimmed = image.trimmed or Trimmed(image.file_sha256, image.debug_names)
-    return replace(ElfImage.parse(bytes(kept + headers), image.name), trimmed=trimmed)
+    return replace(ElfImage.parse(bytes(kept), image.name), trimmed=trimmed)

@@ -92,11 +92,12 @@ class Guest:
     prepare: Callable[[Machine], None] = lambda machine: None
     idt_limit: int = 0x7FF
     memory: GuestMemory | None = None
+    prelude: str = PRELUDE
 
     def run(self, options: MachineOptions | None = None) -> Run:
         """Run to the end; a guest that does not stop is switched off after a second."""
         options = options or MachineOptions(ram_len=8 << 20, limit_ns=SECOND_NS)
-        code = assemble(PRELUDE + self.source, CODE_PA)
+        code = assemble(self.prelude + self.source, CODE_PA)
         builder = ElfBuilder(entry=CODE_PA, physical_offset=0)
         builder.section(".text", CODE_PA, code.code, TEXT, align=4096)
         builder.section(".data", TABLES_PA, self._tables(code), DATA, align=4096)

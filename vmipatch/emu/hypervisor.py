@@ -10,6 +10,7 @@ events go to the guest's own handlers.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from vmipatch.emu.context import Context
@@ -79,17 +80,12 @@ class TrapPrivilege(Privilege):
         """Enter the kernel as a boot loader does, but for its ring."""
         registers, vcpu = self._registers, self._vcpu
         enter(registers, boot)
-        for which in (SegReg.CS, SegReg.SS):
+        # Linux 2.6.21 to 2.6.23 look into the CS that they find: another ring than 0 means to them
+        # that a hypervisor of another kind has prepared everything. SS tells the truth.
+        for which, ring in ((SegReg.CS, 0), (SegReg.SS, KERNEL_RING)):
             segment = registers.segment(which)
-            registers.set_segment(
-                which,
-                Segment(
-                    segment.selector | KERNEL_RING,
-                    segment.base,
-                    segment.limit,
-                    segment.attributes | _DPL_1,
-                ),
-            )
+            selector, rights = segment.selector | ring, segment.attributes | _DPL_1
+            registers.set_segment(which, replace(segment, selector=selector, attributes=rights))
         vcpu.load_task(registers.tr)
         self._cpu.forbid_ring0()
         self._observe(True)

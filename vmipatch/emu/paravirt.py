@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from vmipatch.emu import returns
@@ -221,6 +222,7 @@ class ParavirtPrivilege(TrapPrivilege):
         if self.is_paravirtual or pa is None or not self._rom.holds_pa(pa) or stack.base:
             return False
         memory, vcpu = self._mmu.memory, self._vcpu
+        self._show_ring()
         self._rom.place(memory, (va - pa) & MASK32, stack.selector)
         page = SharedPage(memory.octets[SHARED_PA : SHARED_PA + PAGE_LEN])
         page.interrupts_enabled = vcpu.page.interrupts_enabled
@@ -232,6 +234,12 @@ class ParavirtPrivilege(TrapPrivilege):
         self._context.paging_left = False
         self._cpu.stop()
         return True
+
+    def _show_ring(self) -> None:
+        """The kernel reads its ring from CS now, which may still be the boot loader's."""
+        registers = self._registers
+        code = registers.segment(SegReg.CS)
+        registers.set_segment(SegReg.CS, replace(code, selector=code.selector | KERNEL_RING))
 
     def _leave(self) -> None:
         """The guest has no use for the ROM any more: as in the beginning."""

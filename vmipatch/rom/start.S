@@ -11,7 +11,7 @@ BODY(INIT, native)
 # Out:      eax = 0: paravirtual from now on; else no such hypervisor, nothing has changed.
 # Clobbers: flags.
 BODY(INIT, paravirt)
-    mov eax, cs
+    mov eax, ss                         # CS may be the boot loader's, which shows no ring
     and eax, 3
     cmp eax, 1                          # at CPL 0 the interrupt would be the kernel's own
     mov eax, -1

@@ -39,6 +39,19 @@ def require_consistent(
         headers.require_section(section)
 
 
+def require_own_bytes(sections: Sequence[Section], file: str) -> None:
+    """Raise MalformedImage if a byte of the file belongs to two sections: no linker does that."""
+    stored = [section for section in sections if section.has_bytes and section.size]
+    for section, other in pairwise(sorted(stored, key=lambda s: (s.off, s.index))):
+        if other.off < section.off + section.size:
+            raise MalformedImage(
+                f"it shares bytes with section {section.name}",
+                file=file,
+                place=f"section {other.index} ({other.name})",
+                hint=DAMAGED,
+            )
+
+
 class _Headers:
     """All headers of one file, and how to complain of one."""
 
@@ -46,6 +59,7 @@ class _Headers:
         self, sections: Sequence[Section], segments: Sequence[Segment], data_len: int, file: str
     ) -> None:
         self._sections = sections
+        self._names = {s.name for s in sections if s.name}
         self._loads = [s for s in segments if s.kind is SegmentKind.LOAD]
         self._data_len, self._file = data_len, file
 
@@ -84,6 +98,7 @@ class _Headers:
             )
         self._require_align(section.align, place)
         self._require_entries(section, place)
+        self._require_name_of_relocations(section, place)
         if section.is_alloc and section.end_va > ADDRESS_SPACE_LEN:
             self._refuse("the section ends behind the last address of 32 bits", place)
 
@@ -107,6 +122,14 @@ class _Headers:
         linked = self._sections[section.link] if section.link < len(self._sections) else None
         if linked is None or linked.kind is not linked_kind:
             self._refuse(f"section {section.link} is no {linked_kind.name} to go with it", place)
+
+    def _require_name_of_relocations(self, section: Section, place: str) -> None:
+        """What is named after relocations of a section is that: none may get lost."""
+        name = section.name.removeprefix(".rel")
+        if name == section.name or name not in self._names:
+            return
+        if section.kind is not SectionKind.REL or self._sections[section.info].name != name:
+            self._refuse(f"it does not hold the relocations of {name}", place)
 
     def _refuse(self, message: str, place: str, hint: str = DAMAGED) -> NoReturn:
         raise MalformedImage(message, file=self._file, place=place, hint=hint)

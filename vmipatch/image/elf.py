@@ -53,6 +53,7 @@ class ElfImage:
         binary = _parse_headers(data, name)
         _require_all_headers(data, len(binary.sections), len(binary.segments), name)
         sections, segments = _sections(binary, data, name), _segments(binary, data)
+        _require_names(sections, data, name)
         require_consistent(sections, segments, len(data), name)
         by_name: dict[str, Section] = {}
         for section in sections:
@@ -221,6 +222,18 @@ def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -
             f"{segments} and {sections} understood",
             file=name,
             place=f"offset {SIZES_AT:#x}",
+            hint=DAMAGED,
+        )
+
+
+def _require_names(sections: tuple[Section, ...], data: bytes, name: str) -> None:
+    """Raise MalformedImage unless the section with the names of sections is one of strings."""
+    (names,) = struct.unpack_from("<H", data, SIZES_AT + 8)
+    if sections and names and sections[names].kind is not SectionKind.STRTAB:
+        raise MalformedImage(
+            "the names of sections stand in a section that has no strings",
+            file=name,
+            place=f"section {names}",
             hint=DAMAGED,
         )
 

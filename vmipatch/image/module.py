@@ -13,12 +13,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from vmipatch.errors import MalformedImage
-from vmipatch.image.consistency import DAMAGED
+from vmipatch.image.consistency import DAMAGED, require_own_bytes
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_NONE, RAW_REL, WORD_KINDS
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, STT_SECTION, SYMBOL
@@ -36,6 +35,7 @@ OUTSIDE_STEP = 16
 """Bytes between the addresses of two supplied symbols."""
 OUTSIDE_VA, OUTSIDE_LEN, OUTSIDE_TAIL_LEN = 0xF9000000, 0x4000000, 1 << 20
 """Where they are; bytes of all and behind the last: words point into what the symbols name."""
+_NEVER_LOADED = (SectionKind.REL, SectionKind.SYMTAB)
 SIGNATURE_END = b"~Module signature appended~\n"
 """What the kernel looks for at the end of the file (include/linux/module_signature.h)."""
 ALL_RIGHTS = 7
@@ -128,23 +128,18 @@ def placed(file: ElfImage) -> tuple[Section, ...]:
         place = f"section {section.index} ({section.name})"
         if section.kind is SectionKind.RELA:
             raise _refused(file, "i386 has no relocations with addends of their own", place)
+        if section.kind is SectionKind.REL and not section.info:
+            raise _refused(file, "it applies to no section", place)
+        if section.is_alloc and section.kind in _NEVER_LOADED:
+            raise _refused(file, "it is loaded, and only a linker reads it", place)
         if section.is_alloc and (section.size > MAX_SECTION_LEN or section.va):
             raise _refused(file, "the section is too large, or has an address already", place)
-    _require_apart(file)
+    require_own_bytes(file.sections, file.name)
     outside = Section(
         0, OUTSIDE, SectionKind.NOBITS, SectionFlag.ALLOC, OUTSIDE_VA, 0, OUTSIDE_LEN, 0, 0, 1, 0
     )
     linked = (replace(s, va=region_va(s.index)) if s.is_alloc else s for s in file.sections[1:])
     return (outside, *linked)
-
-
-def _require_apart(file: ElfImage) -> None:
-    """No byte of the file belongs to two sections: a linker that puts files together makes none."""
-    stored = [section for section in file.sections if section.has_bytes and section.size]
-    for section, other in pairwise(sorted(stored, key=lambda s: (s.off, s.index))):
-        if other.off < section.off + section.size:
-            place = f"section {other.index} ({other.name})"
-            raise _refused(file, f"it shares bytes with section {section.name}", place)
 
 
 def _valued(file: ElfImage) -> np.ndarray:

@@ -59,7 +59,8 @@ class SymbolTable:
     def parse(cls, data: bytes, strings: bytes, file: str) -> SymbolTable:
         """Read .symtab and .strtab.
 
-        Raises MalformedImage on a size that does not divide, or a name outside of `strings`.
+        Raises MalformedImage on a size that does not divide, a name outside of `strings`, or
+        strings without the zeros that such a table begins and ends with.
         """
         if len(data) % SYMBOL.itemsize:
             raise MalformedImage(
@@ -70,6 +71,13 @@ class SymbolTable:
         if len(nameless):
             raise MalformedImage(
                 f"the name of symbol {nameless[0]} lies outside of its strings",
+                file=file,
+                place=".symtab",
+                hint=DAMAGED,
+            )
+        if len(entries) and (strings[:1] + strings[-1:]).strip(b"\0"):
+            raise MalformedImage(
+                "its strings do not begin and end with a zero",
                 file=file,
                 place=".symtab",
                 hint=DAMAGED,

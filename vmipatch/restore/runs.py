@@ -16,8 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vmipatch.errors import MalformedImage
 from vmipatch.image.ascending import distinct
+from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.types import SectionKind
 from vmipatch.vmi.record import unpack_records
 
 FILLED_TO = 15
@@ -45,7 +48,19 @@ class Body:
 
     @classmethod
     def of(cls, image: ElfImage, end_off: int, listed: bytes) -> Body:
-        """`image` up to the place of its note, and the list."""
+        """`image` up to the place of its note, and the list.
+
+        Raises MalformedImage if something that a note describes stands behind it.
+        """
+        for section in image.sections:
+            described = section.is_alloc or section.kind in (SectionKind.REL, SectionKind.SYMTAB)
+            if described and section.has_bytes and section.off + section.size > end_off:
+                raise MalformedImage(
+                    "it does not stand in front of the note",
+                    file=image.name,
+                    place=section.name,
+                    hint=DAMAGED,
+                )
         return cls(image, image.data[:end_off] + listed, end_off)
 
 
@@ -67,7 +82,7 @@ def padded_sites(output: ElfImage) -> list[Site]:
         section = output.section_by_name.get(name)
         if section is None:
             continue
-        for record in unpack_records(output.section_bytes(section)):
+        for record in unpack_records(output.section_bytes(section), name, output.name):
             if 0 < record.pad_len <= record.native_len:
                 off = output.offset_of(record.native_va)
                 sites.append(Site(off, record.native_len, record.pad_len))

@@ -102,7 +102,9 @@ class _Emitter:
         shift = self.placement.shift_len if section.off >= self._cut_off else 0
         if not section.is_alloc:
             return replace(
-                section, off=section.off + shift, va=section.va + shift if section.va else 0
+                section,
+                off=section.off + shift,
+                va=(section.va + shift) & 0xFFFFFFFF if section.va else 0,
             )
         tail = self.placement.trailing.get(section.index, 0)
         size = len(code[section.index]) if section.index in code else section.size

@@ -16,6 +16,7 @@ from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.module import REGION_LEN, Module, region_va
 from vmipatch.image.packed import recipe_of
 from vmipatch.image.packing import Recipe
+from vmipatch.image.types import SectionKind
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.restore import Noted, WantedModule, add_module_note
 from vmipatch.rewrite.annotate import annotate
@@ -26,10 +27,11 @@ from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement, place_apart
-from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
+from vmipatch.rewrite.references import Words, lead_relocations, lead_tables, require_words_whole
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.rewrite.suitable import (
+    NAMES_AT,
     require_decoded,
     require_led_to_instructions,
     require_whole_functions,
@@ -84,6 +86,12 @@ def rewrite_module(
             "this module is rewritten already", file=name, place=MARK,
             hint="rewrite the module as the build left it",
         )  # fmt: skip
+    names = int.from_bytes(module.file.data[NAMES_AT : NAMES_AT + 2], "little")
+    if any(s.kind is SectionKind.SYMTAB and s.link == names for s in module.file.sections):
+        raise InputNotUnderstood(
+            "symbols and sections have their names in one table", file=name, place=".symtab",
+            hint="the file is damaged, or was not linked by the kernel build's linker",
+        )  # fmt: skip
     scanned = scan(module.image)
     scanned = scanned.leaving(untranslatable(scanned.rewritten), Reason.NO_TRANSLATION)
     if not scanned.rewritten:
@@ -94,6 +102,7 @@ def rewrite_module(
     bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
     code_map = scanned.code_map
     placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))
+    require_words_whole(code_map, placement)
     new_data, manifest = _emit(module, scanned, placement, bodies, options, data)
     stored = stored or data
     recipe = recipe_of(stored, data)

@@ -58,6 +58,23 @@ def lead_relocations(code_map: CodeMap, placement: Placement) -> Words:
     return Words(new_places, (values & WORD_MASK).astype(np.uint32))
 
 
+def require_words_whole(code_map: CodeMap, placement: Placement) -> None:
+    """Raise UnclassifiedReference if a relocated word would be torn apart.
+
+    It is the operand of one instruction, or lies in data: else it is no word.
+    """
+    entries = code_map.relocations.entries
+    va = entries["va"].astype(np.int64)
+    torn = placement.map(va + 3) - placement.map(va) != 3
+    for place in va[torn][:1].tolist():
+        raise UnclassifiedReference(
+            "a relocated word is no operand of one instruction",
+            file=code_map.image.name,
+            place=f"{place:#x} ({code_map.image.symbols.place_of(place)})",
+            hint="the file is damaged, or holds data in its code: report such a kernel",
+        )
+
+
 def lead_tables(code_map: CodeMap, placement: Placement) -> Words:
     """New places and values of the address words of all tables of the kernel."""
 

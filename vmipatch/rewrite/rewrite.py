@@ -21,7 +21,7 @@ from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.plan import Plan, Treatment, make_plan
-from vmipatch.rewrite.references import Words, lead_relocations, lead_tables
+from vmipatch.rewrite.references import Words, lead_relocations, lead_tables, require_words_whole
 from vmipatch.rewrite.suitable import (
     require_decoded,
     require_relinkable,
@@ -99,6 +99,7 @@ def rewrite(
     require_whole_functions(found.code_map)
     plan = make_plan(found, options.padding, fixed)
     scanned, placement = plan.scanned, plan.placement
+    require_words_whole(scanned.code_map, placement)
     thunks = build_thunks((site for site, _ in plan.sites), plan.room[0])
     annotations = _annotate(plan, thunks)
     words = _all_words(scanned, placement)

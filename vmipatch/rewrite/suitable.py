@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
-from vmipatch.image.consistency import DAMAGED
-from vmipatch.image.elf import ElfImage
-from vmipatch.image.relocations import R_386_32
+from vmipatch.image.consistency import DAMAGED, require_own_bytes
+from vmipatch.image.elf import SHOFF_AT, ElfImage
+from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
 from vmipatch.image.types import Section, SectionKind, Segment
 from vmipatch.isa.decode import Shape
@@ -43,6 +43,12 @@ def require_relinkable(image: ElfImage) -> None:
             hint="give a vmlinux linked with --emit-relocs, as CONFIG_RELOCATABLE=y leaves it",
         )
     _require_kinds(image)
+    require_own_bytes(image.sections, image.name)
+    for section in image.sections:
+        if section.has_bytes and section.size and not section.is_alloc:
+            _require_not_loaded(image, section)
+        if section.kind is SectionKind.REL and image.sections[section.info].is_alloc:
+            _require_all_entries(image, section)
     for section in image.allocated_sections:
         if section.size and not any(_holds(load, section) for load in image.loads):
             raise MalformedImage(
@@ -149,6 +155,35 @@ def _require_kinds(image: ElfImage) -> None:
     if complaint is not None:
         place, message = complaint
         raise MalformedImage(message, file=image.name, place=place)
+
+
+def _require_all_entries(image: ElfImage, rel: Section) -> None:
+    """Linkers leave no room between sections that are not loaded: what stands there is lost."""
+    end_off = rel.off + rel.size
+    headers_off = int.from_bytes(image.data[SHOFF_AT : SHOFF_AT + 4], "little")
+    begins = [s.off for s in image.sections if s.has_bytes and s.size]
+    behind = (off for off in (*begins, headers_off) if off >= end_off)
+    gap = image.data[end_off : min(behind, default=len(image.data))]
+    if len(gap) >= RAW_REL.itemsize and any(gap):
+        raise MalformedImage(
+            f"{len(gap)} bytes behind it belong to no section: relocations got lost",
+            file=image.name,
+            place=f"section {rel.index} ({rel.name})",
+            hint=DAMAGED,
+        )
+
+
+def _require_not_loaded(image: ElfImage, section: Section) -> None:
+    """What is not allocated has no byte that a segment loads: nobody would lead its words."""
+    end_off = section.off + section.size
+    for load in image.loads:
+        if section.off < load.off + load.file_len and load.off < end_off:
+            raise MalformedImage(
+                "a program segment loads this section, which is not allocated",
+                file=image.name,
+                place=f"section {section.index} ({section.name})",
+                hint=DAMAGED,
+            )
 
 
 def _holds(load: Segment, section: Section) -> bool:

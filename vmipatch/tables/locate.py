@@ -92,12 +92,31 @@ def array(name: str) -> Locator:
 
 
 def first_of(*locators: Locator) -> Locator:
-    """The answer of the first locator that has one: symbols are more exact than sections."""
+    """The answer of the first locator that has one: symbols are more exact than sections.
+
+    What others name besides is filling up to the end of a section, else symbols and sections
+    contradict each other.
+    """
 
     def locate(image: ImageSource) -> Range | None:
-        return next((found for each in locators if (found := each(image))), None)
+        ranges = (each(image) for each in locators)
+        found = next((each for each in ranges if each), None)
+        for other in ranges:
+            if found and other and _holds_more(image, other, found):
+                raise _contradiction(
+                    image, f"the table is said to be at {found.start_va:#x} and {other.start_va:#x}"
+                    f" to {found.end_va:#x} and {other.end_va:#x}",
+                )  # fmt: skip
+        return found
 
     return locate
+
+
+def _holds_more(image: ImageSource, other: Range, found: Range) -> bool:
+    """Whether bytes of `other` that are not in `found` are more than zeros."""
+    before = (other.start_va, min(other.end_va, found.start_va))
+    behind = (max(other.start_va, found.end_va), other.end_va)
+    return any(any(image.read(s, e - s)) for s, e in (before, behind) if s < e)
 
 
 def _contradiction(image: ImageSource, message: str) -> MalformedTable:

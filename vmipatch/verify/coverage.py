@@ -82,7 +82,8 @@ def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
     _require_rewritten(output)
     sites = []
     for name in RECORD_SECTIONS:
-        for record in unpack_records(output.section_bytes(output.section_by_name[name])):
+        data = output.section_bytes(output.section_by_name[name])
+        for record in unpack_records(data, name, output.name):
             code = output.read(record.native_va, record.native_len)
             function = function_of(output, record.native_va)
             kind = kind_of(code)

@@ -66,19 +66,22 @@ def pack_records(records: Iterable[AnnotationRecord]) -> bytes:
     return b"".join(record.pack() for record in records)
 
 
-def unpack_records(data: bytes) -> Iterator[AnnotationRecord]:
-    """The records of an annotation section.
+def unpack_records(
+    data: bytes, section: str = ".vmi.annotation", file: str | None = None
+) -> Iterator[AnnotationRecord]:
+    """The records of an annotation section; its name and that of the file are for messages.
 
     Raises MalformedTable on a broken size or an unknown call number.
     """
     if len(data) % RECORD_LEN:
-        raise MalformedTable("the annotation section has a broken size", place=".vmi.annotation")
+        raise MalformedTable("the annotation section has a broken size", file=file, place=section)
     for index, fields in enumerate(_LAYOUT.iter_unpack(data)):
         try:
             call = VmiCall(fields[0])
         except ValueError as error:
             raise MalformedTable(
                 f"record {index} names call {fields[0]}, which does not exist",
-                place=".vmi.annotation",
+                file=file,
+                place=section,
             ) from error
         yield AnnotationRecord(call, *fields[1:])

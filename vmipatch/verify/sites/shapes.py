@@ -148,7 +148,7 @@ def patched_sites(image: ElfImage) -> Iterator[PatchedSite]:
     for name in RECORD_SECTIONS:
         if (section := image.section_by_name.get(name)) is None:
             continue
-        for record in unpack_records(image.section_bytes(section)):
+        for record in unpack_records(image.section_bytes(section), name, image.name):
             body = image.read(record.native_va, record.native_len)
             way = Way.THUNK if record.call_off == FINAL_TRANSLATION else Way.DIRECT
             code = _without_padding(body, record.pad_len)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.module import is_linked_module
 from vmipatch.isa.classify import call_of, classify, has_memory_operand
 from vmipatch.isa.forms import Form, Treatment
 from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies, Body
@@ -29,7 +30,9 @@ from vmipatch.vmi.record import (
     NEAR_CALL_LEN,
 )
 
-INIT_TEXT = ".init.text"
+INIT_TEXT, INIT_OF_MODULE = ".init.text", ".init"
+"""The code that is freed: that section of a kernel, all of a module's whose names begin so
+(module_init_section, kernel/module/main.c)."""
 MAX_PREFIXES = 4
 SHADOWED = {"hlt": VmiCall.HALT, "sysexit": VmiCall.SYSEXIT}
 """What may stand in the interrupt shadow of a fused sti, and the call of the pair."""
@@ -116,9 +119,11 @@ class RecordCheck:
 
     def _check_section(self, output: ElfImage, body: Body) -> None:
         holder = output.section_at(body.record.native_va)
-        should = RECORD_SECTIONS[holder is not None and holder.name == INIT_TEXT]
+        name = holder.name if holder else ""
+        freed = name.startswith(INIT_OF_MODULE) if is_linked_module(output) else name == INIT_TEXT
+        should = RECORD_SECTIONS[freed]
         if body.section != should:
-            message = f"a record of code in {holder.name if holder else 'no section'}"
+            message = f"a record of code in {name or 'no section'}"
             self._report.add(RECORD_SECTION, body.record_va, message, body.place)
 
 

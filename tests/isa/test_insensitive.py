@@ -97,6 +97,15 @@ instructions = st.builds(
 )
 
 
+@pytest.mark.parametrize("code", ["660f78c00102", "660f79c1", "f20f78c10102", "f20f79c1"])
+def test_moves_of_bits_in_a_register_are_no_reads_of_a_hypervisors(code: str) -> None:
+    octets = bytes.fromhex(code)
+    for decode in (by_iced, by_capstone):
+        decoded = decode(octets + TAIL)
+        assert decoded is not None and decoded[1] in ("extrq", "insertq")
+        assert agrees(octets, decoded)
+
+
 @settings(max_examples=1000)
 @given(instructions)
 def test_first_decoder_and_table_agree_on_any_instruction(code: bytes) -> None:

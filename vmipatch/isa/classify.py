@@ -60,6 +60,8 @@ def has_sensitive_opcode(code: bytes) -> bool:
 def _matches(form: Form, prefixes: bytes, tail: bytes) -> bool:
     if form.prefix is not None and form.prefix not in prefixes:
         return False
+    if any(prefix in prefixes for prefix in form.hidden_by):
+        return False
     if form.operand is Operand.NONE:
         return True
     if not tail:

@@ -62,6 +62,8 @@ class Form:
     at_cpl1: AtCpl1
     treatment: Treatment
     call: VmiCall | None
+    hidden_by: bytes = b""
+    """Prefixes that make another instruction of it."""
 
     @property
     def is_unprivileged(self) -> bool:
@@ -85,10 +87,12 @@ def _form(
     operand: Operand = Operand.NONE,
     reg: int | None = None,
     prefix: int | None = None,
+    hidden_by: bytes = b"",
 ) -> Form:
     if treatment is None:
         treatment = Treatment.CALL if call is not None else Treatment.NATIVE
-    return Form(name, kind, bytes.fromhex(code), operand, reg, prefix, at_cpl1, treatment, call)
+    opcode = bytes.fromhex(code)
+    return Form(name, kind, opcode, operand, reg, prefix, at_cpl1, treatment, call, hidden_by)
 
 
 _F, _I, _D = AtCpl1.FAULTS, AtCpl1.FAULTS_BY_IOPL, AtCpl1.DIFFERS
@@ -153,8 +157,9 @@ _PRIVILEGED = (
     ),
     _form("vmptrld m, vmclear m, vmxon m", "vmx", "0fc7", _F, operand=_MEM, reg=6),
     _form("vmptrst m", "vmx", "0fc7", _F, operand=_MEM, reg=7),
-    _form("vmread r/m32, r32", "vmx", "0f78", _F, operand=_ANY),
-    _form("vmwrite r32, r/m32", "vmx", "0f79", _F, operand=_ANY),
+    # Behind 66 and F2 they are extrq and insertq (AMD64 manual, volume 4).
+    _form("vmread r/m32, r32", "vmx", "0f78", _F, operand=_ANY, hidden_by=b"\x66\xf2"),
+    _form("vmwrite r32, r/m32", "vmx", "0f79", _F, operand=_ANY, hidden_by=b"\x66\xf2"),
     _form("invept r32, m128", "vmx", "0f3880", _F, operand=_MEM, prefix=0x66),
     _form("invvpid r32, m128", "vmx", "0f3881", _F, operand=_MEM, prefix=0x66),
     _form("encls", "encls", "0f01cf", _F),

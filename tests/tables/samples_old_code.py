@@ -181,6 +181,26 @@ def alternatives_of_bytes() -> Sample:
     )
 
 
+def alternatives_without_a_replacement() -> Sample:
+    """The second entry turns its original into nops."""
+    scene = Scene()
+    scene.builder.section(".altinstr_replacement", REPL_VA, b"\x0f\xae\xe8\x90", TEXT)
+    rows = [bytes((0x1A, 6, 3, 0xFF + 3 - 6)), bytes((0x9A, 5, 0, 0xFF - 5))]
+    data = word(ORIGINALS[0]) + word(REPLACEMENTS[0]) + rows[0]
+    data += word(ORIGINALS[1]) + word(0) + rows[1]
+    scene.table(".altinstructions", data)
+    return Sample(
+        TableName.ALTERNATIVES,
+        scene.image(),
+        pointing(TABLE_VA, 12, ORIGINALS) | {TABLE_VA + 4: REPLACEMENTS[0]},
+        [(ORIGINALS[0], 6), (REPLACEMENTS[0], 3), (ORIGINALS[1], 5)],
+        [
+            Damage("entry 1 has its replacement", TABLE_VA + 22, b"\x01"),
+            Damage("entry 0 has its replacement", TABLE_VA + 4, word(0)),
+        ],
+    )
+
+
 def smp_alternatives() -> Sample:
     return _alternatives(
         [bytes((0x69, 6, 3, 0)), bytes((0x69, 5, 1, 0))],
@@ -308,6 +328,7 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     alternatives_with_nops,
     alternatives_absolute,
     alternatives_of_bytes,
+    alternatives_without_a_replacement,
     smp_alternatives,
     paravirt_calls_between_pushes,
     smp_locks_absolute,

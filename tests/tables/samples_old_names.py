@@ -125,11 +125,13 @@ def pci_fixups_without_class() -> Sample:
 
 
 def syscalls_without_size() -> Sample:
+    """The array ends at a symbol whose name another one has, too."""
     scene = Scene()
-    data = b"".join(map(word, FUNCTIONS)) + bytes(8) + b"behind"
+    data = b"".join(map(word, FUNCTIONS)) + bytes(8) + b"behind.."
     scene.table(".rodata", data)
     scene.builder.symbol("sys_call_table", TABLE_VA)
     scene.builder.symbol("behind", TABLE_VA + 20)
+    scene.builder.symbol("behind", TABLE_VA + 28)
     return Sample(
         TableName.SYSCALLS,
         scene.image(),

@@ -122,6 +122,12 @@ class SymbolTable:
         symbol = self.by_name.get(name)
         return None if symbol is None else symbol.va
 
+    def next_va(self, va: int) -> int | None:
+        """The lowest address above `va` that a symbol has, or None: names may be used twice."""
+        values = self.entries["value"][self.entries["shndx"] != SHN_UNDEF]
+        behind = values[values > va]
+        return int(behind.min()) if len(behind) else None
+
     @cached_property
     def _labels(self) -> tuple[list[int], list[str]]:
         """Addresses and names for `place_of`; assembler-local labels are left out."""

@@ -11,8 +11,9 @@ again (6.1).
 2.6.17 and 2.6.18 have a second table with the code of one processor alone.
 
 Several entries may name one original: the last whose feature is there wins, so that the order of
-the entries must be kept. Places come in pairs: entry i has original `places[2*i]` and
-replacement `places[2*i+1]`.
+the entries must be kept. An absolute replacement of 0 is none: the original becomes nops
+(`__static_cpu_has` of arch/x86/include/asm/cpufeature.h, 2.6.35).
+Places are the original and, where there is one, the replacement of each entry in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind, always, nonzero
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import PLACE, U32, Form, Mask, Role, TableName
 
@@ -44,8 +45,9 @@ def _check(replacements: str) -> Callable[[Draft], None]:
         repl_len = draft.entries["repl_len"].astype(np.int64)
         there = draft.view.code.hold(instr, length)
         draft.require(there & (length > 0), "has its original outside of the code", instr)
+        none = ~draft.present["repl"] & (repl_len == 0)
         draft.require(
-            _inside(draft, replacements, replacement, repl_len),
+            _inside(draft, replacements, replacement, repl_len) | none,
             f"has its replacement outside of {replacements}",
             replacement,
         )
@@ -85,7 +87,8 @@ def _places(draft: Draft) -> np.ndarray:
     pairs["va"][:, 0], pairs["va"][:, 1] = draft.target("instr"), draft.target("repl")
     pairs["len"][:, 0], pairs["len"][:, 1] = draft.entries["len"], draft.entries["repl_len"]
     pairs["role"] = (Role.INSTRUCTION, Role.REPLACEMENT)
-    return pairs.reshape(-1)
+    there = np.stack([draft.present["instr"], draft.present["repl"]], axis=1)
+    return pairs[there]
 
 
 def _layouts(replacements: str) -> tuple[Layout, ...]:
@@ -93,7 +96,11 @@ def _layouts(replacements: str) -> tuple[Layout, ...]:
     lengths = [("len", "u1"), ("repl_len", "u1")]
 
     def layout(name: str, form: Form, rest: list[tuple[str, str]], lacks_len: int = 0) -> Layout:
-        fields = (Field("instr", form, Role.INSTRUCTION), Field("repl", form, Role.REPLACEMENT))
+        present = nonzero if form is Form.ABSOLUTE else always
+        fields = (
+            Field("instr", form, Role.INSTRUCTION),
+            Field("repl", form, Role.REPLACEMENT, present=present),
+        )
         entry = np.dtype([*words, *rest])
         return Layout(name, entry, fields, _check(replacements), _places, lacks_len=lacks_len)
 

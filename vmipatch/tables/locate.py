@@ -80,8 +80,7 @@ def array(name: str) -> Locator:
         holder = image.section_at(found.va)
         if holder is None or not holder.has_bytes:
             raise _contradiction(image, f"{name} does not lie inside of one section")
-        behind = (s.va for s in image.symbols.by_name.values() if found.va < s.va < holder.end_va)
-        end_va = min(behind, default=holder.end_va)
+        end_va = min(image.symbols.next_va(found.va) or holder.end_va, holder.end_va)
         data = image.read(found.va, (end_va - found.va) // WORD_LEN * WORD_LEN)
         words = [data[at : at + WORD_LEN] for at in range(0, len(data), WORD_LEN)]
         while words and words[-1] == bytes(WORD_LEN):

@@ -22,6 +22,7 @@ from tests.rewrite.smallkernel import (
     Word,
 )
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, TEXT
+from vmipatch.image.symbols import STT_OBJECT
 from vmipatch.image.types import SectionKind
 from vmipatch.scan.site import Disposition, Reason
 from vmipatch.verify.static import check_static
@@ -267,3 +268,17 @@ def test_alignment_of_later_sections_survives_a_shift(pages: int) -> None:
     done = kernel.rewrite()
     assert done.is_shifted
     assert done.image.section_by_name[".data"].va % (pages * PAGE) == 0
+
+
+@pytest.mark.parametrize("pages", [2, 4, 16])
+def test_stack_stays_aligned_to_its_size(pages: int) -> None:
+    """Linux up to 4.8 finds the running task at the lower end of its stack; no header tells."""
+    kernel = SmallKernel(room=False)
+    kernel.text.function("f", "fa c3")
+    data = kernel.writable()
+    data.label("stack", STT_OBJECT, pages * PAGE)
+    data.put(Word("f"))
+    done = kernel.rewrite()
+    assert done.is_shifted
+    assert done.va("stack") % (pages * PAGE) == 0
+    assert check_static(kernel.image(), done.image).holds

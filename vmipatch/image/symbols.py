@@ -30,6 +30,8 @@ STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = range(5)
 SHN_UNDEF = 0
 SHN_ABS = 0xFFF1
 
+_PAGE, _LARGEST_STACK = 1 << 12, 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
@@ -141,6 +143,17 @@ class SymbolTable:
         for va, _, name in rows:
             first.setdefault(va, name)
         return list(first), list(first.values())
+
+    @cached_property
+    def aligned_objects(self) -> np.ndarray:
+        """The entries of objects that may have to be where they are aligned: to their own size, a
+        power of two of more than a page and at most 64 KiB, as stacks are.
+        """
+        size, value = self.entries["size"], self.entries["value"]
+        is_object = self.entries["info"] & 15 == STT_OBJECT
+        is_power = (size > _PAGE) & (size <= _LARGEST_STACK) & (size & (size - 1) == 0)
+        found: np.ndarray = self.entries[is_object & is_power & (value % np.maximum(size, 1) == 0)]
+        return found
 
     def place_of(self, va: int) -> str:
         """`name+0x12` for an address, or the address in hexadecimal if nothing precedes it."""

@@ -233,9 +233,15 @@ class _Planner:
         return {section.index: tuple(changes)}, trailing, pieces
 
     def _shift_unit(self, text: Section) -> int:
-        """Whole pages that keep the alignment of every later section and segment."""
+        """Whole pages that keep the alignment of every later section, segment and object.
+
+        No header speaks of objects that a linker script aligns. Linux up to 4.8 finds a task by its
+        stack pointer because stacks, init_thread_union first, are aligned to their own size.
+        """
         aligns = [s.align for s in self.image.allocated_sections if s.va >= text.end_va]
         aligns += [segment.align for segment in self.image.loads]
+        objects = self.image.symbols.aligned_objects
+        aligns += objects["size"][objects["value"] >= text.end_va].tolist()
         return max(PAGE, *aligns)
 
 

@@ -150,7 +150,8 @@ SYMBOL_VALUE = Rule(
     "VP030",
     "every symbol has the address of what it names",
     "Values of symbols are images. The end of .text may stay where it was, in front of the "
-    "sections that took the room, but not change its page.",
+    "sections that took the room, but not change its page. An object that was aligned to its own "
+    "size, as stacks are, still is.",
     "do_exit is at 0xc1000100, should be at 0xc1000104",
     _REWRITE_AGAIN,
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
-from vmipatch.image.symbols import STT_SECTION
+from vmipatch.image.symbols import STT_OBJECT, STT_SECTION
 from vmipatch.verify.static.added import START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.fillers import KeptFillers
@@ -36,6 +36,8 @@ NEW_START = "__vmi_start"
 """Where the callers of start_kernel arrive."""
 NEW_SECTION_START = "__vmi_section_"
 """With its index: the start of a section of a module that had no symbol of its own."""
+_PAGE, _LARGEST_STACK = 4096, 65536
+"""Between them are the stacks of Linux, which used to find a task by the alignment of its stack."""
 GLOBAL_NOTYPE = 0x10
 """st_info of a global label (System V ABI, chapter 4)."""
 
@@ -113,6 +115,12 @@ def check_values(original: ElfImage, output: ElfImage, images: Images, report: R
     for i in np.flatnonzero(wrong).tolist():
         name = original.symbols[i].name or original.sections[int(shndx[i])].name
         message = f"{name} is at {new[i]:#x}, should be at {should[i]:#x}"
+        report.add(SYMBOL_VALUE, int(new[i]), message)
+    size = was["size"].astype(np.int64)
+    stacks = (was["info"] & 15 == STT_OBJECT) & (size > _PAGE) & (size <= _LARGEST_STACK)
+    stacks &= (size & (size - 1) == 0) & (value & (size - 1) == 0) & (new & (size - 1) != 0)
+    for i in np.flatnonzero(ordinary & stacks).tolist():
+        message = f"{original.symbols[i].name} was aligned to its {size[i]} bytes, and is not now"
         report.add(SYMBOL_VALUE, int(new[i]), message)
     for i in np.flatnonzero(shndx != new_shndx).tolist():
         section = output.section_at(int(new[i]))

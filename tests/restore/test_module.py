@@ -116,12 +116,19 @@ def test_note_of_a_module_is_small() -> None:
 
 @settings(max_examples=60)
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_any_changed_byte_of_the_note_is_refused(where: float, flip: int) -> None:
+def test_any_changed_byte_of_the_note_is_refused_or_changes_nothing(
+    where: float, flip: int
+) -> None:
     data = bytearray(rewritten(sample()).data)
     section = ElfImage.parse(bytes(data)).section_by_name[".vmi.restore"]
     data[section.off + int(where * section.size)] ^= flip
-    with pytest.raises(InputNotUnderstood, match="restore from another copy"):
-        restore_module(bytes(data), "sample")
+    try:
+        done = restore_module(bytes(data), "sample")
+    except InputNotUnderstood as error:
+        assert error.hint is not None and "restore from another copy" in error.hint
+    else:
+        # Blanks between the names of the recipe, which may be others.
+        assert done.data == sample()
 
 
 def test_module_without_a_note_is_refused() -> None:

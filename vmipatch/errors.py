@@ -42,12 +42,17 @@ class VmipatchError(Exception):
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.file, self.place) if part)
         text = f"{where}: {self.message}" if where else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        return _in_one_line(f"{text} ({self.hint})" if self.hint else text)
 
     def in_file(self, file: str) -> VmipatchError:
         """The same error, naming `file` unless it already names one."""
         self.file = self.file or file
         return self
+
+
+def _in_one_line(text: str) -> str:
+    """The names in a damaged file may hold anything: what is not printable is shown escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class InputNotUnderstood(VmipatchError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Done, invoke, vmipatch
-from vmipatch.errors import ExitCode
+from vmipatch.errors import ExitCode, MalformedImage
 from vmipatch.image.elf import ElfImage
 
 Damage = Callable[[bytes], bytes]
@@ -132,3 +132,9 @@ def test_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None
     result = invoke(*arguments)
     assert result.returncode == ExitCode.USAGE
     assert "Usage: vmipatch" in result.stderr
+
+
+def test_an_error_is_one_line_whatever_the_file_holds() -> None:
+    error = MalformedImage("section 3 (a\nb\x1b[31m) is damaged", file="kern\x07el")
+    assert str(error).startswith(r"kern\x07el: section 3 (a\nb\x1b[31m) is damaged")
+    assert "\n" not in str(error)

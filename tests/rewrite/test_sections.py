@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.rewrite.smallkernel import (
@@ -22,7 +23,7 @@ from tests.rewrite.smallkernel import (
     Word,
 )
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, TEXT
-from vmipatch.image.symbols import STT_OBJECT
+from vmipatch.image.symbols import STT_OBJECT, SYMBOL, SymbolTable
 from vmipatch.image.types import SectionKind
 from vmipatch.scan.site import Disposition, Reason
 from vmipatch.verify.static import check_static
@@ -282,3 +283,20 @@ def test_stack_stays_aligned_to_its_size(pages: int) -> None:
     assert done.is_shifted
     assert done.va("stack") % (pages * PAGE) == 0
     assert check_static(kernel.image(), done.image).holds
+
+
+def test_proof_misses_the_alignment_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewriter that does not know of it moves the stack by three pages."""
+    monkeypatch.setattr(SymbolTable, "aligned_objects", np.zeros(0, SYMBOL))
+    kernel = SmallKernel(room=False)
+    kernel.text.function("f", "fa c3")
+    data = kernel.writable()
+    data.label("stack", STT_OBJECT, 2 * PAGE)
+    data.put(Word("f"))
+    done = kernel.rewrite()
+    assert done.va("stack") % (2 * PAGE) == PAGE
+    findings = check_static(kernel.image(), done.image).findings
+    assert [(finding.rule.number, finding.va) for finding in findings] == [
+        ("VP030", done.va("stack"))
+    ]
+    assert "stack was aligned to its 8192 bytes" in findings[0].message

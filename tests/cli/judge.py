@@ -8,6 +8,7 @@ of the undamaged file, or proven from the damaged one by `vmipatch verify --stat
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import resource
 import shutil
@@ -30,7 +31,7 @@ from vmipatch.verify.static import check_static
 CPU_LIMIT_S = 600
 """For one command, fifty times what the slowest needs: whoever needs more hangs."""
 MEMORY_LIMIT_LEN = 6 << 30
-"""Of address space: no size in a damaged file may be believed that asks for more."""
+"""Of address space, for one command: no size in a damaged file is believed that asks for more."""
 OLD = b"the file that was there before"
 MESSAGE = re.compile(r"vmipatch: (?P<file>\S+): (?P<rest>.+) \(.+\)\n")
 """File, what is wrong with it and where, remedy; one line."""
@@ -45,11 +46,17 @@ BUILD_ID = b"\4\0\0\0\x14\0\0\0\3\0\0\0GNU\0"
 
 @contextlib.contextmanager
 def bounded(memory_len: int) -> Iterator[None]:
-    """A hang is a failure, and so is memory without end."""
+    """A hang is a failure, and so is memory without end.
+
+    Address space is counted from what this process has: each emulator that an earlier test left to
+    the garbage collector reserves more than a gigabyte. Out of it, a stack that grows is a crash.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"more than {CPU_LIMIT_S} s of CPU")
 
+    if memory_len != resource.RLIM_INFINITY:
+        memory_len += _address_space_len()
     old = signal.signal(signal.SIGPROF, stop)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
@@ -60,6 +67,12 @@ def bounded(memory_len: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, old)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _address_space_len() -> int:
+    """Of this process now, by proc(5), statm."""
+    pages = Path("/proc/self/statm").read_text().split()[0]
+    return int(pages) * mmap.PAGESIZE
 
 
 def check_command(data: bytes, *command: str, twin: bytes | None = None) -> bytes | None:

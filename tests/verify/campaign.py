@@ -35,7 +35,7 @@ from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.rom import Flavor, build_rom
 from vmipatch.verify.sites import check_sites
 from vmipatch.verify.sites.shapes import Shape, patched_sites
-from vmipatch.verify.static import RULES, Finding, check_static, verdict
+from vmipatch.verify.static import Finding, check_static, verdict
 
 FOUND, EQUIVALENT, MISSED = "found", "equivalent", "missed"
 OF_A_KIND = 10
@@ -85,8 +85,27 @@ def _try(
             offs = np.flatnonzero(before != now)
             mutations.append(_Mutation(name, fault, offs, now[offs]))
             before = now
-    findings = _findings(victim, bytes(victim.data))
-    return [_judge(victim, m, findings) for m in mutations]
+    return _judged(victim, mutations)
+
+
+def _judged(victim: Victim, mutations: list[_Mutation]) -> list[Outcome]:
+    """What becomes of faults that share a file, or two if one of them has it refused as a whole."""
+    try:
+        findings = _proven(victim, _damaged(victim, mutations))
+    except VmipatchError:
+        half = len(mutations) // 2
+        if half:
+            return _judged(victim, mutations[:half]) + _judged(victim, mutations[half:])
+        findings = ()
+    return [_judge(victim, mutation, findings) for mutation in mutations]
+
+
+def _damaged(victim: Victim, mutations: list[_Mutation]) -> bytes:
+    """The rewritten file with these faults."""
+    octets = np.frombuffer(victim.result.data, np.uint8).copy()
+    for mutation in mutations:
+        octets[mutation.offs] = mutation.octets
+    return octets.tobytes()
 
 
 def try_alone(victim: Victim, name: str, seed: int) -> list[Outcome]:
@@ -110,9 +129,7 @@ def _judge(victim: Victim, mutation: _Mutation, findings: tuple[Finding, ...]) -
     fault = mutation.fault
     if any(_points_at(finding, fault) for finding in findings):
         return Outcome(mutation.kind, FOUND, fault.what, fault.table)
-    octets = np.frombuffer(victim.result.data, np.uint8).copy()
-    octets[mutation.offs] = mutation.octets
-    data = octets.tobytes()
+    data = _damaged(victim, [mutation])
     result = _alone(victim, data)
     if result == MISSED and fault.va in victim.thunk_vas and _does_the_same(data, fault.va):
         result = EQUIVALENT
@@ -134,17 +151,16 @@ def _does_the_same(data: bytes, thunk_va: int) -> bool:
 def _alone(victim: Victim, data: bytes) -> str:
     if data == victim.result.data:
         return EQUIVALENT
-    return FOUND if _findings(victim, data) else MISSED
-
-
-def _findings(victim: Victim, data: bytes) -> tuple[Finding, ...]:
-    """All findings; a file that is refused counts as one."""
-    verdict.KEPT_OF_A_RULE = 100_000
     try:
-        return check_static(victim.original, ElfImage.parse(data, "mutant")).findings
-    except VmipatchError as error:
-        place = error.place or "file"
-        return (Finding(RULES[0], 0, place, f"refused: {error.message}"),)
+        return FOUND if _proven(victim, data) else MISSED
+    except VmipatchError:
+        return FOUND
+
+
+def _proven(victim: Victim, data: bytes) -> tuple[Finding, ...]:
+    """All findings. Raises VmipatchError if the file is refused."""
+    verdict.KEPT_OF_A_RULE = 100_000
+    return check_static(victim.original, ElfImage.parse(data, "mutant")).findings
 
 
 def _points_at(finding: Finding, fault: Fault) -> bool:

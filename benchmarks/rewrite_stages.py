@@ -9,6 +9,7 @@ what a compressor's own program takes (gzip, lzop) is not counted.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import resource
@@ -130,8 +131,9 @@ class _Clock:
 
 def main(arguments: list[str]) -> int:
     """Run the command with a clock around its stages, and print what they took."""
-    from vmipatch.cli.main import run
+    from vmipatch.cli.main import GC_THRESHOLD, run
 
+    gc.set_threshold(GC_THRESHOLD)
     clock = _Clock()
     for name, functions in STAGES.items():
         for place in functions:

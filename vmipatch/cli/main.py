@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -31,6 +32,9 @@ Exit codes:
 
 INTERRUPTED = 128 + signal.SIGINT
 """What a shell calls the end by Ctrl-C."""
+GC_THRESHOLD = 100_000
+"""New objects between two searches for cycles. Commands make large tables and few cycles: with
+Python's 700 the searches take a tenth of their time."""
 
 
 class Commands(click.Group):
@@ -89,6 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    gc.set_threshold(GC_THRESHOLD)
     code = run()
     try:
         if sys.stdout is not None:

@@ -105,9 +105,24 @@ class InstructionStream:
             elif name in _NOP_ENDS:
                 index = np.flatnonzero(self.codes == code)
                 last = octets[self.starts[index].astype(np.int64) - self.va + self.lens[index] - 1]
-                likely = index[np.isin(last, list(_NOP_ENDS[name]))].tolist()
-                result[[i for i in likely if is_nop(self.bytes_at(i))]] = Shape.NOP
+                likely = index[np.isin(last, list(_NOP_ENDS[name]))]
+                result[likely[self._are_nops(likely)]] = Shape.NOP
         return result
+
+    def _are_nops(self, index: np.ndarray) -> np.ndarray:
+        """Which of these instructions are nops. Of the short ones each encoding is decoded once:
+        none is another with zeros behind it, so that its bytes as a number tell it apart.
+        """
+        lens = self.lens[index]
+        windows = np.ndarray(len(self.code), "<u8", self.code + bytes(8), strides=(1,))
+        keys = windows[self.starts[index].astype(np.int64) - self.va] & _LOW_BYTES[lens]
+        first, behind = np.unique(keys, return_index=True, return_inverse=True)[1:]
+        found = np.array([is_nop(self.bytes_at(i)) for i in index[first].tolist()], np.bool_)[
+            behind
+        ]
+        is_long = np.flatnonzero(lens > 8)
+        found[is_long] = [is_nop(self.bytes_at(i)) for i in index[is_long].tolist()]
+        return found
 
     @cached_property
     def branches(self) -> np.ndarray:
@@ -166,6 +181,8 @@ _NOP_ENDS = {
     "MOV_R32_RM32": range(0xC0, 0x100, 9),
 }
 """Last bytes of a lea with displacement 0 and of a mov from a register to itself."""
+_LOW_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(16)], np.uint64)
+"""Masks of a number's first n bytes, of eight at most."""
 _BATCH = 256
 """Instructions decoded at a time; what lies behind a byte that is none is decoded again."""
 _CODE_NAMES: dict[int, str] = {

@@ -71,6 +71,8 @@ def fit(items: Sequence[Change | Padding], max_drift: int) -> list[Change]:
             drift += item.new_len - item.old_len
             changes.append(item)
             continue
+        if not drift and limit >= 0:
+            continue  # nearly everywhere
         after = _drift_behind(item, drift, limit)
         if after != drift:
             changes.append(Change(item.va, item.old_len, item.old_len + after - drift))

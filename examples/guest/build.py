@@ -25,6 +25,7 @@ SOURCES = (
     "paging.S",
     "tasks.S",
     "syscalls.S",
+    "paravirt.S",
     "sensitive_if.S",
     "sensitive_io.S",
     "sensitive_tables.S",

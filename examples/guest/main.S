@@ -51,6 +51,7 @@ SECTION(.init.data)
 # Functions of init memory, ended by 0.
 OBJECT(init_calls, 4)
     .long observe_early_flags
+    .long observe_paravirt
     .long observe_tables
     .long observe_control
     .long 0

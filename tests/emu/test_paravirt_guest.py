@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from examples.guest.build import build
+from examples.guest.link import PAGE_OFFSET
 from tests.emu.guest import SECOND_NS
 from tests.emu.ring1_guest import paravirt_of, paravirt_rom
 from vmipatch.emu.exits import ExitKind
@@ -65,3 +66,13 @@ def test_rewritten_guest_uses_calls_and_fallbacks_and_nothing_silent() -> None:
     assert traps[ExitKind.FALLBACK]
     findings = paravirt_of(machine).audit.findings()
     assert findings and not [finding for finding in findings if finding.is_unprivileged]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [(Mode.NATIVE, 0), (Mode.TRAP, 0), (Mode.PARAVIRT, 1), (Mode.AUDIT, 1)]
+)
+def test_paravirt_calls_are_kept_where_the_rom_is_in_use(mode: Mode, kept: int) -> None:
+    """Elsewhere the guest copies an instruction over its call, as it always did."""
+    machine, _ = run(mode, True)
+    variable = image(True).symbols.by_name["noreplace_paravirt"]
+    assert machine.memory.read_u32(variable.va - PAGE_OFFSET) == kept

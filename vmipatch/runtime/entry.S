@@ -38,6 +38,11 @@ vmi_here:
     lea eax, [ebp + fact_text]
     lea edx, [ebp + fact_text_end]
     call vmi_announce
+    mov eax, fact_keep_calls
+    test eax, eax
+    jz vmi_calls_kept
+    mov dword ptr [ebp + eax], 1    # what the kernel would copy over them are no sites
+vmi_calls_kept:
 
     mov eax, ebp
     sub esp, job_len

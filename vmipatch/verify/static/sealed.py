@@ -17,6 +17,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section
 from vmipatch.runtime import RuntimeFacts, build_runtime
 from vmipatch.tables.entry_text import entry_text
+from vmipatch.tables.paravirt_calls import call_keeper
 from vmipatch.verify.static.added import LOADER, NEW_CODE, START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.images import Images
@@ -100,6 +101,7 @@ def _facts(
         text_end=code.end_va,
         entry_text=entry_va,
         entry_text_end=entry_end_va,
+        keep_calls=call_keeper(output.symbols),
     )
 
 

@@ -178,6 +178,10 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.section_word(".data", NAME, 0xFFFFFF),
         "the name of a section lies outside",
     ),
+    "names of sections in memory": (
+        lambda d: d.section_word(".shstrtab", FLAGS, 2),
+        "in a section that is loaded",
+    ),
     "names of sections in section 65535": (
         lambda d: struct.pack_into("<H", d.data, 50, 0xFFFF),
         "are announced",

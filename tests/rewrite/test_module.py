@@ -176,8 +176,11 @@ def test_rewritten_module_is_refused() -> None:
     module = SmallModule()
     module.section(".text").function("f", "fa c3")
     once = rewrite_module(module.build(), "small").data
-    with pytest.raises(InputNotUnderstood, match="rewritten already"):
-        rewrite_module(once, "small")
+    renamed = once.replace(b"\0.vmi.annotation\0", b"\0.vmx.annotation\0")
+    assert renamed != once
+    for data in (once, renamed):
+        with pytest.raises(InputNotUnderstood, match="rewritten already"):
+            rewrite_module(data, "small")
 
 
 def test_bytes_that_are_no_instruction_are_refused() -> None:

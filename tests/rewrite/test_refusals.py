@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rewrite.smallkernel import TEXT_VA, SmallKernel, Word
+from tests.rewrite.smallkernel import TEXT_VA, Distance, Part, SmallKernel, Word
 from tests.rewrite.test_sections import full_kernel
 from tests.support.elfbuilder import TEXT, ElfBuilder
 from vmipatch.errors import ExitCode, InputNotUnderstood
@@ -45,6 +45,27 @@ def test_kernel_without_code_is_refused() -> None:
     builder.section(".data", TEXT_VA, bytes(8))
     with pytest.raises(InputNotUnderstood, match=r"no \.text section"):
         rewrite(builder.image())
+
+
+UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {
+    "branch into an instruction": ("into the middle", ("fa eb01 b8 01000000 c3",)),
+    "word over two instructions": ("no operand", ("fa b8 0000", Word("f"), "c3")),
+    "word in filler": ("no operand", ("fa c3 0f1f80", Word("f"), "c3")),
+    "distance in no branch": ("no operand", ("fa 68", Distance("f", -4), "58 c3")),
+    "ud0, which decoders measure differently": ("no instruction", ("fa 0fff c0 c3",)),
+}
+"""Functions that no build makes, and what is said of them."""
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_what_nobody_can_lead_is_refused(name: str) -> None:
+    expected, code = UNCLEAR[name]
+    kernel = SmallKernel()
+    kernel.text.function("f", *code)
+    with pytest.raises(InputNotUnderstood, match=expected) as caught:
+        kernel.rewrite()
+    assert caught.value.place
+    assert "damaged" in caught.value.hint
 
 
 @pytest.mark.parametrize("padding", list(Padding))

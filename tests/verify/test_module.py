@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.elfbuilder import RODATA
 from tests.support.smallmodule import Call, Distance, SmallModule, Word
-from vmipatch.image.elf import ElfImage
+from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.module import Module
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.rewrite.module import rewrite_module
@@ -136,6 +136,11 @@ def _section_renamed(file: ElfImage, data: bytearray) -> None:
     data[at : at + 4] = b".vmX"
 
 
+def _section_made_writable(file: ElfImage, data: bytearray) -> None:
+    at = int.from_bytes(data[SHOFF_AT : SHOFF_AT + 4], "little")
+    data[at + SECTION_HEADER_LEN * file.section_by_name[".vmi.translation"].index + 8] |= 1
+
+
 FAULTS: tuple[tuple[Fault, Rule], ...] = (
     (_body_changed, INSTRUCTION_CHANGED),
     (_call_led_elsewhere, BRANCH_LEADS_ELSEWHERE),
@@ -146,6 +151,7 @@ FAULTS: tuple[tuple[Fault, Rule], ...] = (
     (_relocation_names_another_section, ANNOTATION_RELOCATION),
     (_relocation_of_code_gone, RELOCATION_ENTRY),
     (_section_renamed, NEW_SECTION),
+    (_section_made_writable, NEW_SECTION),
 )
 
 

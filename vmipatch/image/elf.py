@@ -227,11 +227,18 @@ def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -
 
 
 def _require_names(sections: tuple[Section, ...], data: bytes, name: str) -> None:
-    """Raise MalformedImage unless the section with the names of sections is one of strings."""
+    """Raise MalformedImage unless the names of sections are strings that are not loaded."""
     (names,) = struct.unpack_from("<H", data, SIZES_AT + 8)
-    if sections and names and sections[names].kind is not SectionKind.STRTAB:
+    if not sections or not names:
+        return
+    complaint = None
+    if sections[names].kind is not SectionKind.STRTAB:
+        complaint = "the names of sections stand in a section that has no strings"
+    elif sections[names].is_alloc:
+        complaint = "the names of sections stand in a section that is loaded"
+    if complaint is not None:
         raise MalformedImage(
-            "the names of sections stand in a section that has no strings",
+            complaint,
             file=name,
             place=f"section {names}",
             hint=DAMAGED,

@@ -190,6 +190,12 @@ _CODE_NAMES: dict[int, str] = {
 }
 
 
+_IS_DISPUTED = np.zeros(1 << 16, np.bool_)
+_IS_DISPUTED[[code for code, name in _CODE_NAMES.items() if name.startswith("UD0")]] = True
+"""Processors and decoders disagree whether UD0 has a ModRM byte: no kernel has it, and a file that
+does is damaged."""
+
+
 def decode(
     code: bytes, va: int, splits: Sequence[int] = (), data: Sequence[tuple[int, int]] = ()
 ) -> InstructionStream:
@@ -236,6 +242,7 @@ def _decode_parts(
             done += sum(sizes)
     len_array = np.frombuffer(lens, dtype=np.uint8) if lens else np.zeros(0, np.uint8)
     code_array = np.frombuffer(codes, dtype=np.uint16) if codes else np.zeros(0, np.uint16)
+    code_array[_IS_DISPUTED[code_array]] = 0
     ends = np.cumsum(len_array, dtype=np.int64) + va
     return InstructionStream(va, code, (ends - len_array).astype(np.uint32), len_array, code_array)
 

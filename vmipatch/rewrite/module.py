@@ -27,11 +27,18 @@ from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement, place_apart
-from vmipatch.rewrite.references import Words, lead_relocations, lead_tables, require_words_whole
+from vmipatch.rewrite.references import (
+    Words,
+    lead_relocations,
+    lead_tables,
+    require_operands,
+    require_words_whole,
+)
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.rewrite.suitable import (
     NAMES_AT,
+    added_sections,
     require_decoded,
     require_led_to_instructions,
     require_whole_functions,
@@ -81,9 +88,9 @@ def rewrite_module(
     """
     options = options or RewriteOptions()
     module = Module.parse(data, name)
-    if MARK in module.file.section_by_name:
+    if added := added_sections(module.file):
         raise InputNotUnderstood(
-            "this module is rewritten already", file=name, place=MARK,
+            "this module is rewritten already", file=name, place=added[0],
             hint="rewrite the module as the build left it",
         )  # fmt: skip
     names = int.from_bytes(module.file.data[NAMES_AT : NAMES_AT + 2], "little")
@@ -99,6 +106,7 @@ def rewrite_module(
     require_decoded(scanned.code_map)
     require_led_to_instructions(scanned.code_map)
     require_whole_functions(scanned.code_map)
+    require_operands(scanned.code_map)
     bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
     code_map = scanned.code_map
     placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))

@@ -21,8 +21,15 @@ from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.plan import Plan, Treatment, make_plan
-from vmipatch.rewrite.references import Words, lead_relocations, lead_tables, require_words_whole
+from vmipatch.rewrite.references import (
+    Words,
+    lead_relocations,
+    lead_tables,
+    require_operands,
+    require_words_whole,
+)
 from vmipatch.rewrite.suitable import (
+    require_accounted,
     require_decoded,
     require_relinkable,
     require_whole_functions,
@@ -97,6 +104,9 @@ def rewrite(
     require_decoded(found.code_map)
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
+    if fixed is None:
+        require_accounted(found)
+        require_operands(found.code_map)
     plan = make_plan(found, options.padding, fixed)
     scanned, placement = plan.scanned, plan.placement
     require_words_whole(scanned.code_map, placement)

@@ -14,24 +14,31 @@ from vmipatch.image.types import Section, SectionKind, Segment
 from vmipatch.isa.decode import Shape
 from vmipatch.rewrite.references import image_range
 from vmipatch.scan.code import CodeMap
-from vmipatch.scan.scan import laid_out
+from vmipatch.scan.ledger import ByteClass
+from vmipatch.scan.scan import ScanResult, laid_out
 
 AROUND_LEN = 1 << 24
 """How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
 and compilers subtract the least index of an array from its address."""
 NULL_LEN = 0x1000
 """Weak symbols that nobody defines are 0, and what they name lies in the first page."""
+ADDED_PREFIX = ".vmi."
 NAMES_AT = 50
 """Offset of e_shstrndx in the ELF header."""
 
 
+def added_sections(image: ElfImage) -> list[str]:
+    """The names of the sections that a rewriting leaves, in alphabetical order."""
+    return sorted(s.name for s in image.sections if s.name.startswith(ADDED_PREFIX))
+
+
 def require_relinkable(image: ElfImage) -> None:
     """Raise InputNotUnderstood unless everything that refers to code is recorded in the file."""
-    if ".vmi.annotation" in image.section_by_name:
+    if added := added_sections(image):
         raise InputNotUnderstood(
             "this kernel is rewritten already",
             file=image.name,
-            place=".vmi.annotation",
+            place=added[0],
             hint="rewrite the kernel as the build left it",
         )
     missing = [n for n in (".text", ".rel.text", ".symtab") if n not in image.section_by_name]
@@ -74,6 +81,23 @@ def require_decoded(code_map: CodeMap) -> None:
                 place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
                 hint="the file is damaged, or holds data in its code: report such a kernel",
             )
+
+
+def require_accounted(found: ScanResult) -> None:
+    """Raise UnclassifiedReference if nobody knows of some bytes whether they are code.
+
+    Of an image with all its references nearly always something else leads there: control flow that
+    is followed ends in the middle of an instruction.
+    """
+    for section in found.ledger.sections:
+        for start_va, end_va, kind in section.intervals:
+            if kind is ByteClass.UNKNOWN:
+                raise UnclassifiedReference(
+                    "a branch, symbol or table leads into the middle of what is decoded here",
+                    file=found.image.name,
+                    place=f"{start_va:#x}..{end_va:#x} ({found.image.symbols.place_of(start_va)})",
+                    hint="the file is damaged, or holds data in its code: see `vmipatch scan`",
+                )
 
 
 def require_led_to_instructions(code_map: CodeMap) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
-from vmipatch.image.types import Section, SectionKind, Segment, SegmentKind
+from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
 from vmipatch.verify.static.manifest import Manifest
 from vmipatch.verify.static.rules import NEW_SECTION, SECTION_HEADER, SEGMENT_HEADER
 from vmipatch.verify.static.verdict import Report
@@ -142,13 +142,22 @@ def _check_new_of_module(original: ElfImage, output: ElfImage, report: Report) -
     for section in added:
         if not section.name.startswith(NEW_PREFIXES):
             report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
-        elif section.is_exec != (section.name == MODULE_SECTIONS[0]):
-            report.add(NEW_SECTION, section.va, "it must be code, or must not", section.name)
+        elif section.flags != (should := _flags_in_module(section.name)):
+            message = f"its flags are {section.flags.name}, should be {should.name}"
+            report.add(NEW_SECTION, section.va, message, section.name)
     loaded = [section.name for section in added if section.is_alloc and section.has_bytes]
     for name in MODULE_SECTIONS:
         if loaded.count(name) != 1:
             message = f"{loaded.count(name)} sections of this name are loaded"
             report.add(NEW_SECTION, 0, message, name)
+
+
+def _flags_in_module(name: str) -> SectionFlag:
+    """What the kernel's loader has to make of a new section: code, data that is read, nothing."""
+    if name not in MODULE_SECTIONS:
+        return SectionFlag.NONE
+    is_code = name == MODULE_SECTIONS[0]
+    return SectionFlag.ALLOC | (SectionFlag.EXEC if is_code else SectionFlag.NONE)
 
 
 def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:

@@ -134,7 +134,8 @@ def parainstructions() -> Sample:
         [
             Damage("entry 1 lies outside", TABLE_VA + 8, word(OUTSIDE)),
             Damage("entry 0 is no indirect", sites[0], b"\x90"),
-            Damage("entry 0 is too short", TABLE_VA + 5, b"\x02"),
+            Damage("entry 0 is too short", TABLE_VA + 5, b"\x01"),
+            Damage("entry 0 is no indirect", TABLE_VA + 5, b"\x05"),
         ],
     )
 

@@ -228,6 +228,29 @@ def paravirt_calls_between_pushes() -> Sample:
     )
 
 
+def paravirt_calls_by_any_operand() -> Sample:
+    """As a compiler of today makes them of "m": a base, an index, a base and a distance."""
+    scene = Scene()
+    codes = {0x10: "5152ff530c5a59", 0x20: "ff1485" + word(DATA_VA).hex(), 0x30: "ffa080000000"}
+    sites = [scene.put(at, code) for at, code in codes.items()]
+    lens = [len(bytes.fromhex(code)) for code in codes.values()]
+    data = b"".join(
+        struct.pack("<IBBH", *row, 1) for row in zip(sites, (3, 4, 5), lens, strict=True)
+    )
+    scene.table(".parainstructions", data, "__parainstructions", "__parainstructions_end")
+    return Sample(
+        TableName.PARAINSTRUCTIONS,
+        scene.image(),
+        pointing(TABLE_VA, 8, sites),
+        list(zip(sites, lens, strict=True)),
+        [
+            Damage("entry 0 is no indirect", sites[0] + 3, b"\xd3"),
+            Damage("entry 1 is no indirect", TABLE_VA + 13, b"\x06"),
+            Damage("entry 2 is no indirect", sites[2] + 1, b"\xb0"),
+        ],
+    )
+
+
 def smp_locks_absolute() -> Sample:
     scene = Scene()
     prefixes = [scene.put(0x10, "f0ff00"), scene.put(0x20, "f0ff00")]
@@ -331,6 +354,7 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     alternatives_without_a_replacement,
     smp_alternatives,
     paravirt_calls_between_pushes,
+    paravirt_calls_by_any_operand,
     smp_locks_absolute,
     lambda: _bugs("12", absolute),
     lambda: _bugs("8", absolute),

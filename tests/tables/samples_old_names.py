@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from tests.support.elfbuilder import TEXT
+from tests.support.elfbuilder import DATA, TEXT
 from tests.tables.samples_names import FUNCTIONS
 from tests.tables.scene import (
     DATA_VA,
@@ -202,6 +202,33 @@ def stubs_in_packs() -> Sample:
     )
 
 
+def stubs_of_any_length() -> Sample:
+    """A short push and a long one, aligned to words; the last stub has no filling."""
+    scene = Scene()
+    code, stubs = b"", []
+    for push in ("6aff", "6afe", "687fffffff", "687effffff"):
+        code = code.ljust(-(-len(code) // 4) * 4, b"\x90")
+        stubs.append(TABLE_VA + len(code))
+        code += bytes.fromhex(push)
+        code += b"\xe9" + relative(TABLE_VA + len(code) + 5, TEXT_VA)
+    scene.builder.section(".init.text", TABLE_VA, code.ljust(0x40, b"\xcc"), TEXT)
+    scene.builder.symbol("irq_entries_start", TABLE_VA, size=len(code))
+    names_va = TABLE_VA + 0x1000
+    scene.builder.section(".data.early", names_va, b"".join(map(word, stubs)), DATA)
+    scene.builder.symbol("interrupt", names_va, size=16, kind=STT_OBJECT)
+    return Sample(
+        TableName.IRQ_STUBS,
+        scene.image(),
+        {},
+        [(stubs[0], 8), (stubs[1], 8), (stubs[2], 12), (stubs[3], 10)],
+        [
+            Damage("does not name stubs", TABLE_VA + 3, b"\x11"),
+            Damage("does not name stubs", TABLE_VA + 16, b"\x55"),
+            Damage("does not name stubs", names_va, word(TABLE_VA + 1)),
+        ],
+    )
+
+
 def early_stubs_with_nops() -> Sample:
     scene = Scene()
     code = b""
@@ -240,5 +267,6 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     interrupts,
     stubs_counting_down,
     stubs_in_packs,
+    stubs_of_any_length,
     early_stubs_with_nops,
 )

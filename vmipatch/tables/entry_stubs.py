@@ -9,7 +9,7 @@ computes the address of a stub from its number:
 - early ones 9 bytes each, arch/x86/kernel/head_32.S of 3.6 (early_idt_handlers) to 6.1;
 - from 2.6.28 to 3.19 or so seven in 32 bytes with one common jump behind them
   (arch/x86/kernel/entry_32.S of 2.6.32), found through the array `interrupt`;
-- before, of any length (arch/i386/kernel/entry.S of 2.6.20): no table, the array names them all.
+- before, of any length (arch/i386/kernel/entry.S of 2.6.20 to 2.6.24): the array names them all.
 
 Stubs are code: their branches are fixed as code is.
 """
@@ -17,6 +17,7 @@ Stubs are code: their branches are fixed as code is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,7 +26,10 @@ from vmipatch.tables.locate import array, first_of, symbol
 from vmipatch.tables.nops import INT3, JMP, JMP_SHORT, NOP2
 from vmipatch.tables.table import U32, Form, Role, TableName
 
-PUSH_BYTE = 0x6A
+PUSH_BYTE, PUSH_WORD = 0x6A, 0x68
+PUSH_LEN = {PUSH_BYTE: 2, PUSH_WORD: 5}
+NAMES = "interrupt"
+"""The array of their addresses, up to 3.19 or so."""
 VECTORS = 256
 VECTOR_STRIDE, EARLY_STRIDE = 8, 9
 PACK_STRIDE, PACK = 32, 7
@@ -133,6 +137,41 @@ def _pack_places(draft: Draft) -> np.ndarray:
     return places(_start_va(draft), np.array(lengths))
 
 
+def _named_stubs(draft: Draft) -> list[tuple[int, bytes]]:
+    """Address and bytes of each stub that the array `interrupt` names."""
+    image, code = draft.view.image, draft.entries["code"].tobytes()
+    extent = array(NAMES)(image)
+    if extent is None:
+        return []
+    named = np.frombuffer(image.read(extent.start_va, extent.end_va - extent.start_va), "<u4")
+    offs = [va - draft.start_va for va in named.tolist()]
+    if offs[:1] != [0] or any(low >= high for low, high in pairwise([*offs, len(code)])):
+        return []
+    return [(draft.start_va + at, code[at:end]) for at, end in pairwise([*offs, len(code)])]
+
+
+def _check_named(draft: Draft) -> None:
+    stubs = _named_stubs(draft)
+    targets = {_goes_on_at(va, code) for va, code in stubs}
+    if len(targets) != 1 or None in targets:
+        raise draft.refusal(f"the array {NAMES} does not name stubs with one aim", wrong=1)
+
+
+def _goes_on_at(va: int, code: bytes) -> int | None:
+    """Where a stub of any length jumps to; None if it is no stub."""
+    at = PUSH_LEN.get(code[0], 0)
+    jump_len = JUMP_LEN.get(code[at]) if 0 < at < len(code) else None
+    if jump_len is None or not _is_filling(code[at + jump_len :]):
+        return None
+    displacement = int.from_bytes(code[at + 1 : at + jump_len], "little", signed=True)
+    return va + at + jump_len + displacement
+
+
+def _named_places(draft: Draft) -> np.ndarray:
+    vas, codes = zip(*_named_stubs(draft), strict=True)
+    return places(np.array(vas, np.uint32), np.array([len(code) for code in codes]))
+
+
 def _start_va(draft: Draft) -> U32:
     stride = draft.entries.dtype.itemsize
     return (draft.start_va + stride * np.arange(len(draft))).astype(np.uint32)
@@ -165,7 +204,15 @@ _PACKS = Layout(
     lacks_len=PACK_STRIDE - 1,
 )
 
-IRQ_STUBS = TableKind(TableName.IRQ_STUBS, symbol("irq_entries_start"), (_VECTORS, _PACKS))
+_NAMED = Layout(
+    "1 byte: stubs of any length with one aim, named by an array",
+    np.dtype([("code", "u1", (1,))]),
+    (),
+    _check_named,
+    _named_places,
+)
+
+IRQ_STUBS = TableKind(TableName.IRQ_STUBS, symbol("irq_entries_start"), (_VECTORS, _PACKS, _NAMED))
 SPURIOUS_STUBS = TableKind(TableName.SPURIOUS_STUBS, symbol("spurious_entries_start"), (_VECTORS,))
 EARLY_STUBS = TableKind(
     TableName.EARLY_STUBS,
@@ -174,7 +221,7 @@ EARLY_STUBS = TableKind(
 )
 INTERRUPTS = TableKind(
     TableName.INTERRUPTS,
-    array("interrupt"),
+    array(NAMES),
     (
         Layout(
             "4 bytes: u32 stub",

@@ -4,7 +4,8 @@
 `struct paravirt_patch_site` of arch/x86/include/asm/paravirt_types.h; `struct paravirt_patch` of
 include/asm-i386/paravirt.h in 2.6.20. The last two bytes are the registers that a replacement may
 clobber (up to 4.20 or so), then filling. An unpatched site holds a `call *m32`, or a `jmp *m32`,
-between pushes and pops of the registers it must keep (2.6.20), with a prefix %cs in entry code.
+between pushes and pops of the registers it must keep (2.6.20), with a prefix %cs in entry code. The
+operand is absolute, or whatever a compiler makes of "m" (up to 2.6.24, `call *12(%ebx)`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import numpy as np
 
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.nops import any_of
 from vmipatch.tables.table import U32, Form, Mask, Role, TableName
 
-CALL_MEMORY, JMP_MEMORY = bytes.fromhex("ff15"), bytes.fromhex("ff25")
-CALL_LEN = 6
+OPCODE, CALL, JMP = 0xFF, 2, 4
+"""Of calls and jumps to what an operand holds: the middle of their ModRM says which it is."""
+CALL_LEN = 2
+"""The least, `call *(%eax)`."""
 
 
 def _check(draft: Draft) -> None:
@@ -29,12 +31,22 @@ def _check(draft: Draft) -> None:
 
 def _holds_call(draft: Draft, site: U32, length: np.ndarray) -> Mask:
     """Whether an indirect call or jump through memory lies inside of each site."""
-    octets = draft.view.bytes_at(site, int(length.max()))
+    most = int(length.max())
+    octets = np.pad(draft.view.bytes_at(site, most), ((0, 0), (0, 1)))
     found = np.zeros(len(site), dtype=np.bool_)
-    for at in range(int(length.max()) - CALL_LEN + 1):
-        here = any_of(octets[:, at:], (CALL_MEMORY, JMP_MEMORY))
-        found |= here & (at + CALL_LEN <= length)
+    for at in range(most - CALL_LEN + 1):
+        opcode, modrm, sib = (octets[:, at + n] for n in range(3))
+        here = (opcode == OPCODE) & np.isin(modrm >> 3 & 7, (CALL, JMP)) & (modrm >> 6 != 3)
+        found |= here & (at + 2 + _operand_len(modrm, sib) <= length)
     return found
+
+
+def _operand_len(modrm: np.ndarray, sib: np.ndarray) -> np.ndarray:
+    """Bytes behind the ModRM of an operand in memory (SDM vol. 2, table 2-2)."""
+    mod, has_sib = modrm >> 6, modrm & 7 == 4
+    is_absolute = (mod == 0) & (np.where(has_sib, sib, modrm) & 7 == 5)
+    length: np.ndarray = has_sib + np.where((mod == 2) | is_absolute, 4, mod == 1)
+    return length
 
 
 def _places(draft: Draft) -> np.ndarray:

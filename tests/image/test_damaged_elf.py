@@ -157,6 +157,10 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.table_word(".symtab", 4, 0xFFFFFF),
         "lies outside of its strings",
     ),
+    "symbol of no section": (
+        lambda d: d.table_word(".symtab", 4 * _first_in(d.image, ".data") + 3, 0x11),
+        "is defined nowhere, and has a value",
+    ),
     "symbol outside of its code": (
         lambda d: d.table_word(".symtab", 4 * _first_in(d.image, ".text") + 1, 0x1234),
         "lies outside of its section .text",

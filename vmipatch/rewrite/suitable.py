@@ -64,6 +64,9 @@ def require_relinkable(image: ElfImage) -> None:
                 place=f"section {section.index} ({section.name})",
                 hint=DAMAGED,
             )
+    entries = image.symbols.entries
+    nowhere = (entries["shndx"] == SHN_UNDEF) & (entries["value"] != 0)
+    _refuse(image, nowhere, "is defined nowhere, and has a value")
     for section in image.executable_sections:
         _require_symbols_inside(image, section)
         _require_no_foreign_symbols(image, section)

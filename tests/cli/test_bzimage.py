@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import invoke, validated
+from tests.conftest import KernelFinder
 from vmipatch.errors import ExitCode
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.reloc_list import relocation_list
+from vmipatch.image.reloc_list import emit_list, relocation_list
 from vmipatch.image.relocations import Relocations
 
 
@@ -78,3 +79,24 @@ def test_vmlinux_of_another_build_is_refused(guest: Path, packed: Path, tmp_path
 def test_debug_is_for_bzimages_only(guest: Path, tmp_path: Path) -> None:
     done = invoke("rewrite", guest, "--debug", guest, "-o", tmp_path / "out")
     assert done.returncode == ExitCode.USAGE
+
+
+@pytest.mark.kernels
+def test_kernel_alone_is_proven_as_the_guide_says(kernel: KernelFinder, tmp_path: Path) -> None:
+    """Of a bzImage, and of what such a file holds: an ELF file, the relocation list behind it."""
+    bzimage = kernel("tiny").with_name("bzImage")
+    packed = BzImage.parse(bzimage.read_bytes())
+    assert packed.relocs is not None
+    unpacked, twin, output = (tmp_path / name for name in ("unpacked", "vmlinux.vmi", "out"))
+    unpacked.write_bytes(packed.vmlinux + emit_list(packed.relocs))
+    for original, command in (
+        (bzimage, ("-o", output, "--vmlinux", twin)),
+        (unpacked, ("-o", twin)),
+    ):
+        done = invoke("rewrite", original, *command)
+        assert done.returncode == ExitCode.SUCCESS, done.stderr
+        verified = invoke("verify", "--static", twin, "--original", original)
+        assert verified.returncode == ExitCode.SUCCESS, verified.stdout
+        assert "were recovered" in verified.stdout
+        other = invoke("verify", "--static", twin, "--original", kernel("tiny"))
+        assert other.returncode == ExitCode.FINDINGS, other.stdout

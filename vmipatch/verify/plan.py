@@ -102,12 +102,14 @@ class Kernel:
         image: ElfImage,
         pinned: tuple[tuple[int, int], ...] = (),
         file_sha256: str | None = None,
+        source: ElfImage | None = None,
     ) -> Kernel:
         """What is needed of `image`: each process of a verification holds a copy.
 
-        `file_sha256` if the image came in a file of another kind.
+        `file_sha256` if the image came in a file of another kind, `source` if symbols and
+        relocations were recovered: the image as it was found, by which it is known.
         """
-        digest = hashlib.sha256(image.data).hexdigest()
+        digest = hashlib.sha256((source or image).data).hexdigest()
         return cls(image.name, without_debug(image).data, digest, file_sha256 or digest, pinned)
 
 

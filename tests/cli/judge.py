@@ -15,7 +15,7 @@ import shutil
 import signal
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -80,16 +80,36 @@ def check_command(data: bytes, *command: str, twin: bytes | None = None) -> byte
 
     `twin` is for --debug. The output replaces a file that must stay if there is none.
     """
-    with files(kernel=data, **({} if twin is None else {"twin": twin}), output=OLD) as directory:
-        debug = [] if twin is None else ["--debug", str(directory / "twin")]
-        output = directory / "output"
-        done = observed(directory, *command, *debug, "-o", str(output))
+    written = _checked(data, {"output": "-o"}, command, twin)
+    return None if written is None else written["output"]
+
+
+def check_bzimage(data: bytes, *, twin: bytes | None = None) -> bytes | None:
+    """Rewrite a damaged bzImage, or one with a damaged twin: the vmlinux that is proven, None if it
+    was refused. The new bzImage has to load the same.
+    """
+    written = _checked(data, {"output": "-o", "vmlinux": "--vmlinux"}, ("rewrite",), twin)
+    if written is None:
+        return None
+    assert Loaded.of(kernel_in(written["output"])) == Loaded.of(written["vmlinux"])
+    return written["vmlinux"]
+
+
+def _checked(
+    data: bytes, outputs: dict[str, str], command: tuple[str, ...], twin: bytes | None
+) -> dict[str, bytes] | None:
+    """What a command wrote, by the names of its `outputs`, which have these options."""
+    given = {} if twin is None else {"twin": twin}
+    with files(kernel=data, **given, **dict.fromkeys(outputs, OLD)) as directory:
+        options = {name: "--debug" for name in given} | outputs
+        words = [word for name in options for word in (options[name], str(directory / name))]
+        done = observed(directory, *command, *words, outputs=list(outputs))
+        written = {name: (directory / name).read_bytes() for name in outputs}
         if done.returncode == ExitCode.INPUT:
-            assert output.read_bytes() == OLD
+            assert set(written.values()) == {OLD}
             return None
         assert done.returncode == ExitCode.SUCCESS, done.stderr
-        written = output.read_bytes()
-        assert written != OLD
+        assert OLD not in written.values()
         return written
 
 
@@ -102,8 +122,10 @@ def check_verdict(data: bytes, original: bytes) -> ExitCode:
     return ExitCode(done.returncode)
 
 
-def observed(directory: Path, verb: str, *arguments: str) -> Done:
-    """Run a command on the file `kernel`: no file but its output is touched, one error at most."""
+def observed(
+    directory: Path, verb: str, *arguments: str, outputs: Sequence[str] = ("output",)
+) -> Done:
+    """Run a command on the file `kernel`: its outputs or no file is touched, one error at most."""
     before = {path: path.read_bytes() for path in directory.iterdir()}
     # An emulator reserves what it needs, and ends the process if it cannot.
     memory_len = resource.RLIM_INFINITY if verb == "run" else MEMORY_LIMIT_LEN
@@ -112,8 +134,8 @@ def observed(directory: Path, verb: str, *arguments: str) -> Done:
     assert "Traceback" not in done.stderr and "internal error" not in done.stderr, done.stderr
     after = {path: path.read_bytes() for path in directory.iterdir()}
     assert before.keys() == after.keys(), done.stderr
-    changed = [path.name for path in before if before[path] != after[path]]
-    assert changed in ([], ["output"]), changed
+    changed = sorted(path.name for path in before if before[path] != after[path])
+    assert changed in ([], sorted(outputs)), changed
     if done.returncode == ExitCode.INPUT:
         message = MESSAGE.fullmatch(done.stderr)
         assert message, done.stderr
@@ -185,7 +207,7 @@ class Rewriting:
 
     original: bytes
     output: bytes
-    """What comes of the undamaged one."""
+    """What comes of the undamaged one: a vmlinux."""
     bzimage: bytes | None = None
     """What the file is the debug twin of."""
 
@@ -200,7 +222,7 @@ class Rewriting:
         """What comes of one copy."""
         if self.bzimage is None:
             return check_command(data, "rewrite")
-        return check_command(self.bzimage, "rewrite", twin=data)
+        return check_bzimage(self.bzimage, twin=data)
 
     def judge(self, damaged: bytes) -> str:
         """Rewrite a damaged copy. Raises AssertionError for an output that is not proven."""
@@ -209,7 +231,7 @@ class Rewriting:
             return "refused"
         same_input = Loaded.of(damaged) == Loaded.of(self.original)
         assert same_input or self.bzimage is None, "this is no twin"
-        if same_input and Loaded.of(kernel_in(written)) == Loaded.of(kernel_in(self.output)):
+        if same_input and Loaded.of(written) == Loaded.of(self.output):
             return "as the undamaged"
         code = check_verdict(written, damaged)
         assert code is ExitCode.SUCCESS, f"an output that is not proven: {code!r}"
@@ -220,7 +242,7 @@ class Rewriting:
     def _is_wrong(self, written: bytes) -> bool:
         """Whether it is no rewriting of the undamaged kernel, as far as memory goes."""
         linked = linked_in(self.original, "undamaged")
-        output = ElfImage.parse(kernel_in(written), "written")
+        output = ElfImage.parse(written, "written")
         found = check_static(linked.image, output, linked.fixed or ()).findings
         return bool({finding.rule.number for finding in found} - NOT_LOADED)
 

@@ -45,6 +45,14 @@ def test_bzimage_comes_out_with_its_kernel_rewritten(
     assert verified.returncode == ExitCode.SUCCESS, verified.stdout
 
 
+def test_bzimage_has_nothing_to_be_compared_by(guest: Path, packed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert invoke("rewrite", packed, "--debug", guest, "-o", output).returncode == ExitCode.SUCCESS
+    done = invoke("verify", "--static", output, "--original", packed)
+    assert done.returncode == ExitCode.INPUT
+    assert "--vmlinux" in done.stderr
+
+
 def test_boot_code_that_is_not_understood_is_replaced_and_reported(
     guest: Path, packed: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
 from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
 from vmipatch.emu.modes import Mode
-from vmipatch.errors import ExitCode
+from vmipatch.errors import ExitCode, InputNotUnderstood
+from vmipatch.image.bzimage import is_bzimage
 from vmipatch.image.module import is_module
 from vmipatch.image.packed import unpack
 from vmipatch.verify.boots import BootResult
@@ -151,7 +152,7 @@ def verify_command(
     files = [report_file, json_file, sarif_file, certificate_file]
     check_outputs([kernel, original, initrd], files)
     request = Request(
-        kernel=_kernel(kernel),
+        kernel=_kernel(kernel, original is not None),
         original=None if original is None else _original(original),
         extent=wanted,
         initrd=None if initrd is None else read_file(initrd),
@@ -179,8 +180,17 @@ def verify_command(
         raise click.exceptions.Exit(code)
 
 
-def _kernel(path: str) -> Kernel:
-    return Kernel.of(read_kernel(path), file_sha256=digest_of(path))
+def _kernel(path: str, is_compared: bool) -> Kernel:
+    """The rewritten one. Raises InputNotUnderstood if it cannot be compared with an original."""
+    image = read_kernel(path)
+    if is_compared and not len(image.symbols) and is_bzimage(read_file(path)):
+        raise InputNotUnderstood(
+            "what a bzImage holds has neither symbols nor relocations to compare",
+            file=path,
+            place=".symtab",
+            hint="give what `rewrite --vmlinux` writes; without --original it is only booted",
+        )
+    return Kernel.of(image, file_sha256=digest_of(path))
 
 
 def _original(path: str) -> Kernel:

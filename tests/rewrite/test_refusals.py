@@ -52,6 +52,7 @@ UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {
     "word over two instructions": ("no operand", ("fa b8 0000", Word("f"), "c3")),
     "word in filler": ("no operand", ("fa c3 0f1f80", Word("f"), "c3")),
     "distance in no branch": ("no operand", ("fa 68", Distance("f", -4), "58 c3")),
+    "branch out of the kernel": ("leads out of the kernel", ("fa e9 00000060 c3",)),
     "ud0, which decoders measure differently": ("no instruction", ("fa 0fff c0 c3",)),
 }
 """Functions that no build makes, and what is said of them."""

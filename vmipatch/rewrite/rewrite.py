@@ -30,6 +30,7 @@ from vmipatch.rewrite.references import (
 )
 from vmipatch.rewrite.suitable import (
     require_accounted,
+    require_branches_inside,
     require_decoded,
     require_relinkable,
     require_whole_functions,
@@ -104,6 +105,7 @@ def rewrite(
     require_decoded(found.code_map)
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
+    require_branches_inside(found)
     if fixed is None:
         require_accounted(found)
         require_operands(found.code_map)

@@ -103,6 +103,25 @@ def require_accounted(found: ScanResult) -> None:
                 )
 
 
+def require_branches_inside(found: ScanResult) -> None:
+    """Raise UnclassifiedReference if a branch of proven code leads out of the kernel.
+
+    A weak symbol that nobody defines is 0, and a call of it never made.
+    """
+    low, high = image_range(found.image)
+    for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
+        target = stream.branch_targets
+        astray = (target >= NULL_LEN) & ((target < low) | (target >= high))
+        places = stream.starts[stream.branches[astray]].astype(np.int64)
+        for va in places[account.class_at(places) == ByteClass.CODE][:1].tolist():
+            raise UnclassifiedReference(
+                "this branch leads out of the kernel",
+                file=found.image.name,
+                place=f"{va:#x} ({found.image.symbols.place_of(va)})",
+                hint="the file is damaged: build or copy it again",
+            )
+
+
 def require_led_to_instructions(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if something leads into the middle of an instruction."""
     targets = code_map.targets

@@ -173,6 +173,10 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         ),
         "lies inside of .text, and its section is another one",
     ),
+    "relocations in memory": (
+        lambda d: d.section_word(".init.data", TYPE, 9),
+        "a table for linkers lies in the kernel's memory",
+    ),
     "no instruction": (lambda d: d.table_word(".text", 0, 0xFFFFFFFF), "no instruction"),
     "kernel below the end of memory": (
         lambda d: d.segment_word(2, P_MEMSZ, 0xFF800000 - 0xC1006000),

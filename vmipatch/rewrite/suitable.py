@@ -54,6 +54,13 @@ def require_relinkable(image: ElfImage) -> None:
     for section in image.sections:
         if section.has_bytes and section.size and not section.is_alloc:
             _require_not_loaded(image, section)
+        if section.is_alloc and section.kind in (SectionKind.REL, SectionKind.SYMTAB):
+            raise MalformedImage(
+                "a table for linkers lies in the kernel's memory",
+                file=image.name,
+                place=f"section {section.index} ({section.name})",
+                hint=DAMAGED,
+            )
         if section.kind is SectionKind.REL and image.sections[section.info].is_alloc:
             _require_all_entries(image, section)
     for section in image.allocated_sections:

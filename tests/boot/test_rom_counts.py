@@ -202,7 +202,10 @@ def test_whole_run_executes_each_class_of_sites_about_as_often(
 
 
 def test_guest_executes_each_site_as_often_on_a_rom(plugin: Path, tmp_path: Path) -> None:
-    """Waiting for the timer takes one system call less or more."""
+    """Waiting for the timer takes one system call less or more, and the paravirt call stays a call.
+
+    Elsewhere a copy of `cli` takes its place, which is no site.
+    """
     image = ElfImage.parse(build_guest(), "guest")
     pair = Pair(image, rewrite(image))
     nothing = tmp_path / "initrd"
@@ -220,7 +223,9 @@ def test_guest_executes_each_site_as_often_on_a_rom(plugin: Path, tmp_path: Path
     executed, waiting = 0, []
     for site, before, after in pair.executions(original, on_rom):
         executed += before > 0
-        if site.kind in REPEATED:
+        if site.va == image.symbols.address("native_irq_disable"):
+            assert (before, after) == (0, 1)
+        elif site.kind in REPEATED:
             assert (before > 0) == (after > 0)
         elif before != after:
             waiting.append((site.kind, abs(before - after)))

@@ -100,14 +100,14 @@ def require_accounted(found: ScanResult) -> None:
     is followed ends in the middle of an instruction.
     """
     for section in found.ledger.sections:
-        for start_va, end_va, kind in section.intervals:
-            if kind is ByteClass.UNKNOWN:
-                raise UnclassifiedReference(
-                    "a branch, symbol or table leads into the middle of what is decoded here",
-                    file=found.image.name,
-                    place=f"{start_va:#x}..{end_va:#x} ({found.image.symbols.place_of(start_va)})",
-                    hint="the file is damaged, or holds data in its code: see `vmipatch scan`",
-                )
+        for index in np.flatnonzero(section.classes == ByteClass.UNKNOWN)[:1].tolist():
+            start_va, end_va, _ = section.intervals[index]
+            raise UnclassifiedReference(
+                "a branch, symbol or table leads into the middle of what is decoded here",
+                file=found.image.name,
+                place=f"{start_va:#x}..{end_va:#x} ({found.image.symbols.place_of(start_va)})",
+                hint="the file is damaged, or holds data in its code: see `vmipatch scan`",
+            )
 
 
 def require_branches_inside(found: ScanResult) -> None:

@@ -88,7 +88,7 @@ def test_every_random_address_works(
 ) -> None:
     """Of 512 MiB: an address is a multiple of 16 MiB, which leaves some thirty."""
     archive = initramfs("whereabouts.sh", ())
-    addresses = set()
+    addresses: set[int] = set()
     for seed in range(MOST_BOOTS):
         if seed >= BOOTS and len(addresses) >= LEAST_ADDRESSES:
             break

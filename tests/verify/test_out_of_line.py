@@ -53,6 +53,18 @@ def test_trampolines_hold() -> None:
     assert not broken(pair()[1].data)
 
 
+def test_code_that_leads_out_of_the_kernel_does_not_lead_to_trampolines() -> None:
+    """Nothing runs it, so it may hold anything; 256 MiB further on there is no kernel."""
+    small = kernel()
+    small.text.put("cc e9 00000010")
+    source, relocs = ship(small)
+    found = recover(source, relocs)
+    done = rewrite(found.image, None, found.fixed, source)
+    assert done.trampolines
+    output = ElfImage.parse(done.data, "with trampolines")
+    assert not check_static(found.image, output, found.fixed).totals
+
+
 @pytest.mark.parametrize(
     ("at", "byte", "number"),
     ((0, 0x90, "VP060"), (4, 0xFB, "VP001"), (6, 1, "VP005"), (11, 1, "VP005")),

@@ -16,6 +16,7 @@ from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.chunks import Chunks
 from vmipatch.verify.static.fillers import KeptFillers
 from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.outline import TRAMPOLINES
 from vmipatch.verify.static.side import I64, Flags, Side
 
 NOWHERE = -1
@@ -35,7 +36,9 @@ class Images:
     """Executable sections of the original, ascending."""
     exec_end: I64
     data_start: I64
-    """Starts of all sections of the original that occupy memory, ascending."""
+    """Starts of the sections of the original that occupy memory, ascending.
+
+    Without the one that `outline` puts behind the kernel: addresses beyond it are not its own."""
     data_delta: I64
     """How far each of them moved."""
     physical: int
@@ -64,7 +67,7 @@ class Images:
         led_p = np.concatenate([bodies.begins[paired.p], moved, chunks.p_va, gap_p, ends_p])
         self_p = np.concatenate([right.starts[paired.p], moved, chunks.p_va, gap_p, ends_p])
         code_o, first = np.unique(sources, return_index=True)
-        sections = original.allocated_sections
+        sections = [s for s in original.allocated_sections if s.name != TRAMPOLINES]
         starts = np.array([s.va for s in sections], np.int64)
         deltas = np.array([output.sections[s.index].va - s.va for s in sections], np.int64)
         load = next(original.loads)

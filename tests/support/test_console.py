@@ -47,6 +47,14 @@ def test_clock_that_was_measured_otherwise_is_forgiven_with_several_processors_o
     assert compare(SMP_CONSOLE, SMP_CONSOLE.replace(line, "")) == []
 
 
+def test_number_of_an_input_device_is_forgiven_with_several_processors_only() -> None:
+    line = "[    0.1] input: AT keyboard as /devices/platform/serio0/input/input0\n"
+    for console, same in ((CONSOLE, False), (SMP_CONSOLE, True)):
+        whole = line + console
+        assert (compare(whole, whole.replace("input/input0", "input/input1")) == []) is same
+        assert compare(whole, whole.replace("serio0", "serio1"))
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

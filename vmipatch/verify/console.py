@@ -64,6 +64,12 @@ RULES = (
         "a second processor that the host did not run in time",
         smp_only=True,
     ),
+    _rule(
+        r"(?<=/input/input)\d+$",
+        "#",
+        "devices are numbered as their probes come: an original kernel differs from itself",
+        smp_only=True,
+    ),
 )
 
 FOREIGN_RULES = (

@@ -23,6 +23,12 @@ from vmipatch.rewrite.annotate import annotate
 from vmipatch.rewrite.attach import attach_thunks
 from vmipatch.rewrite.body import Body, body_of
 from vmipatch.rewrite.build_id import renew_build_id
+from vmipatch.rewrite.coherent import (
+    require_decoded,
+    require_led_to_instructions,
+    require_operands,
+    require_whole_functions,
+)
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
 from vmipatch.rewrite.manifest import Manifest, manifest_of
@@ -31,18 +37,11 @@ from vmipatch.rewrite.references import (
     Words,
     lead_relocations,
     lead_tables,
-    require_operands,
     require_words_whole,
 )
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.rewrite import RewriteOptions
-from vmipatch.rewrite.suitable import (
-    NAMES_AT,
-    added_sections,
-    require_decoded,
-    require_led_to_instructions,
-    require_whole_functions,
-)
+from vmipatch.rewrite.suitable import NAMES_AT, added_sections
 from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Reason, Site

@@ -25,14 +25,13 @@ from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS
-from vmipatch.isa.decode import Shape
 from vmipatch.rewrite.placement import Placement
 from vmipatch.scan.code import CodeMap
 from vmipatch.tables.emit import emit
 from vmipatch.tables.table import U32, TableName
 
 STT_SECTION = 3
-WORD_MASK, WORD_LEN = 0xFFFFFFFF, 4
+WORD_MASK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,32 +73,6 @@ def require_words_whole(code_map: CodeMap, placement: Placement) -> None:
             place=f"{place:#x} ({code_map.image.symbols.place_of(place)})",
             hint="the file is damaged, or holds data in its code: report such a kernel",
         )
-
-
-def require_operands(code_map: CodeMap) -> None:
-    """Raise UnclassifiedReference if a relocated word in code is no operand.
-
-    It lies behind the first byte of an instruction that is no filler, and a relative one is what a
-    branch ends with. Bytes that are no instruction are somebody else's affair.
-    """
-    entries = code_map.relocations.entries
-    for section, stream in code_map:
-        mine = entries[entries["section"] == section.index]
-        va, starts = mine["va"].astype(np.int64), stream.starts.astype(np.int64)
-        at = np.searchsorted(starts, va, side="right") - 1
-        is_branch = np.zeros(len(stream), np.bool_)
-        is_branch[stream.branches] = True
-        behind = starts[at] + stream.lens[at] - (va + WORD_LEN)
-        inside = (starts[at] < va) & (behind >= 0) & (stream.shapes[at] == Shape.CODE)
-        inside &= (mine["kind"] == R_386_32) | (is_branch[at] & (behind == 0))
-        for index in np.flatnonzero(~inside & (stream.codes[at] != 0))[:1].tolist():
-            place = int(va[index])
-            raise UnclassifiedReference(
-                "a relocated word is no operand of the instruction that is decoded here",
-                file=code_map.image.name,
-                place=f"{place:#x} ({code_map.image.symbols.place_of(place)})",
-                hint="the file is damaged, or holds data in its code: report such a kernel",
-            )
 
 
 def lead_tables(code_map: CodeMap, placement: Placement) -> Words:

@@ -16,6 +16,14 @@ from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.attach import Added, attach, seal
 from vmipatch.rewrite.body import Body, Padding
 from vmipatch.rewrite.build_id import renew_build_id
+from vmipatch.rewrite.coherent import (
+    require_accounted,
+    require_branches_inside,
+    require_decoded,
+    require_operands,
+    require_whole_functions,
+    require_words_lead_to_image,
+)
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_image import annotation_start_va, emit_image
 from vmipatch.rewrite.manifest import Manifest, manifest_of
@@ -25,17 +33,9 @@ from vmipatch.rewrite.references import (
     Words,
     lead_relocations,
     lead_tables,
-    require_operands,
     require_words_whole,
 )
-from vmipatch.rewrite.suitable import (
-    require_accounted,
-    require_branches_inside,
-    require_decoded,
-    require_relinkable,
-    require_whole_functions,
-    require_words_lead_to_image,
-)
+from vmipatch.rewrite.suitable import require_relinkable
 from vmipatch.rewrite.thunks import Thunks, build_thunks
 from vmipatch.rewrite.trampoline import Trampoline, with_jumps
 from vmipatch.scan.scan import ScanResult, scan

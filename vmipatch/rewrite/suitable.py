@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Can this kernel be laid out anew without a guess?"""
+"""Does the file record everything that a new layout has to follow?"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
+from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.consistency import DAMAGED, require_own_bytes
 from vmipatch.image.elf import SHOFF_AT, ElfImage
-from vmipatch.image.relocations import R_386_32, RAW_REL
-from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
+from vmipatch.image.relocations import RAW_REL
+from vmipatch.image.symbols import SHN_UNDEF
 from vmipatch.image.types import Section, SectionKind, Segment
-from vmipatch.isa.decode import Shape
-from vmipatch.rewrite.references import image_range
-from vmipatch.scan.code import CodeMap
-from vmipatch.scan.ledger import ByteClass
-from vmipatch.scan.scan import ScanResult, laid_out
 
-AROUND_LEN = 1 << 24
-"""How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
-and compilers subtract the least index of an array from its address."""
-NULL_LEN = 0x1000
-"""Weak symbols that nobody defines are 0, and what they name lies in the first page."""
 ADDED_PREFIX = ".vmi."
 NAMES_AT = 50
 """Offset of e_shstrndx in the ELF header."""
@@ -77,119 +67,6 @@ def require_relinkable(image: ElfImage) -> None:
     for section in image.executable_sections:
         _require_symbols_inside(image, section)
         _require_no_foreign_symbols(image, section)
-
-
-def require_decoded(code_map: CodeMap) -> None:
-    """Raise InputNotUnderstood if code that is to move has bytes that are no instruction."""
-    movable = laid_out(code_map.image)
-    for section, stream in code_map:
-        if section.name in movable and len(stream.undecodable):
-            va = int(stream.starts[stream.undecodable[0]])
-            raise InputNotUnderstood(
-                "there are bytes in the code that are no instruction",
-                file=code_map.image.name,
-                place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
-                hint="the file is damaged, or holds data in its code: report such a kernel",
-            )
-
-
-def require_accounted(found: ScanResult) -> None:
-    """Raise UnclassifiedReference if nobody knows of some bytes whether they are code.
-
-    Of an image with all its references nearly always something else leads there: control flow that
-    is followed ends in the middle of an instruction.
-    """
-    for section in found.ledger.sections:
-        for index in np.flatnonzero(section.classes == ByteClass.UNKNOWN)[:1].tolist():
-            start_va, end_va, _ = section.intervals[index]
-            raise UnclassifiedReference(
-                "a branch, symbol or table leads into the middle of what is decoded here",
-                file=found.image.name,
-                place=f"{start_va:#x}..{end_va:#x} ({found.image.symbols.place_of(start_va)})",
-                hint="the file is damaged, or holds data in its code: see `vmipatch scan`",
-            )
-
-
-def require_branches_inside(found: ScanResult) -> None:
-    """Raise UnclassifiedReference if a branch of proven code leads out of the kernel.
-
-    A weak symbol that nobody defines is 0, and a call of it never made.
-    """
-    low, high = image_range(found.image)
-    for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
-        target = stream.branch_targets
-        astray = (target >= NULL_LEN) & ((target < low) | (target >= high))
-        places = stream.starts[stream.branches[astray]].astype(np.int64)
-        for va in places[account.class_at(places) == ByteClass.CODE][:1].tolist():
-            raise UnclassifiedReference(
-                "this branch leads out of the kernel",
-                file=found.image.name,
-                place=f"{va:#x} ({found.image.symbols.place_of(va)})",
-                hint="the file is damaged: build or copy it again",
-            )
-
-
-def require_led_to_instructions(code_map: CodeMap) -> None:
-    """Raise UnclassifiedReference if something leads into the middle of an instruction."""
-    targets = code_map.targets
-    for section, stream in code_map:
-        mine = targets[(targets >= stream.va) & (targets < stream.end_va)]
-        known = stream.starts.astype(np.int64)
-        at = np.searchsorted(known, mine)
-        astray = mine[known[np.minimum(at, len(known) - 1)] != mine]
-        for va in astray[:1].tolist():
-            symbol = code_map.image.symbols.place_of(va)
-            raise UnclassifiedReference(
-                "something leads into the middle of this instruction",
-                file=code_map.image.name,
-                place=f"{section.name}+{va - section.va:#x} ({symbol})",
-                hint="the file is damaged, or holds data in its code: report such a module",
-            )
-
-
-def require_words_lead_to_image(code_map: CodeMap) -> None:
-    """Raise UnclassifiedReference if a relocated word holds no address of the kernel.
-
-    Linked or physical; absolute symbols are numbers that may be any. A relocation whose place or
-    symbol is damaged is nearly always one of these.
-    """
-    image, rows = code_map.image, code_map.relocations.entries
-    low, high = image_range(image)
-    relative = rows["kind"] != R_386_32
-    value = rows["value"].astype(np.int64)
-    target = (value + np.where(relative, rows["va"].astype(np.int64), 0)) & 0xFFFFFFFF
-    number = np.isin(image.symbols.entries["shndx"][rows["symbol"]], (SHN_ABS, SHN_UNDEF))
-    good = number | (target < NULL_LEN)
-    for base in (0, code_map.page_offset):
-        good |= (target >= low - base - AROUND_LEN) & (target <= high - base + AROUND_LEN)
-    for index in np.flatnonzero(~good)[:1].tolist():
-        va = int(rows["va"][index])
-        raise UnclassifiedReference(
-            f"the relocated word {int(rows['value'][index]):#x} is no address of the kernel",
-            file=image.name,
-            place=f"{va:#x} ({image.symbols.place_of(va)})",
-            hint="the file is damaged: build or copy it again",
-        )
-
-
-def require_whole_functions(code_map: CodeMap) -> None:
-    """Raise MalformedImage if what has a size ends inside of an instruction: where, afterwards?"""
-    image = code_map.image
-    entries = image.symbols.entries
-    end = entries["value"].astype(np.int64) + entries["size"]
-    for section, stream in code_map:
-        here = (entries["shndx"] == section.index) & (entries["size"] > 0)
-        here &= (end > section.va) & (end < section.end_va)
-        which = np.flatnonzero(here)
-        over = np.searchsorted(stream.starts.astype(np.int64), end[which], side="right") - 1
-        inside = (stream.starts[over] != end[which]) & (stream.shapes[over] == Shape.CODE)
-        for index in which[inside][:1].tolist():
-            raise MalformedImage(
-                f"symbol {image.symbols[index].name or index} ends inside of an instruction",
-                file=image.name,
-                place=f"{int(end[index]):#x}",
-                hint=DAMAGED,
-            )
 
 
 def _require_kinds(image: ElfImage) -> None:

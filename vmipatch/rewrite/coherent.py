@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Does everything lead where an instruction or the image is? If not, the file is damaged.
+
+A reference that leads elsewhere cannot be led along, and what control flow makes of it is a guess.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
+from vmipatch.image.consistency import DAMAGED
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32, WORD_LEN
+from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
+from vmipatch.isa.decode import Shape
+from vmipatch.rewrite.references import image_range
+from vmipatch.scan.code import CodeMap
+from vmipatch.scan.ledger import ByteClass
+from vmipatch.scan.scan import ScanResult, laid_out
+
+AROUND_LEN = 1 << 24
+"""How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
+and compilers subtract the least index of an array from its address."""
+NULL_LEN = 0x1000
+"""Weak symbols that nobody defines are 0, and what they name lies in the first page."""
+HOLDS_DATA = "the file is damaged, or holds data in its code: report such a file"
+SPOILT = "the file is damaged: build or copy it again"
+
+
+def require_decoded(code_map: CodeMap) -> None:
+    """Raise InputNotUnderstood if code that is to move has bytes that are no instruction."""
+    movable = laid_out(code_map.image)
+    for section, stream in code_map:
+        if section.name in movable and len(stream.undecodable):
+            va = int(stream.starts[stream.undecodable[0]])
+            raise InputNotUnderstood(
+                "there are bytes in the code that are no instruction",
+                file=code_map.image.name,
+                place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
+                hint=HOLDS_DATA,
+            )
+
+
+def require_accounted(found: ScanResult) -> None:
+    """Raise UnclassifiedReference if nobody knows of some bytes whether they are code.
+
+    Of an image with all its references nearly always something else leads there: control flow that
+    is followed ends in the middle of an instruction.
+    """
+    message = "a branch, symbol or table leads into the middle of what is decoded here"
+    for account in found.ledger.sections:
+        for va in account.edges[account.classes == ByteClass.UNKNOWN][:1].tolist():
+            raise _astray(found.image, va, message)
+
+
+def require_branches_inside(found: ScanResult) -> None:
+    """Raise UnclassifiedReference if a branch of proven code leads out of the kernel.
+
+    A weak symbol that nobody defines is 0, and a call of it never made.
+    """
+    low, high = image_range(found.image)
+    for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
+        target = stream.branch_targets
+        astray = (target >= NULL_LEN) & ((target < low) | (target >= high))
+        places = stream.starts[stream.branches[astray]].astype(np.int64)
+        proven = account.class_at(places) == ByteClass.CODE
+        for va in places[proven][:1].tolist():
+            raise _astray(found.image, va, "this branch leads out of the kernel", SPOILT)
+
+
+def require_led_to_instructions(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if something leads into the middle of an instruction."""
+    targets = code_map.targets
+    message = "something leads into the middle of this instruction"
+    for _, stream in code_map:
+        mine = targets[(targets >= stream.va) & (targets < stream.end_va)]
+        known = stream.starts.astype(np.int64)
+        at = np.searchsorted(known, mine)
+        astray = known[np.minimum(at, len(known) - 1)] != mine
+        for va in mine[astray][:1].tolist():
+            raise _astray(code_map.image, va, message)
+
+
+def require_words_lead_to_image(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a relocated word holds no address of the kernel.
+
+    Linked or physical; absolute symbols are numbers that may be any. A relocation whose place or
+    symbol is damaged is nearly always one of these.
+    """
+    image, rows = code_map.image, code_map.relocations.entries
+    low, high = image_range(image)
+    relative = rows["kind"] != R_386_32
+    value = rows["value"].astype(np.int64)
+    target = (value + np.where(relative, rows["va"].astype(np.int64), 0)) & 0xFFFFFFFF
+    number = np.isin(image.symbols.entries["shndx"][rows["symbol"]], (SHN_ABS, SHN_UNDEF))
+    good = number | (target < NULL_LEN)
+    for base in (0, code_map.page_offset):
+        good |= (target >= low - base - AROUND_LEN) & (target <= high - base + AROUND_LEN)
+    for va, held in zip(rows["va"][~good].tolist(), value[~good].tolist(), strict=True):
+        message = f"the relocated word {held:#x} is no address of the kernel"
+        raise _astray(image, va, message, SPOILT)
+
+
+def require_operands(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a relocated word in code is no operand.
+
+    It lies behind the first byte of an instruction that is no filler, and a relative one is what a
+    branch ends with. Bytes that are no instruction are somebody else's affair.
+    """
+    message = "a relocated word is no operand of the instruction that is decoded here"
+    entries = code_map.relocations.entries
+    for section, stream in code_map:
+        mine = entries[entries["section"] == section.index]
+        va, starts = mine["va"].astype(np.int64), stream.starts.astype(np.int64)
+        at = np.searchsorted(starts, va, side="right") - 1
+        is_branch = np.zeros(len(stream), np.bool_)
+        is_branch[stream.branches] = True
+        behind = starts[at] + stream.lens[at] - (va + WORD_LEN)
+        inside = (starts[at] < va) & (behind >= 0) & (stream.shapes[at] == Shape.CODE)
+        inside &= (mine["kind"] == R_386_32) | (is_branch[at] & (behind == 0))
+        for place in va[~inside & (stream.codes[at] != 0)][:1].tolist():
+            raise _astray(code_map.image, place, message)
+
+
+def require_whole_functions(code_map: CodeMap) -> None:
+    """Raise MalformedImage if what has a size ends inside of an instruction: where, afterwards?"""
+    image = code_map.image
+    entries = image.symbols.entries
+    end = entries["value"].astype(np.int64) + entries["size"]
+    for section, stream in code_map:
+        here = (entries["shndx"] == section.index) & (entries["size"] > 0)
+        here &= (end > section.va) & (end < section.end_va)
+        which = np.flatnonzero(here)
+        over = np.searchsorted(stream.starts.astype(np.int64), end[which], side="right") - 1
+        inside = (stream.starts[over] != end[which]) & (stream.shapes[over] == Shape.CODE)
+        for index in which[inside][:1].tolist():
+            raise MalformedImage(
+                f"symbol {image.symbols[index].name or index} ends inside of an instruction",
+                file=image.name,
+                place=f"{int(end[index]):#x}",
+                hint=DAMAGED,
+            )
+
+
+def _astray(
+    image: ElfImage, va: int, message: str, hint: str = HOLDS_DATA
+) -> UnclassifiedReference:
+    """The error that names the address, its symbol and its section."""
+    section = image.section_at(va)
+    offset = f", {section.name}+{va - section.va:#x}" if section else ""
+    place = f"{va:#x} ({image.symbols.place_of(va)}{offset})"
+    return UnclassifiedReference(message, file=image.name, place=place, hint=hint)

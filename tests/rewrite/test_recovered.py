@@ -6,8 +6,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import pytest
+
 from tests.recover.stripped import ship
-from tests.rewrite.smallkernel import DATA_VA, Branch, Distance, Part, SmallKernel, Word
+from tests.rewrite.smallkernel import DATA_VA, RODATA_VA, Branch, Distance, Part, SmallKernel, Word
+from tests.support.elfbuilder import RODATA
+from vmipatch.errors import UnclassifiedReference
 from vmipatch.image.elf import ElfImage
 from vmipatch.recover import recover
 from vmipatch.recover.image import Recovered
@@ -166,3 +170,23 @@ def test_note_gives_the_stripped_kernel_back() -> None:
 def test_jumps_are_counted() -> None:
     done = shipped(pinned("31c0 fa 89c8 89ca c3"))
     assert done.done.added_instructions == 2
+
+
+def exception_kernel(insn_off: int) -> SmallKernel:
+    """An exception table whose one entry is for what stands `insn_off` bytes into `f`."""
+    kernel = pinned("0f32 c3 31c0 c3")
+    kernel.labels[".Lrdmsr"] = (kernel.va("f") + insn_off, 0, 0)
+    kernel.labels[".Lfixup"] = (kernel.va("f") + 3, 0, 0)
+    table = kernel.block("__ex_table", RODATA_VA, RODATA)
+    table.put(
+        Distance(".Lrdmsr", relocated=False), Distance(".Lfixup", relocated=False), "03000000"
+    )
+    kernel.bounds("__start___ex_table", "__stop___ex_table", table)
+    return kernel
+
+
+def test_exception_table_that_leads_into_an_instruction_is_refused() -> None:
+    assert shipped(exception_kernel(0)).done.data
+    with pytest.raises(UnclassifiedReference, match="__ex_table leads into the middle") as caught:
+        shipped(exception_kernel(1))
+    assert f"{RODATA_VA:#x}" in str(caught.value.place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from tests.rewrite.smallkernel import TEXT_VA, Distance, Part, SmallKernel, Word
 from tests.rewrite.test_sections import full_kernel
 from tests.support.elfbuilder import TEXT, ElfBuilder
-from vmipatch.errors import ExitCode, InputNotUnderstood
-from vmipatch.image.elf import ElfImage
+from vmipatch.errors import ExitCode, InputNotUnderstood, MalformedImage
+from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.rewrite import Padding, rewrite
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,21 @@ def test_kernel_without_code_is_refused() -> None:
     builder.section(".data", TEXT_VA, bytes(8))
     with pytest.raises(InputNotUnderstood, match=r"no \.text section"):
         rewrite(builder.image())
+
+
+def test_sections_that_share_memory_are_refused() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("f", "fa c3")
+    kernel.writable().put(bytes(8))
+    image = kernel.image()
+    text, section = (image.section_by_name[name] for name in (".text", ".data"))
+    (headers_off,) = struct.unpack_from("<I", image.data, SHOFF_AT)
+    address_at = headers_off + SECTION_HEADER_LEN * section.index + 12
+    data = bytearray(image.data)
+    struct.pack_into("<I", data, address_at, text.end_va - 4)
+    with pytest.raises(MalformedImage, match=r"shares memory with section \.text") as caught:
+        rewrite(ElfImage.parse(bytes(data), "overlapping"))
+    assert caught.value.place == f"section {section.index} (.data)"
 
 
 UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {

@@ -41,13 +41,24 @@ def require_consistent(
 
 def require_own_bytes(sections: Sequence[Section], file: str) -> None:
     """Raise MalformedImage if a byte of the file belongs to two sections: no linker does that."""
-    stored = [section for section in sections if section.has_bytes and section.size]
-    for section, other in pairwise(sorted(stored, key=lambda s: (s.off, s.index))):
-        if other.off < section.off + section.size:
+    stored = [(s.off, s.index, s) for s in sections if s.has_bytes and s.size]
+    _require_apart(sorted(stored), "bytes", file)
+
+
+def require_own_memory(sections: Sequence[Section], file: str) -> None:
+    """Raise MalformedImage if two sections of a linked file share memory."""
+    loaded = [(s.va, s.index, s) for s in sections if s.is_alloc and s.size]
+    _require_apart(sorted(loaded), "memory", file)
+
+
+def _require_apart(places: Sequence[tuple[int, int, Section]], what: str, file: str) -> None:
+    """Of sections in the order of where each begins, none reaches into the next."""
+    for (start, _, section), (next_start, _, following) in pairwise(places):
+        if next_start < start + section.size:
             raise MalformedImage(
-                f"it shares bytes with section {section.name}",
+                f"it shares {what} with section {section.name}",
                 file=file,
-                place=f"section {other.index} ({other.name})",
+                place=f"section {following.index} ({following.name})",
                 hint=DAMAGED,
             )
 

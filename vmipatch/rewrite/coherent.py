@@ -82,6 +82,23 @@ def require_led_to_instructions(code_map: CodeMap) -> None:
             raise _astray(code_map.image, va, message)
 
 
+def require_tables_lead_to_instructions(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a table leads into the middle of an instruction.
+
+    Of a kernel that came alone, too: what else is doubtful there, the kernel's own tables are not.
+    """
+    for table in code_map.tables:
+        words = table.code_words
+        target = words["target_va"].astype(np.int64)
+        for _, stream in code_map:
+            known = stream.starts.astype(np.int64)
+            at = np.minimum(np.searchsorted(known, target), len(known) - 1)
+            astray = (target >= stream.va) & (target < stream.end_va) & (known[at] != target)
+            for va in words["va"][astray][:1].tolist():
+                message = f"an entry of {table.name.value} leads into the middle of an instruction"
+                raise _astray(code_map.image, va, message, SPOILT)
+
+
 def require_words_lead_to_image(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if a relocated word holds no address of the kernel.
 

@@ -21,6 +21,7 @@ from vmipatch.rewrite.coherent import (
     require_branches_inside,
     require_decoded,
     require_operands,
+    require_tables_lead_to_instructions,
     require_whole_functions,
     require_words_lead_to_image,
 )
@@ -103,6 +104,7 @@ def rewrite(
     require_relinkable(image)
     found = scan(image)
     require_decoded(found.code_map)
+    require_tables_lead_to_instructions(found.code_map)
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
     require_branches_inside(found)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
-from vmipatch.image.consistency import DAMAGED, require_own_bytes
+from vmipatch.image.consistency import DAMAGED, require_own_bytes, require_own_memory
 from vmipatch.image.elf import SHOFF_AT, ElfImage
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF
@@ -41,6 +41,7 @@ def require_relinkable(image: ElfImage) -> None:
         )
     _require_kinds(image)
     require_own_bytes(image.sections, image.name)
+    require_own_memory(image.sections, image.name)
     for section in image.sections:
         if section.has_bytes and section.size and not section.is_alloc:
             _require_not_loaded(image, section)

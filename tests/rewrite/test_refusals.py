@@ -65,6 +65,7 @@ def test_sections_that_share_memory_are_refused() -> None:
 
 UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {
     "branch into an instruction": ("into the middle", ("fa eb01 b8 01000000 c3",)),
+    "branch that nobody runs into an instruction": ("into the middle", ("fa c3 7c01 b8 01000000",)),
     "word over two instructions": ("no operand", ("fa b8 0000", Word("f"), "c3")),
     "word in filler": ("no operand", ("fa c3 0f1f80", Word("f"), "c3")),
     "distance in no branch": ("no operand", ("fa 68", Distance("f", -4), "58 c3")),

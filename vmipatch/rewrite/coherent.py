@@ -69,17 +69,24 @@ def require_branches_inside(found: ScanResult) -> None:
             raise _astray(found.image, va, "this branch leads out of the kernel", SPOILT)
 
 
+def require_branches_lead_to_instructions(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a branch leads into the middle of an instruction.
+
+    Nobody may ever run it, as behind a damaged instruction; it has no place to lead to all the
+    same.
+    """
+    message = "this branch leads into the middle of an instruction"
+    for _, stream in code_map:
+        astray = _inside(code_map, stream.branch_targets)
+        for va in stream.starts[stream.branches[astray]][:1].tolist():
+            raise _astray(code_map.image, va, message)
+
+
 def require_led_to_instructions(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if something leads into the middle of an instruction."""
     targets = code_map.targets
-    message = "something leads into the middle of this instruction"
-    for _, stream in code_map:
-        mine = targets[(targets >= stream.va) & (targets < stream.end_va)]
-        known = stream.starts.astype(np.int64)
-        at = np.searchsorted(known, mine)
-        astray = known[np.minimum(at, len(known) - 1)] != mine
-        for va in mine[astray][:1].tolist():
-            raise _astray(code_map.image, va, message)
+    for va in targets[_inside(code_map, targets)][:1].tolist():
+        raise _astray(code_map.image, va, "something leads into the middle of this instruction")
 
 
 def require_tables_lead_to_instructions(code_map: CodeMap) -> None:
@@ -89,14 +96,10 @@ def require_tables_lead_to_instructions(code_map: CodeMap) -> None:
     """
     for table in code_map.tables:
         words = table.code_words
-        target = words["target_va"].astype(np.int64)
-        for _, stream in code_map:
-            known = stream.starts.astype(np.int64)
-            at = np.minimum(np.searchsorted(known, target), len(known) - 1)
-            astray = (target >= stream.va) & (target < stream.end_va) & (known[at] != target)
-            for va in words["va"][astray][:1].tolist():
-                message = f"an entry of {table.name.value} leads into the middle of an instruction"
-                raise _astray(code_map.image, va, message, SPOILT)
+        astray = _inside(code_map, words["target_va"].astype(np.int64))
+        for va in words["va"][astray][:1].tolist():
+            message = f"an entry of {table.name.value} leads into the middle of an instruction"
+            raise _astray(code_map.image, va, message, SPOILT)
 
 
 def require_words_lead_to_image(code_map: CodeMap) -> None:
@@ -158,6 +161,16 @@ def require_whole_functions(code_map: CodeMap) -> None:
                 place=f"{int(end[index]):#x}",
                 hint=DAMAGED,
             )
+
+
+def _inside(code_map: CodeMap, vas: np.ndarray) -> np.ndarray:
+    """Which addresses (i64 array) lie in the middle of an instruction (bool array)."""
+    result = np.zeros(len(vas), np.bool_)
+    for _, stream in code_map:
+        known = stream.starts.astype(np.int64)
+        at = np.minimum(np.searchsorted(known, vas), len(known) - 1)
+        result |= (vas >= stream.va) & (vas < stream.end_va) & (known[at] != vas)
+    return result
 
 
 def _astray(

@@ -19,6 +19,7 @@ from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.coherent import (
     require_accounted,
     require_branches_inside,
+    require_branches_lead_to_instructions,
     require_decoded,
     require_operands,
     require_tables_lead_to_instructions,
@@ -108,6 +109,7 @@ def rewrite(
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
     require_branches_inside(found)
+    require_branches_lead_to_instructions(found.code_map)
     if fixed is None:
         require_accounted(found)
         require_operands(found.code_map)

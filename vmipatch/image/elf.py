@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import lief
 import numpy as np
 
 from vmipatch.errors import MalformedImage
+from vmipatch.image.among_data import may_hold_data, with_data_known
 from vmipatch.image.consistency import DAMAGED, TRUNCATED, require_consistent
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind, Trimmed
@@ -55,11 +56,12 @@ class ElfImage:
         sections, segments = _sections(binary, data, name), _segments(binary, data)
         _require_names(sections, data, name)
         require_consistent(sections, segments, len(data), name)
-        by_name: dict[str, Section] = {}
-        for section in sections:
-            by_name.setdefault(section.name, section)
         (entry,) = struct.unpack_from("<I", data, ENTRY_AT)
-        return cls(name, data, sections, segments, entry, by_name)
+        image = cls(name, data, sections, segments, entry, _by_name(sections))
+        if not any(map(may_hold_data, sections)):
+            return image
+        known = with_data_known(sections, image.symbols)
+        return replace(image, sections=known, section_by_name=_by_name(known))
 
     @property
     def file_sha256(self) -> str:
@@ -168,6 +170,14 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
             "the ELF headers are damaged", file=name, place="offset 0x0", hint=DAMAGED
         )
     return binary
+
+
+def _by_name(sections: Sequence[Section]) -> dict[str, Section]:
+    """The first section of each name."""
+    result: dict[str, Section] = {}
+    for section in sections:
+        result.setdefault(section.name, section)
+    return result
 
 
 def _headers_alone(data: bytes) -> bytes:

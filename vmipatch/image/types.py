@@ -64,6 +64,8 @@ class Section:
     info: int
     align: int
     entry_len: int
+    holds_data: bool = False
+    """It holds data, though its flags say that it holds instructions; see among_data."""
 
     @property
     def end_va(self) -> int:
@@ -81,7 +83,9 @@ class Section:
 
         Notes never do, but up to 4.x the linker left them the flag of the segment of code.
         """
-        return bool(self.flags & SectionFlag.EXEC) and self.kind is not SectionKind.NOTE
+        if self.holds_data or self.kind is SectionKind.NOTE:
+            return False
+        return bool(self.flags & SectionFlag.EXEC)
 
     @property
     def has_bytes(self) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.among_data import functions_among_data
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
-from vmipatch.isa.decode import InstructionStream
+from vmipatch.isa.classify import classify
+from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.isa.forms import AtCpl1, Treatment
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.follow import follow
@@ -86,9 +89,11 @@ class ScanResult:
 def scan(image: ElfImage) -> ScanResult:
     """Decode all code of `image`, find every site and decide what becomes of it.
 
-    Raises MalformedImage and MalformedTable.
+    Raises MalformedImage and MalformedTable, and InputNotUnderstood if a function that lies among
+    data has a site: it cannot become longer.
     """
     code_map = CodeMap.of(image)
+    _require_no_sites_among_data(image)
     zones = Zones.of(code_map)
     sites: list[Site] = []
     accounts: list[SectionAccount] = []
@@ -99,6 +104,21 @@ def scan(image: ElfImage) -> ScanResult:
         sites += [_decide(s, section, stream, zones, section.name in movable) for s in seen]
     result = ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
     return result.leaving(_fixed_up(result), Reason.FIXUP)
+
+
+def _require_no_sites_among_data(image: ElfImage) -> None:
+    for va, code in functions_among_data(image):
+        stream = decode(code, va)
+        for index in stream.sensitive_candidates.tolist():
+            form = classify(stream.bytes_at(index))
+            if form is not None and form.treatment is not Treatment.LEAVE:
+                site_va = int(stream.starts[index])
+                raise InputNotUnderstood(
+                    f"there is a site ({form.name}) in a function that lies among data",
+                    file=image.name,
+                    place=f"{site_va:#x} ({image.symbols.place_of(site_va)})",
+                    hint="move the function to a section of code",
+                )
 
 
 def _fixed_up(result: ScanResult) -> frozenset[int]:

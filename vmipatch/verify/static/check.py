@@ -33,7 +33,12 @@ from vmipatch.verify.static.manifest import SECTION as MANIFEST_SECTION
 from vmipatch.verify.static.manifest import Manifest, read_manifest
 from vmipatch.verify.static.matching import Match, match
 from vmipatch.verify.static.outline import TRAMPOLINES, check_windows, outline
-from vmipatch.verify.static.records import RecordCheck, check_native, check_record_relocations
+from vmipatch.verify.static.records import (
+    RecordCheck,
+    check_among_data,
+    check_native,
+    check_record_relocations,
+)
 from vmipatch.verify.static.rules import (
     BYTE_UNACCOUNTED,
     INSIDE_BODY,
@@ -146,6 +151,7 @@ class Proof:
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
+        check_among_data(self.output, report)
         led_to = distinct(np.concatenate([self.led_to, self.chunks.o_va]))
         places = _places(self.relocated)
         check_windows(self.original, manifest.windows, led_to, places, self.tables, report)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmipatch.image.among_data import functions_among_data
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.isa.classify import call_of, classify, has_memory_operand
 from vmipatch.isa.forms import Form, Treatment
+from vmipatch.isa.second import decode_second
 from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies, Body
 from vmipatch.verify.static.candidates import candidates
 from vmipatch.verify.static.images import NOWHERE
@@ -156,6 +158,18 @@ def check_native(output: Side, bodies: Bodies, manifest: Manifest, report: Repor
         if form.is_unprivileged and bodies.body_of[index] < 0 and va not in manifest.native:
             message = f"`{code.hex(' ')}` ({form.name}) has neither record nor reason"
             report.add(NATIVE_UNLISTED, va, message)
+
+
+def check_among_data(output: ElfImage, report: Report) -> None:
+    """Functions among data are what they were: so none may be silently wrong at CPL 1."""
+    for va, code in functions_among_data(output):
+        decoded = decode_second(code, va)
+        for start, length in zip(decoded.starts.tolist(), decoded.lens.tolist(), strict=True):
+            one = code[start - va :][:length]
+            form = classify(one)
+            if form is not None and form.is_unprivileged:
+                message = f"`{one.hex(' ')}` ({form.name}) lies among data"
+                report.add(NATIVE_UNLISTED, start, message)
 
 
 def check_record_relocations(output: ElfImage, report: Report) -> None:

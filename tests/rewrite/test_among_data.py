@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What becomes of a section that is flagged as executable and holds data?
 
-Linux up to 2.6.32 has one, because of one function that its source puts among initial data.
+Linux 2.6.24 to 2.6.35 with ACPI has one: its source puts one function among initial data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import pytest
 
 from tests.rewrite.smallkernel import INIT_DATA_VA, Branch, Outcome, SmallKernel, Word
 from vmipatch.errors import InputNotUnderstood
-from vmipatch.image.among_data import functions_among_data
 from vmipatch.image.symbols import STT_FUNC, STT_OBJECT
 from vmipatch.image.types import SectionFlag
 from vmipatch.restore import restore
@@ -73,4 +72,4 @@ def test_code_that_is_writable_is_code() -> None:
     """As of a kernel linked with everything in one segment: functions are most of it."""
     image = kernel("90" * 0x100 + "c3").image()
     assert ".init.data" in {s.name for s in image.executable_sections}
-    assert not list(functions_among_data(image))
+    assert not list(image.functions_among_data())

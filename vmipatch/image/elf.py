@@ -15,7 +15,7 @@ import numpy as np
 from vmipatch.errors import MalformedImage
 from vmipatch.image.among_data import may_hold_data, with_data_known
 from vmipatch.image.consistency import DAMAGED, TRUNCATED, require_consistent
-from vmipatch.image.symbols import SymbolTable
+from vmipatch.image.symbols import STT_FUNC, SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind, Trimmed
 
 EM_386 = 3
@@ -98,6 +98,17 @@ class ElfImage:
             return SymbolTable.empty()
         strings = self.section_bytes(self.sections[table.link])
         return SymbolTable.parse(self.section_bytes(table), strings, self.name)
+
+    def functions_among_data(self) -> Iterator[tuple[int, bytes]]:
+        """Address and bytes of each function in a section that holds data (see among_data)."""
+        entries = self.symbols.entries
+        for section in self.sections:
+            if not section.holds_data:
+                continue
+            mine = (entries["shndx"] == section.index) & (entries["info"] & 15 == STT_FUNC)
+            for va, size in entries[["value", "size"]][mine].tolist():
+                if section.va <= va and va + size <= section.end_va:
+                    yield va, self.read(va, size)
 
     def section_bytes(self, section: Section) -> bytes:
         """The bytes of one section as stored in the file (empty for NOBITS)."""

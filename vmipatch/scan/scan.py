@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vmipatch.errors import InputNotUnderstood
-from vmipatch.image.among_data import functions_among_data
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
@@ -107,7 +106,7 @@ def scan(image: ElfImage) -> ScanResult:
 
 
 def _require_no_sites_among_data(image: ElfImage) -> None:
-    for va, code in functions_among_data(image):
+    for va, code in image.functions_among_data():
         stream = decode(code, va)
         for index in stream.sensitive_candidates.tolist():
             form = classify(stream.bytes_at(index))

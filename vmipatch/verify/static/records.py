@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.image.among_data import functions_among_data
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.isa.classify import call_of, classify, has_memory_operand
@@ -162,7 +161,7 @@ def check_native(output: Side, bodies: Bodies, manifest: Manifest, report: Repor
 
 def check_among_data(output: ElfImage, report: Report) -> None:
     """Functions among data are what they were: so none may be silently wrong at CPL 1."""
-    for va, code in functions_among_data(output):
+    for va, code in output.functions_among_data():
         decoded = decode_second(code, va)
         for start, length in zip(decoded.starts.tolist(), decoded.lens.tolist(), strict=True):
             one = code[start - va :][:length]

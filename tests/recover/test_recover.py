@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from tests.recover.stripped import KALLSYMS_VA, ship
 from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.symbols import STT_FUNC
+from vmipatch.image.types import SectionFlag
 from vmipatch.recover import recover
 from vmipatch.recover.references import BIAS
 
@@ -54,6 +56,17 @@ def test_kernel_without_a_relocation_list_is_refused() -> None:
     image, _ = ship(small())
     with pytest.raises(InputNotUnderstood, match="relocation list"):
         recover(image, None)
+
+
+def test_loaded_section_that_is_not_allocated_is_refused() -> None:
+    kernel = small()
+    kernel.writable().put(Word("reads"))
+    image, relocs = ship(kernel)
+    flags = {".data": SectionFlag.NONE}
+    sections = tuple(replace(s, flags=flags.get(s.name, s.flags)) for s in image.sections)
+    with pytest.raises(MalformedImage, match="not allocated") as caught:
+        recover(replace(image, sections=sections), relocs)
+    assert ".data" in str(caught.value.place)
 
 
 def test_kernel_without_kallsyms_is_refused() -> None:

@@ -51,6 +51,27 @@ def require_own_memory(sections: Sequence[Section], file: str) -> None:
     _require_apart(sorted(loaded), "memory", file)
 
 
+def require_loaded_allocated(
+    sections: Sequence[Section], segments: Sequence[Segment], file: str
+) -> None:
+    """Raise MalformedImage if a segment loads bytes of a section that is not allocated.
+
+    Nobody would lead the words in it.
+    """
+    loads = [s for s in segments if s.kind is SegmentKind.LOAD]
+    for section in sections:
+        if section.is_alloc or not section.has_bytes or not section.size:
+            continue
+        end_off = section.off + section.size
+        if any(section.off < s.off + s.file_len and s.off < end_off for s in loads):
+            raise MalformedImage(
+                "a program segment loads this section, which is not allocated",
+                file=file,
+                place=f"section {section.index} ({section.name})",
+                hint=DAMAGED,
+            )
+
+
 def _require_apart(places: Sequence[tuple[int, int, Section]], what: str, file: str) -> None:
     """Of sections in the order of where each begins, none reaches into the next."""
     for (start, _, section), (next_start, _, following) in pairwise(places):

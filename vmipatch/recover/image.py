@@ -14,6 +14,7 @@ import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.ascending import distinct
+from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import R_386_32, RAW_REL
@@ -75,6 +76,7 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
             place="section headers",
             hint="only section headers tell code from data: give a kernel that has them",
         )
+    require_loaded_allocated(image.sections, image.segments, image.name)
     kallsyms = find_kallsyms(image)
     if kallsyms is None:
         raise InputNotUnderstood(

@@ -6,7 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
-from vmipatch.image.consistency import DAMAGED, require_own_bytes, require_own_memory
+from vmipatch.image.consistency import (
+    DAMAGED,
+    require_loaded_allocated,
+    require_own_bytes,
+    require_own_memory,
+)
 from vmipatch.image.elf import SHOFF_AT, ElfImage
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF
@@ -42,9 +47,8 @@ def require_relinkable(image: ElfImage) -> None:
     _require_kinds(image)
     require_own_bytes(image.sections, image.name)
     require_own_memory(image.sections, image.name)
+    require_loaded_allocated(image.sections, image.segments, image.name)
     for section in image.sections:
-        if section.has_bytes and section.size and not section.is_alloc:
-            _require_not_loaded(image, section)
         if section.is_alloc and section.kind in (SectionKind.REL, SectionKind.SYMTAB):
             raise MalformedImage(
                 "a table for linkers lies in the kernel's memory",
@@ -102,19 +106,6 @@ def _require_all_entries(image: ElfImage, rel: Section) -> None:
             place=f"section {rel.index} ({rel.name})",
             hint=DAMAGED,
         )
-
-
-def _require_not_loaded(image: ElfImage, section: Section) -> None:
-    """What is not allocated has no byte that a segment loads: nobody would lead its words."""
-    end_off = section.off + section.size
-    for load in image.loads:
-        if section.off < load.off + load.file_len and load.off < end_off:
-            raise MalformedImage(
-                "a program segment loads this section, which is not allocated",
-                file=image.name,
-                place=f"section {section.index} ({section.name})",
-                hint=DAMAGED,
-            )
 
 
 def _holds(load: Segment, section: Section) -> bool:

@@ -17,7 +17,8 @@ from tests.rewrite.test_sections import full_kernel
 from tests.support.elfbuilder import TEXT, ElfBuilder
 from vmipatch.errors import ExitCode, InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
-from vmipatch.rewrite import Padding, rewrite
+from vmipatch.rewrite import Padding, plan, rewrite
+from vmipatch.rewrite.fixed import Crowded
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,19 +49,34 @@ def test_kernel_without_code_is_refused() -> None:
         rewrite(builder.image())
 
 
-def test_sections_that_share_memory_are_refused() -> None:
+@pytest.mark.parametrize("size", (8, 0))
+def test_sections_that_share_memory_are_refused(size: int) -> None:
     kernel = SmallKernel()
     kernel.text.function("f", "fa c3")
     kernel.writable().put(bytes(8))
     image = kernel.image()
     text, section = (image.section_by_name[name] for name in (".text", ".data"))
     (headers_off,) = struct.unpack_from("<I", image.data, SHOFF_AT)
-    address_at = headers_off + SECTION_HEADER_LEN * section.index + 12
+    header_off = headers_off + SECTION_HEADER_LEN * section.index
     data = bytearray(image.data)
-    struct.pack_into("<I", data, address_at, text.end_va - 4)
+    struct.pack_into("<3I", data, header_off + 12, text.end_va - 4, section.off, size)
     with pytest.raises(MalformedImage, match=r"shares memory with section \.text") as caught:
         rewrite(ElfImage.parse(bytes(data), "overlapping"))
     assert caught.value.place == f"section {section.index} (.data)"
+
+
+def test_code_without_room_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving sites native would go on for ever if none of them is what has no room."""
+    kernel = SmallKernel()
+    start_va = kernel.text.function("f", "fa c3")
+
+    def crowded(*_: object) -> None:
+        raise Crowded(frozenset({start_va + 1}))
+
+    monkeypatch.setattr(plan, "place", crowded)
+    with pytest.raises(InputNotUnderstood, match="no room") as caught:
+        kernel.rewrite()
+    assert caught.value.place == f"{start_va + 1:#x}"
 
 
 UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {

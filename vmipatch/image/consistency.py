@@ -41,13 +41,16 @@ def require_consistent(
 
 def require_own_bytes(sections: Sequence[Section], file: str) -> None:
     """Raise MalformedImage if a byte of the file belongs to two sections: no linker does that."""
-    stored = [(s.off, s.index, s) for s in sections if s.has_bytes and s.size]
+    stored = [(s.off, s.size, s.index, s) for s in sections if s.has_bytes and s.size]
     _require_apart(sorted(stored), "bytes", file)
 
 
 def require_own_memory(sections: Sequence[Section], file: str) -> None:
-    """Raise MalformedImage if two sections of a linked file share memory."""
-    loaded = [(s.va, s.index, s) for s in sections if s.is_alloc and s.size]
+    """Raise MalformedImage if two sections of a linked file share memory.
+
+    An empty one is not inside of another either.
+    """
+    loaded = [(s.va, s.size, s.index, s) for s in sections if s.is_alloc]
     _require_apart(sorted(loaded), "memory", file)
 
 
@@ -72,10 +75,10 @@ def require_loaded_allocated(
             )
 
 
-def _require_apart(places: Sequence[tuple[int, int, Section]], what: str, file: str) -> None:
+def _require_apart(places: Sequence[tuple[int, int, int, Section]], what: str, file: str) -> None:
     """Of sections in the order of where each begins, none reaches into the next."""
-    for (start, _, section), (next_start, _, following) in pairwise(places):
-        if next_start < start + section.size:
+    for (start, size, _, section), (next_start, _, _, following) in pairwise(places):
+        if next_start < start + size:
             raise MalformedImage(
                 f"it shares {what} with section {section.name}",
                 file=file,

@@ -157,7 +157,10 @@ def _relink(
     fixed: Sequence[tuple[int, int]] | None,
     room_len: int,
 ) -> Relinked:
-    """Lay the code out; leave native what does not fit, as few sites as it takes."""
+    """Lay the code out; leave native what does not fit, as few sites as it takes.
+
+    Raises InputNotUnderstood if code has no room that is no site.
+    """
     empty = _regions(scanned)
     while True:
         bodies = [(site, body_of(site, padding)) for site in scanned.rewritten]
@@ -168,9 +171,16 @@ def _relink(
         except InitOverflow as overflow:
             assert regions.init is not None, "something overflowed"
             given = give_up(regions.init.sites, overflow.missing)
-            scanned = scanned.leaving(given, Reason.NO_ROOM)
         except Crowded as crowded:
-            scanned = scanned.leaving(crowded.vas, Reason.NO_ROOM)
+            given = crowded.vas
+        if given.isdisjoint(site.va for site, _ in bodies):
+            raise InputNotUnderstood(
+                "code has no room where it stands, though none of its sites grows",
+                file=scanned.image.name,
+                place=", ".join(f"{va:#x}" for va in sorted(given)) or "initial code",
+                hint="the file is damaged: build or copy it again",
+            )
+        scanned = scanned.leaving(given, Reason.NO_ROOM)
 
 
 def _regions(scanned: ScanResult) -> Regions:

@@ -17,6 +17,7 @@ from tests.rewrite.test_sections import full_kernel
 from tests.support.elfbuilder import TEXT, ElfBuilder
 from vmipatch.errors import ExitCode, InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
+from vmipatch.image.symbols import STT_FUNC
 from vmipatch.rewrite import Padding, plan, rewrite
 from vmipatch.rewrite.fixed import Crowded
 
@@ -63,6 +64,17 @@ def test_sections_that_share_memory_are_refused(size: int) -> None:
     with pytest.raises(MalformedImage, match=r"shares memory with section \.text") as caught:
         rewrite(ElfImage.parse(bytes(data), "overlapping"))
     assert caught.value.place == f"section {section.index} (.data)"
+
+
+@pytest.mark.parametrize(
+    ("size", "where"), ((2, "inside of an instruction"), (0xFFFFFFF8, r"behind \.text"))
+)
+def test_function_that_ends_nowhere_is_refused(size: int, where: str) -> None:
+    kernel = SmallKernel()
+    start_va = kernel.text.function("f", "b801000000 c3")
+    kernel.labels["f"] = (start_va, STT_FUNC, size)
+    with pytest.raises(MalformedImage, match=f"symbol f ends {where}"):
+        kernel.rewrite()
 
 
 def test_code_without_room_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

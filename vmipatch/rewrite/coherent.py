@@ -144,23 +144,29 @@ def require_operands(code_map: CodeMap) -> None:
 
 
 def require_whole_functions(code_map: CodeMap) -> None:
-    """Raise MalformedImage if what has a size ends inside of an instruction: where, afterwards?"""
+    """Raise MalformedImage if what has a size ends inside of an instruction, or behind its section.
+
+    Nobody could say where it ends afterwards.
+    """
     image = code_map.image
     entries = image.symbols.entries
     end = entries["value"].astype(np.int64) + entries["size"]
     for section, stream in code_map:
-        here = (entries["shndx"] == section.index) & (entries["size"] > 0)
-        here &= (end > section.va) & (end < section.end_va)
-        which = np.flatnonzero(here)
+        sized = (entries["shndx"] == section.index) & (entries["size"] > 0)
+        which = np.flatnonzero(sized & (end > section.va) & (end < section.end_va))
         over = np.searchsorted(stream.starts.astype(np.int64), end[which], side="right") - 1
         inside = (stream.starts[over] != end[which]) & (stream.shapes[over] == Shape.CODE)
-        for index in which[inside][:1].tolist():
-            raise MalformedImage(
-                f"symbol {image.symbols[index].name or index} ends inside of an instruction",
-                file=image.name,
-                place=f"{int(end[index]):#x}",
-                hint=DAMAGED,
-            )
+        for wrong, where in (
+            (which[inside], "inside of an instruction"),
+            (np.flatnonzero(sized & (end > section.end_va)), f"behind {section.name}"),
+        ):
+            for index in wrong[:1].tolist():
+                raise MalformedImage(
+                    f"symbol {image.symbols[index].name or index} ends {where}",
+                    file=image.name,
+                    place=f"{int(end[index]):#x}",
+                    hint=DAMAGED,
+                )
 
 
 def _inside(code_map: CodeMap, vas: np.ndarray) -> np.ndarray:

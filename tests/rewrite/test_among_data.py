@@ -10,7 +10,7 @@ import pytest
 
 from tests.rewrite.smallkernel import INIT_DATA_VA, Branch, Outcome, SmallKernel, Word
 from vmipatch.errors import InputNotUnderstood
-from vmipatch.image.symbols import STT_FUNC, STT_OBJECT
+from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE, STT_OBJECT
 from vmipatch.image.types import SectionFlag
 from vmipatch.restore import restore
 from vmipatch.scan.scan import scan
@@ -68,8 +68,12 @@ def test_proof_looks_at_functions_among_data(code: str, found: list[str]) -> Non
     assert [f.rule.number for f in report.verdict().findings] == found
 
 
-def test_code_that_is_writable_is_code() -> None:
-    """As of a kernel linked with everything in one segment: functions are most of it."""
-    image = kernel("90" * 0x100 + "c3").image()
+@pytest.mark.parametrize("kind", (STT_FUNC, STT_NOTYPE))
+def test_code_that_is_writable_is_code(kind: int) -> None:
+    """As of a kernel linked with everything in one segment, with functions or with labels only."""
+    small = kernel("90" * 0x100 + "c3")
+    va, _, size = small.labels["among"]
+    small.labels["among"] = (va, kind, size if kind == STT_FUNC else 0)
+    image = small.image()
     assert ".init.data" in {s.name for s in image.executable_sections}
     assert not list(image.functions_among_data())

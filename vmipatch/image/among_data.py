@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vmipatch.image.symbols import STT_FUNC, STT_OBJECT, SymbolTable
+from vmipatch.image.symbols import STT_OBJECT, SymbolTable
 from vmipatch.image.types import Section, SectionFlag
 
 
@@ -24,17 +24,18 @@ def may_hold_data(section: Section) -> bool:
 
 
 def with_data_known(sections: Sequence[Section], symbols: SymbolTable) -> tuple[Section, ...]:
-    """The sections, marked where objects take more bytes of one that `may_hold_data` than code."""
-    entries = symbols.entries
-    kinds = entries["info"] & 15
+    """The sections, marked where objects name most bytes of one that `may_hold_data`.
 
-    def bytes_of(section: Section, kind: int) -> int:
-        mine = (entries["shndx"] == section.index) & (kinds == kind)
+    Code of assembly sources may have labels without a type: few functions say nothing.
+    """
+    entries = symbols.entries
+    is_object = entries["info"] & 15 == STT_OBJECT
+
+    def named_len(section: Section) -> int:
+        mine = is_object & (entries["shndx"] == section.index)
         return int(entries["size"][mine].sum(dtype=np.int64))
 
     return tuple(
-        replace(s, holds_data=bytes_of(s, STT_OBJECT) > bytes_of(s, STT_FUNC))
-        if may_hold_data(s)
-        else s
+        replace(s, holds_data=2 * named_len(s) > s.size) if may_hold_data(s) else s
         for s in sections
     )

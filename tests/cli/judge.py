@@ -243,7 +243,7 @@ class Rewriting:
         """Whether it is no rewriting of the undamaged kernel, as far as memory goes."""
         linked = linked_in(self.original, "undamaged")
         output = ElfImage.parse(written, "written")
-        found = check_static(linked.image, output, linked.fixed or ()).findings
+        found = check_static(linked.image, output, linked.fixed).findings
         return bool({finding.rule.number for finding in found} - NOT_LOADED)
 
 

@@ -107,7 +107,7 @@ def shipped(distro: DistroFinder, tmp_path_factory: pytest.TempPathFactory) -> S
             image = ElfImage.parse(packed.vmlinux, name)
             found = recover(image, packed.relocs)
             keep = BootCodeChoice.KEEP
-            made = rewrite_bzimage(data, packed, found.image, None, keep, found.fixed, image)
+            made = rewrite_bzimage(data, packed, found.kernel, None, keep)
         assert made.repeats
         vmlinuz, vmlinux = (directory / f"{name}.{source.value}.{n}" for n in ("vmlinuz", "elf"))
         vmlinuz.write_bytes(made.data)

@@ -48,7 +48,7 @@ class Alone:
         packed = BzImage.parse(vmlinuz.read_bytes(), vmlinuz.name)
         source = ElfImage.parse(packed.vmlinux, vmlinuz.name)
         found = recover(source, packed.relocs)
-        return cls(source, found, rewrite(found.image, None, found.fixed, source))
+        return cls(source, found, rewrite(found.kernel))
 
     @property
     def output(self) -> ElfImage:

@@ -68,7 +68,7 @@ def pinned(*parts: Part, neighbour: str = "c3", data: tuple[Part, ...] = ()) -> 
 def shipped(kernel: SmallKernel) -> Shipped:
     source, relocs = ship(kernel)
     found = recover(source, relocs)
-    done = rewrite(found.image, None, found.fixed, source)
+    done = rewrite(found.kernel)
     image = ElfImage.parse(done.data, "rewritten")
     verdict = check_static(found.image, image, found.fixed)
     assert verdict.holds, "\n".join(map(str, verdict.findings))
@@ -156,7 +156,7 @@ def test_site_in_doubtful_code_stays_native() -> None:
     kernel.text.function("doubted", "fa 31c0 31c0 c3")
     source, relocs = ship(kernel)
     found = recover(source, relocs)
-    done = rewrite(found.image, None, found.fixed, source)
+    done = rewrite(found.kernel)
     (site,) = (s for s in done.scan.sites if s.va == kernel.va("doubted"))
     assert Treatment.of(site) is Treatment.NATIVE
     assert site.reason is Reason.FIXED

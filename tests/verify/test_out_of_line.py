@@ -40,7 +40,7 @@ def kernel() -> SmallKernel:
 def pair() -> tuple[Recovered, RewrittenImage]:
     source, relocs = ship(kernel())
     found = recover(source, relocs)
-    return found, rewrite(found.image, None, found.fixed, source)
+    return found, rewrite(found.kernel)
 
 
 def broken(data: bytes) -> set[str]:
@@ -59,7 +59,7 @@ def test_code_that_leads_out_of_the_kernel_does_not_lead_to_trampolines() -> Non
     small.text.put("cc e9 00000010")
     source, relocs = ship(small)
     found = recover(source, relocs)
-    done = rewrite(found.image, None, found.fixed, source)
+    done = rewrite(found.kernel)
     assert done.trampolines
     output = ElfImage.parse(done.data, "with trampolines")
     assert not check_static(found.image, output, found.fixed).totals

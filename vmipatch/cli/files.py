@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.bzimage import BzImage, elf_length, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.module import Module, is_module
 from vmipatch.image.packed import unpack
 from vmipatch.image.reloc_list import parse_list
-from vmipatch.image.trim import without_debug
 from vmipatch.recover import recover
 
 
@@ -50,33 +49,6 @@ def kernel_in(data: bytes, path: str) -> ElfImage:
     return ElfImage.parse(BzImage.parse(data, path).vmlinux if is_bzimage(data) else data, path)
 
 
-@dataclass(frozen=True, slots=True)
-class LinkedKernel:
-    """A kernel with symbols and relocations, its own or recovered ones."""
-
-    image: ElfImage
-    fixed: tuple[tuple[int, int], ...] | None
-    """Ranges of code that must not move because of doubts; None if the file told everything."""
-    source: ElfImage
-    """The kernel as it was found in the file."""
-
-    @classmethod
-    def complete(cls, image: ElfImage) -> LinkedKernel:
-        """A kernel that has symbols and relocations of its own."""
-        return cls(image, None, image)
-
-    @property
-    def is_recovered(self) -> bool:
-        """Whether symbols and relocations had to be recovered."""
-        return self.fixed is not None
-
-    def without_debug(self) -> LinkedKernel:
-        """The same without debug sections, nine tenths of a distribution's vmlinux."""
-        image = without_debug(self.image)
-        source = image if self.source is self.image else without_debug(self.source)
-        return LinkedKernel(image, self.fixed, source)
-
-
 def read_linked(path: str) -> LinkedKernel:
     """The kernel in a file, what it lacks of symbols and relocations recovered from its bytes.
 
@@ -96,5 +68,4 @@ def linked_in(data: bytes, path: str) -> LinkedKernel:
         return LinkedKernel.complete(image)
     if relocs is None and len(tail := data[elf_length(data, path) :]):
         relocs = parse_list(tail, path)
-    found = recover(image, relocs)
-    return LinkedKernel(found.image, found.fixed, image)
+    return recover(image, relocs).kernel

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import LinkedKernel, linked_in, read_file, read_kernel
+from vmipatch.cli.files import linked_in, read_file, read_kernel
 from vmipatch.cli.maps import address_map, system_map
 from vmipatch.cli.modules import SCHEMA as TREE_SCHEMA
 from vmipatch.cli.modules import (
@@ -22,6 +22,7 @@ from vmipatch.cli.modules import report as tree_report
 from vmipatch.cli.outputs import Output, check_outputs, write_all
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.module import is_module
 from vmipatch.image.packed import unpack
 from vmipatch.restore import Gives, Noted
@@ -107,14 +108,12 @@ def rewrite_command(
     packed = None
     if read is not None:
         choice = BootCodeChoice(boot_code)
-        packed = rewrite_bzimage(
-            data, read, linked.image, options, choice, linked.fixed, linked.source
-        )
+        packed = rewrite_bzimage(data, read, linked, options, choice)
         result = packed.kernel
         outputs = [Output(output, packed.data)]
     else:
         data = b""  # 300 MB of a distribution's vmlinux, of which `linked` holds what matters
-        result = rewrite(linked.image, options, linked.fixed, linked.source)
+        result = rewrite(linked, options)
         outputs = [Output(output, result.data, mode=0o755)]
     noted = packed.noted if packed else result.noted
     if twin_file is not None:

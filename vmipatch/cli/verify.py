@@ -196,7 +196,7 @@ def _kernel(path: str, is_compared: bool) -> Kernel:
 def _original(path: str) -> Kernel:
     """What was rewritten; without symbols and relocations, what can be recovered of them."""
     linked = read_linked(path)
-    return Kernel.of(linked.image, linked.fixed or (), digest_of(path), linked.source)
+    return Kernel.of(linked.image, linked.fixed, digest_of(path), linked.source)
 
 
 def summary(verdict: Verdict) -> str:

@@ -17,6 +17,7 @@ from vmipatch.image.ascending import distinct
 from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
+from vmipatch.image.linked import LinkedKernel, ReferencesFrom
 from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
@@ -49,11 +50,18 @@ class Recovered:
     image: ElfImage
     """The same kernel with .symtab and .rel sections."""
     references: References
+    source: ElfImage
+    """The kernel as it was given."""
 
     @property
     def fixed(self) -> tuple[tuple[int, int], ...]:
         """Ranges of code that must stay where they are."""
         return self.references.fixed
+
+    @property
+    def kernel(self) -> LinkedKernel:
+        """What a rewriter needs of it."""
+        return LinkedKernel(self.image, self.source, ReferencesFrom.RECOVERED, self.fixed)
 
 
 def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
@@ -126,7 +134,7 @@ class _Recovery:
         references = References(self.relocs, targets, doubtful, biased, fixed)
         border = _border(streams, code, fixed, plain)
         image = _with_tables_of_elf(self.image, symbols, references, border)
-        return Recovered(image, references)
+        return Recovered(image, references, self.image)
 
     def _symbols(self) -> list[tuple[int, str, int, int, bool]]:
         """Address, name, size, kind and whether it is global, of every symbol but sections."""

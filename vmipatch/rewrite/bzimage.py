@@ -8,13 +8,13 @@ and what that costs is reported.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.packing import Compression, Recipe, find_recipe, likely_recipe
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
@@ -58,27 +58,26 @@ class RewrittenBzImage:
 def rewrite_bzimage(
     data: bytes,
     bzimage: BzImage,
-    debug: ElfImage,
+    linked: LinkedKernel | ElfImage,
     options: RewriteOptions | None = None,
     choice: BootCodeChoice = BootCodeChoice.AUTO,
-    fixed: Sequence[tuple[int, int]] | None = None,
-    source: ElfImage | None = None,
 ) -> RewrittenBzImage:
-    """Rewrite the kernel in `data`, which was read as `bzimage`, by what `debug` tells of it.
+    """Rewrite the kernel in `data`, which was read as `bzimage`, by what `linked` tells of it.
 
-    `debug` may be what was recovered of the kernel itself, with `fixed` and `source` (`rewrite`).
+    That is its debug twin, or what was recovered of the kernel itself.
     The recipe is looked for while the kernel is rewritten: compressors run beside Python. Raises
-    InputNotUnderstood if `debug` is another kernel, and what rewrite and repack raise.
+    InputNotUnderstood if `linked` is another kernel, and what rewrite and repack raise.
     """
-    require_twin(bzimage, debug)
+    linked = LinkedKernel.of(linked)
+    require_twin(bzimage, linked.image)
     options = options or RewriteOptions()
     with ThreadPoolExecutor(1) as pool:
         payload = bzimage.payload
         search = pool.submit(find_recipe, payload.compression, payload.stream, payload.unpacked)
-        kernel = rewrite(debug, replace(options, keep_original=False), fixed, source)
+        kernel = rewrite(linked, replace(options, keep_original=False))
         found = search.result()
     recipe = found or likely_recipe(payload.compression, payload.stream)
-    image = without_note(ElfImage.parse(kernel.data, debug.name))
+    image = without_note(ElfImage.parse(kernel.data, linked.image.name))
     relocs = None
     if bzimage.relocs is not None:
         relocs = relocation_list(image, Relocations.of(image))

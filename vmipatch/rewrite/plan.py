@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.linked import LinkedKernel
 from vmipatch.rewrite.address_map import Places
 from vmipatch.rewrite.attach import runtime_len
 from vmipatch.rewrite.body import Body, Padding, body_of, give_up
@@ -67,19 +68,20 @@ class Plan:
         return self.room[1], b"".join(trampoline.code for trampoline in self.trampolines)
 
 
-def make_plan(found: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]] | None) -> Plan:
+def make_plan(found: ScanResult, padding: Padding, kernel: LinkedKernel) -> Plan:
     """Treat every site as well as it can be proven to be right.
 
     Widened where it stands if the code around it may move; through a trampoline if not; left
     native if there is no window for one. Raises InputNotUnderstood without room for the runtime.
     """
     scanned = found.leaving(untranslatable(found.rewritten), Reason.NO_TRANSLATION)
-    if fixed is None:
+    if not kernel.is_recovered:
         scanned, bodies, placement = _relink(scanned, padding, None, ROOM_LEN)
         room = _room_start(placement), placement.room_end_va
         return Plan(scanned, placement, tuple(bodies), (), room)
-    held = {s.va for s in scanned.rewritten if overlap(s.va, s.end_va, fixed)}
-    return _with_trampolines(scanned.leaving(frozenset(held), Reason.FIXED), padding, fixed)
+    held = {s.va for s in scanned.rewritten if overlap(s.va, s.end_va, kernel.fixed)}
+    scanned = scanned.leaving(frozenset(held), Reason.FIXED)
+    return _with_trampolines(scanned, padding, kernel.fixed)
 
 
 def _with_trampolines(

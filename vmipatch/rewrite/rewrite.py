@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.linked import LinkedKernel
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.restore import Noted, Wanted, add_note
 from vmipatch.rewrite.annotate import Annotations, annotate
@@ -87,21 +87,19 @@ class RewrittenImage:
 
 
 def rewrite(
-    image: ElfImage,
-    options: RewriteOptions | None = None,
-    fixed: Sequence[tuple[int, int]] | None = None,
-    source: ElfImage | None = None,
+    kernel: LinkedKernel | ElfImage, options: RewriteOptions | None = None
 ) -> RewrittenImage:
-    """Widen and annotate every site of `image`, and lead every reference to the new places.
+    """Widen and annotate every site of `kernel`, and redirect every reference to the new places.
 
-    `fixed` are ranges of code that must not move, for an image whose symbols and relocations were
-    recovered; None if all references are known. `source` is then the image as it was found: what
-    the note for `restore` gives back.
+    An image stands for a kernel with relocations of its own. What `restore` gives back is the
+    kernel's `source`.
 
     Raises InputNotUnderstood if the image has no relocations or symbols, is rewritten already or
     has bytes in its code that are none, UnclassifiedReference and the errors of scan.
     """
     options = options or RewriteOptions()
+    kernel = LinkedKernel.of(kernel)
+    image, source = kernel.image, kernel.source
     require_relinkable(image)
     found = scan(image)
     require_decoded(found.code_map)
@@ -110,10 +108,10 @@ def rewrite(
     require_whole_functions(found.code_map)
     require_branches_inside(found)
     require_branches_lead_to_instructions(found.code_map)
-    if fixed is None:
+    if not kernel.is_recovered:
         require_accounted(found)
         require_operands(found.code_map)
-    plan = make_plan(found, options.padding, fixed)
+    plan = make_plan(found, options.padding, kernel)
     scanned, placement = plan.scanned, plan.placement
     require_words_whole(scanned.code_map, placement)
     thunks = build_thunks((site for site, _ in plan.sites), plan.room[0])
@@ -121,7 +119,7 @@ def rewrite(
     words = _all_words(scanned, placement)
     added = attach(scanned.code_map, placement.map, plan.room, thunks, annotations, words)
     manifest = manifest_of(
-        source or image, scanned.sites, placement, options.padding, added, plan.trampolines
+        source, scanned.sites, placement, options.padding, added, plan.trampolines
     )
     data = emit_image(
         image,
@@ -134,7 +132,7 @@ def rewrite(
         manifest.to_json(),
     )
     data = renew_build_id(seal(data, added.runtime, annotations))
-    wanted = Wanted(source or image, whole=options.keep_original)
+    wanted = Wanted(source, whole=options.keep_original)
     noted = add_note(data, wanted, placement.resized(wanted.image))
     return RewrittenImage(noted, scanned, placement, plan.sites, plan.trampolines, manifest)
 

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.counting import FINISHED
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.errors import ExitCode
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 LIMIT_NS = 600 * 10**9
 

@@ -21,7 +21,7 @@ from benchmarks.native_runs import bzimage_of
 from benchmarks.rewrite_speed import run
 from benchmarks.sample import Sample
 from tests.support import qemu
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import RewriteOptions, rewrite

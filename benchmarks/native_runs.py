@@ -11,11 +11,12 @@ from pathlib import Path
 from benchmarks.counting import Counts, Machine, Range, entry_pa, span_of, with_gaps
 from benchmarks.native_cost import Growth, NativeCost, fillers, growths, native_cost, room
 from benchmarks.sample import Sample
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.wrap import wrap
-from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
+from vmipatch.rewrite import RewriteOptions, RewrittenImage, rewrite
 
 AIMS = {Padding.PREFIX: 0.05, Padding.NOP: 0.45}
 """Per cent of all executed instructions that the padding may add."""

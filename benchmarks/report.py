@@ -18,7 +18,7 @@ from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
 from benchmarks.rewrite_stages import PACKING, StageCost
 from benchmarks.tree_speed import AIM_S as TREE_AIM_S
 from benchmarks.tree_speed import TreeCosts
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 
 SCHEMA = "vmipatch.bench/4"
 MOST_GROWTH_PER_CENT = 2

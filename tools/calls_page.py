@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from vmipatch.rom.entries import Flavor, RelocationType, relocation_type
+from vmipatch.choices import Flavor
+from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.table import ROWS, CallRow
 
 PAGE = Path(__file__).parent.parent / "docs" / "vmi-calls.md"

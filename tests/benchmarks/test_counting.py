@@ -23,12 +23,13 @@ from benchmarks.native_cost import growths, native_cost
 from benchmarks.native_runs import added_ranges, executed
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.support import qemu
+from vmipatch.choices import Padding
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.wrap import wrap
-from vmipatch.rewrite import Padding, RewriteOptions, rewrite
+from vmipatch.rewrite import RewriteOptions, rewrite
 
 pytestmark = pytest.mark.qemu
 

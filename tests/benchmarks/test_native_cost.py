@@ -16,8 +16,9 @@ from benchmarks.native_cost import (
     native_cost,
 )
 from benchmarks.sample import Sample
+from vmipatch.choices import Padding
 from vmipatch.isa.classify import classify
-from vmipatch.rewrite.body import Padding, body_of
+from vmipatch.rewrite.body import body_of
 from vmipatch.scan.site import Disposition, Fusion, Reason, Site
 
 CLI, IRET, STI = b"\xfa", b"\xcf", b"\xfb"

@@ -11,9 +11,10 @@ from tests.boot.conftest import COMPARABLE, check_finished
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.support import qemu
 from tests.support.console import compare, new_warnings
+from vmipatch.choices import BootCodeChoice
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
-from vmipatch.rewrite.bzimage import BootCodeChoice, rewrite_bzimage
+from vmipatch.rewrite.bzimage import rewrite_bzimage
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
 

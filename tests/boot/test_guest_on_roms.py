@@ -13,10 +13,11 @@ import pytest
 from examples.guest import build
 from tests.support.qemu import Ending, boot
 from tests.support.roms import rom_arguments
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.wrap import wrap
 from vmipatch.rewrite import rewrite
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 pytestmark = pytest.mark.qemu
 

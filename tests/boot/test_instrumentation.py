@@ -17,12 +17,13 @@ from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.support import kexec, qemu
 from tests.support.console import Console
 from tests.support.roms import rom_arguments
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.wrap import wrap
 from vmipatch.isa.second import decode_second
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
 

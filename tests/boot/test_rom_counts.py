@@ -39,10 +39,11 @@ from tests.support.console import Console, compare
 from tests.support.counted import Counted, count
 from tests.support.qemu import Boot, boot
 from tests.support.roms import Patching, rom_arguments
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.wrap import wrap
 from vmipatch.rewrite import RewrittenImage, rewrite
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.scan.site import Site
 from vmipatch.vmi.calls import VmiCall
 

@@ -22,8 +22,9 @@ from tests.support.gdbstub import Stub, visit
 from tests.support.qemu import Boot, Ending
 from tests.support.roms import ADDED, CODE, Code, Patching, native_code, rom_arguments
 from tests.support.sigreturn import CAME_BACK, PROGRAMS
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom import Rom, build_rom
 from vmipatch.vmi.calls import API_MAJOR, VmiCall
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernels]

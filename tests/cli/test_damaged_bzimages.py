@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from tests.cli.judge import check_command
 from tests.conftest import KernelFinder
 from tests.support.damage import Damage, damages
+from vmipatch.choices import BootCodeChoice
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.packing import Compression, Maker, Recipe
 from vmipatch.image.repack.repack import repack
 from vmipatch.restore import restore_bzimage
-from vmipatch.rewrite.bzimage import BootCodeChoice, rewrite_bzimage
+from vmipatch.rewrite.bzimage import rewrite_bzimage
 
 pytestmark = pytest.mark.kernels
 

@@ -92,10 +92,11 @@ def shipped(distro: DistroFinder, tmp_path_factory: pytest.TempPathFactory) -> S
 
     @cache
     def rewrite_once(name: str, source: Source = Source.TWIN) -> Shipped:
+        from vmipatch.choices import BootCodeChoice
         from vmipatch.image.bzimage import BzImage
         from vmipatch.image.elf import ElfImage
         from vmipatch.recover import recover
-        from vmipatch.rewrite.bzimage import BootCodeChoice, rewrite_bzimage
+        from vmipatch.rewrite.bzimage import rewrite_bzimage
 
         kernel = distro(name)
         data = kernel.vmlinuz.read_bytes()

@@ -18,8 +18,8 @@ from tests.emu.hypervised_boot import ONE_PROCESSOR, boot
 from tests.support import qemu
 from tests.support.console import compare, new_warnings
 from tests.support.roms import rom_arguments
-from vmipatch.emu.modes import Mode
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import Flavor, Mode
+from vmipatch.rom import build_rom
 from vmipatch.scan.site import Disposition, Reason, Site
 
 pytestmark = pytest.mark.distro

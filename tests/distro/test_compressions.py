@@ -11,10 +11,11 @@ from tests.boot.conftest import COMPARABLE
 from tests.conftest import InitramfsBuilder, missing
 from tests.support import kernels, qemu
 from tests.support.console import Console, compare, new_warnings
+from vmipatch.choices import BootCodeChoice
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.restore import Gives, restore_bzimage
-from vmipatch.rewrite.bzimage import BootCodeChoice, rewrite_bzimage
+from vmipatch.rewrite.bzimage import rewrite_bzimage
 
 pytestmark = [pytest.mark.distro, pytest.mark.qemu]
 

@@ -13,11 +13,11 @@ from tests.emu.exit_gain import AT_MOST_LEFT, SPARED, Gain
 from tests.emu.hypervised_boot import ONE_PROCESSOR, HypervisedBoot, boot
 from tests.support import segments
 from tests.support.console import Console, complaints
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom.entries import Flavor, RelocationType, relocation_type
+from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.verify.coverage import Sites
 from vmipatch.vmi.calls import VmiCall
 

@@ -20,8 +20,9 @@ from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, ShippedFinder
 from tests.support import kexec, qemu
 from tests.support.console import Console, compare, complaints, new_warnings
 from tests.support.roms import rom_arguments
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 pytestmark = [pytest.mark.distro, pytest.mark.qemu]
 

@@ -7,12 +7,13 @@ import pytest
 
 from tests.conftest import KernelFinder
 from tests.distro.conftest import DistroFinder
+from vmipatch.choices import LIMIT_NS
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE
 from vmipatch.verify.lockstep.check import LockstepOrder, check_lockstep
 from vmipatch.verify.lockstep.events import Kind
-from vmipatch.verify.plan import LIMIT_NS, Kernel
+from vmipatch.verify.plan import Kernel
 from vmipatch.verify.user_space import Detail
 
 pytestmark = pytest.mark.distro

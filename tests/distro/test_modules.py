@@ -19,15 +19,15 @@ from tests.emu.hypervised_boot import ONE_PROCESSOR, HypervisedBoot, boot
 from tests.support import kernels, modules, qemu
 from tests.support.console import Console, complaints
 from tests.support.roms import rom_arguments
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.wrap import wrap
 from vmipatch.rewrite.module import rewrite_module
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 pytestmark = pytest.mark.distro
 

@@ -13,9 +13,10 @@ from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, VmlinuzFinder
 from tests.support import firmware, qemu
 from tests.support.console import Console, compare, new_warnings
 from tests.support.roms import rom_arguments
+from vmipatch.choices import Flavor
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.repack.pe_header import certificates
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 pytestmark = [pytest.mark.distro, pytest.mark.qemu]
 

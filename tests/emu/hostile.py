@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tests.emu.ring1_guest import ModeGuest
 from tests.emu.test_attacks import CATCH, GATES
+from vmipatch.choices import Mode
 from vmipatch.emu.machine import MachineOptions
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 
 PATIENCE_S: Final = 60

@@ -9,13 +9,14 @@ from functools import cache
 from tests.emu.guest import SECOND_NS
 from tests.emu.ring1_guest import paravirt_rom
 from tests.support.console import Console, complaints
+from vmipatch.choices import Mode
 from vmipatch.emu.audit import Finding
 from vmipatch.emu.exits import SENSITIVE
 from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Silence
 from vmipatch.emu.memory import GuestMemory
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege, plug_paravirt
 from vmipatch.emu.report import Ending, RunResult
 from vmipatch.emu.rom_image import GuestRom

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from tests.emu.guest import SECOND_NS, Gate, Guest, Run
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.isa.assemble import Assembled
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA
 

@@ -20,8 +20,8 @@ from tests.emu.guest import (
     Run,
 )
 from tests.emu.ring1_guest import INIT, ModeGuest, call_rom, entry_words
+from vmipatch.choices import Mode
 from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.isa.assemble import Assembled, assemble
 from vmipatch.vmi.calls import VmiCall

@@ -16,8 +16,8 @@ import pytest
 from tests.emu.calls.arguments import Dice
 from tests.emu.calls.playground import Paging, Playground
 from tests.emu.guest import STACK_PA
+from vmipatch.choices import Mode
 from vmipatch.emu.events import Fault
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.paging import PageFault
 from vmipatch.emu.report import GuestEnded
 from vmipatch.rom.entries import SERVED, Means

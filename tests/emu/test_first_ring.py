@@ -7,8 +7,8 @@ import pytest
 
 from tests.emu.guest import DATA_PA, STACK_PA
 from tests.emu.ring1_guest import OPTIONS, ModeGuest, paravirt_of
+from vmipatch.choices import Mode
 from vmipatch.emu.loader import BOOT_CS
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.shared import ROM_PA
 

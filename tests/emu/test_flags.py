@@ -7,7 +7,7 @@ import pytest
 
 from tests.emu.guest import DATA_PA
 from tests.emu.ring1_guest import OPTIONS, ModeGuest
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 
 RESERVED = 0xFFC0802A
 """Bits of EFLAGS that are always 0, but for 1, which is always 1 (Intel SDM volume 1, 3.4.3)."""

@@ -8,8 +8,8 @@ import pytest
 from tests.emu.guest import DATA_PA, Gate
 from tests.emu.ring1_guest import INIT, ModeGuest, call_rom, entry_words
 from tests.emu.ticking import EVERY_MS, controllers
+from vmipatch.choices import Mode
 from vmipatch.emu.machine import MachineOptions
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.calls import VmiCall
 

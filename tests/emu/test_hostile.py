@@ -24,9 +24,9 @@ from tests.emu.test_attacks import (
     task_descriptor,
     task_state,
 )
+from vmipatch.choices import Mode
 from vmipatch.emu import audit
 from vmipatch.emu.machine import MachineOptions
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA, TIME_PA, Hypercall

@@ -15,16 +15,17 @@ from functools import cache
 import pytest
 
 from examples.guest import build
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.pic import PicPair
 from vmipatch.emu.report import RunResult
 from vmipatch.emu.rom_image import GuestRom
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.decode import decode
 from vmipatch.rewrite import rewrite
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.rom.entries import SERVED, Means
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import FINAL_TRANSLATION, unpack_records

@@ -25,11 +25,12 @@ from tests.emu.ring1_guest import (
     paravirt_rom,
     run_paravirt,
 )
+from vmipatch.choices import Mode
 from vmipatch.emu.cmos import EPOCH_NS
 from vmipatch.emu.exits import SENSITIVE, ExitKind
 from vmipatch.emu.machine import Silence
 from vmipatch.emu.memory import PAGE_LEN
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.report import Ending
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.vmi.calls import VmiCall

@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.hypervised_boot import ONE_PROCESSOR, boot
 from tests.support.console import Console
+from vmipatch.choices import Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 
 pytestmark = pytest.mark.kernels
 

@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.exit_gain import KEPT, NEW, SPARED, Gain
 from tests.emu.hypervised_boot import boot
+from vmipatch.choices import Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Call
 
 pytestmark = pytest.mark.kernels

@@ -11,10 +11,11 @@ from examples.guest.build import build
 from examples.guest.link import PAGE_OFFSET
 from tests.emu.guest import SECOND_NS
 from tests.emu.ring1_guest import paravirt_of, paravirt_rom
+from vmipatch.choices import Mode
 from vmipatch.emu.exits import ExitKind
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import RewriteOptions, rewrite

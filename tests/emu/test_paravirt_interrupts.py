@@ -16,8 +16,8 @@ from tests.emu.ring1_guest import (
     run_paravirt,
 )
 from tests.emu.ticking import EVERY_MS, controllers
+from vmipatch.choices import Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.marks import parse_marks

@@ -14,9 +14,9 @@ from tests.emu.calls.campaign import LIFE, live, play
 from tests.emu.calls.judge import Broken
 from tests.emu.calls.playground import Paging, Playground
 from tests.emu.ring1_guest import entries
+from vmipatch.choices import Mode
 from vmipatch.emu import device_calls, hypercalls, tables
 from vmipatch.emu.context import Context
-from vmipatch.emu.modes import Mode
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA
 

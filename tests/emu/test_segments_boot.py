@@ -9,7 +9,7 @@ from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.hypervised_boot import ONE_PROCESSOR, boot
 from tests.support import segments
 from tests.support.console import Console
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 
 pytestmark = [pytest.mark.kernels, pytest.mark.slow]
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.hypervised_boot import ONE_PROCESSOR, boot
+from vmipatch.choices import Mode
 from vmipatch.emu.exits import ExitKind
-from vmipatch.emu.modes import Mode
 from vmipatch.emu.report import Call
 
 pytestmark = pytest.mark.kernels

@@ -13,13 +13,14 @@ from click.testing import CliRunner
 from examples.vmi_guest.__main__ import main as write_guest
 from examples.vmi_guest.build import NATIVE, SOURCES, End, build_elf, build_image
 from tests.support.qemu import EMULATOR, STEADY_CLOCK
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.report import Ending, RunResult
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom import Rom, build_rom
 from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.isa.encodings import by_capstone, by_iced, examples
+from vmipatch.choices import Padding
 from vmipatch.isa.forms import FORMS, Form, Treatment
-from vmipatch.rewrite.body import DS_PREFIX, Padding, body_of, takes_prefix
+from vmipatch.rewrite.body import DS_PREFIX, body_of, takes_prefix
 from vmipatch.scan.site import Disposition, Fusion, Reason, Site
 
 CALLS = [form for form in FORMS if form.treatment is Treatment.CALL]

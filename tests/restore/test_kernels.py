@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KernelFinder
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.restore import restore
-from vmipatch.rewrite import Padding, RewriteOptions, rewrite
+from vmipatch.rewrite import RewriteOptions, rewrite
 
 pytestmark = pytest.mark.kernels
 

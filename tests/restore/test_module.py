@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from tests.support.elfbuilder import RODATA
 from tests.support.smallmodule import Call, Distance, Short, SmallModule, Word
+from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import SIGNATURE_END
 from vmipatch.image.packed import OPTIONS, pack, recipe_of, usual
 from vmipatch.image.packing.compression import Compression
 from vmipatch.restore import Gives, restore_module
-from vmipatch.rewrite import Padding, RewriteOptions
+from vmipatch.rewrite import RewriteOptions
 from vmipatch.rewrite.module import RewrittenModule, rewrite_module
 from vmipatch.verify.static.module import check_module
 

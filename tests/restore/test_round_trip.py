@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from tests.restore.small import kernel_with_everything
 from tests.rewrite.smallkernel import Branch, Short, SmallKernel, Word
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.restore import Gives, Wanted, add_note, restore, without_note
-from vmipatch.rewrite import Padding, RewriteOptions, rewrite
+from vmipatch.rewrite import RewriteOptions, rewrite
 from vmipatch.verify.static import check_static
 
 each_padding = pytest.mark.parametrize("padding", list(Padding))

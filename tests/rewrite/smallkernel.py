@@ -17,11 +17,12 @@ import struct
 from dataclasses import dataclass, field
 
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, STB_LOCAL, TEXT, ElfBuilder
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_PC32
 from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE, STT_SECTION
 from vmipatch.image.types import SectionFlag
-from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, rewrite
+from vmipatch.rewrite import RewriteOptions, RewrittenImage, rewrite
 
 TEXT_VA, RODATA_VA, DATA_VA = 0xC1000000, 0xC1010000, 0xC1020000
 INIT_TEXT_VA, INIT_DATA_VA = 0xC1030000, 0xC1040000

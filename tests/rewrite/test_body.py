@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from unicorn import x86_const as reg
 
 from tests.isa.encodings import by_capstone, by_iced
+from vmipatch.choices import Padding
 from vmipatch.isa.classify import classify
-from vmipatch.rewrite.body import NOPS, Padding, body_of, nops
+from vmipatch.rewrite.body import NOPS, body_of, nops
 from vmipatch.scan.site import Disposition, Fusion, Reason, Site
 
 CODE_VA, PAGE = 0x10000, 0x1000

@@ -15,10 +15,11 @@ import pytest
 from tests.rewrite.smallkernel import TEXT_VA, Distance, Part, SmallKernel, Word
 from tests.rewrite.test_sections import full_kernel
 from tests.support.elfbuilder import TEXT, ElfBuilder
+from vmipatch.choices import Padding
 from vmipatch.errors import ExitCode, InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.symbols import STT_FUNC
-from vmipatch.rewrite import Padding, plan, rewrite
+from vmipatch.rewrite import plan, rewrite
 from vmipatch.rewrite.fixed import Crowded
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from tests.rewrite.smallkernel import (
     Word,
 )
 from tests.support.elfbuilder import PAGE_OFFSET, RODATA, TEXT
-from vmipatch.rewrite import Padding
+from vmipatch.choices import Padding
 from vmipatch.scan.site import Disposition, Reason
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import FINAL_TRANSLATION, AnnotationRecord, unpack_records

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from unicorn import x86_const as x86
 
 from tests.rom.machine import BUFFER_VA, FLAGS, GDT_VA, GPRS, TASK, Machine
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import build_rom
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Shared
 from vmipatch.vmi.table import ROWS

@@ -10,7 +10,8 @@ import pytest
 
 from tests.rom.machine import GPRS
 from tests.rom.test_disassembly import code_of
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import Rom, build_rom
 from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.table import ROW_OF, Place

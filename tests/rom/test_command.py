@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from vmipatch.choices import Flavor
 from vmipatch.cli.console import Console
 from vmipatch.cli.rom import rom_command
 from vmipatch.errors import EnvironmentProblem
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 
 @pytest.mark.parametrize("flavor", Flavor)

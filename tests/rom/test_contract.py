@@ -34,7 +34,8 @@ from tests.rom.scene import (
     Ports,
     prepared,
 )
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import build_rom
 from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Shared

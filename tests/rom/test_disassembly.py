@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vmipatch.choices import Flavor
 from vmipatch.isa.decode import text_of
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom import Rom, build_rom
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Shared, Time
 

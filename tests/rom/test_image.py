@@ -12,8 +12,9 @@ import sys
 
 import pytest
 
+from vmipatch.choices import Flavor
 from vmipatch.errors import InputNotUnderstood
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.rom.entries import (
     HYPERVISOR_ONLY,
     NEEDLESS,

@@ -21,7 +21,8 @@ from tests.rom.machine import (
     Machine,
     cell_va,
 )
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import build_rom
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Hypercall, Restart, Shared
 

@@ -13,7 +13,8 @@ from unicorn import x86_const as x86
 
 from tests.rom.machine import BUFFER_VA, FLAGS, IF, KERNEL_SS, SITE_VA, STACK_VA, Machine, cell_va
 from tests.rom.scene import STATES, prepared
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import build_rom
 from vmipatch.rom.entries import SERVED, Means
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import TSC_STEP, Hypercall, Shared, Time

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.qemu import EMULATOR, STEADY_CLOCK
+from vmipatch.choices import Flavor
 from vmipatch.isa.assemble import assemble
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom import Rom, build_rom
 from vmipatch.rom.entries import TRACE_PORT, RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.rom.machine import FLAGS, RING1_CS, RING1_SS, ROM_VA, Machine
 from tests.rom.scene import PC_FLAVORS, prepared
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.choices import Flavor
+from vmipatch.rom import Rom, build_rom
 from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.shared import Hypercall

@@ -28,11 +28,12 @@ from tests.verify.faults import Fault, Victim
 from tests.verify.mutants import ALONE, THUNKS, TOGETHER
 from tests.verify.rom_faults import KINDS as ROM_KINDS
 from tests.verify.rom_faults import REASON, rom_faults
+from vmipatch.choices import Flavor
 from vmipatch.errors import VmipatchError
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.trim import without_debug
 from vmipatch.rewrite.rewrite import RewriteOptions
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.verify.sites import check_sites
 from vmipatch.verify.sites.shapes import Shape, patched_sites
 from vmipatch.verify.static import Finding, check_static, verdict

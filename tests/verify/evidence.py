@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.verify.pair import small_pair
+from vmipatch.choices import CAMPAIGN_STATES
 from vmipatch.emu.report import Ending
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.verify import workload
@@ -18,7 +19,7 @@ from vmipatch.verify.lockstep.events import Event, Kind
 from vmipatch.verify.lockstep.report import headline, history
 from vmipatch.verify.lockstep.world import NAMES, WorldEnd
 from vmipatch.verify.static import check_static
-from vmipatch.verify.translations import CAMPAIGN_STATES, Translations
+from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
 CONSOLE = f"[    0.1] Linux version 6.1\nverify: calls ok\n{workload.DONE}\n"

@@ -11,11 +11,11 @@ import struct
 from functools import cache
 
 from tests.support.elfbuilder import DATA, RODATA, STB_LOCAL, TEXT, BuiltSection, ElfBuilder
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_PC32
 from vmipatch.image.symbols import STT_FUNC, STT_OBJECT, STT_SECTION
 from vmipatch.image.types import SectionKind
-from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.rewrite import RewriteOptions, rewrite
 
 TEXT_VA, RODATA_VA, DATA_VA, INIT_VA = 0xC1000000, 0xC1008000, 0xC1009000, 0xC100A000

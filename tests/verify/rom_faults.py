@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Iterator
 from unittest import mock
 
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom, source
+from vmipatch.rom import build_rom, source
 from vmipatch.rom.entries import served_calls
 from vmipatch.verify.sites import check_sites
 from vmipatch.verify.sites.shapes import shapes_of

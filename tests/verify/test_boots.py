@@ -6,12 +6,13 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import KernelFinder
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE, BootOrder, BootResult, Phase, run_boot
 from vmipatch.verify.coverage import Sites

@@ -10,12 +10,13 @@ from typing import Any
 from tests.cli.commands import validated
 from tests.verify.evidence import boot, diverged, evidence, full_verdict
 from tests.verify.pair import small_pair
+from vmipatch.choices import CAMPAIGN_STATES
 from vmipatch.cli.console import json_output
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.certificate import SCHEMA, certificate
 from vmipatch.verify.plan import Kernel, Request
 from vmipatch.verify.static import RULES
-from vmipatch.verify.translations import CAMPAIGN_STATES, Translations
+from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Verdict, judge
 
 ORIGINAL, OUTPUT = (Kernel.of(image) for image in small_pair())

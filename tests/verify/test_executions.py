@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.hypervised_boot import COMMAND_LINE, LIMIT_NS
 from tests.emu.ring1_guest import paravirt_rom
+from vmipatch.choices import Mode
 from vmipatch.emu.audit import Finding
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage

@@ -13,10 +13,10 @@ import pytest
 
 from tests.support.elfbuilder import DATA, RODATA, TEXT, ElfBuilder
 from tests.verify.pair import ALT_VA, DATA_VA, PAGE_OFFSET, RODATA_VA, TEXT_VA, small_pair
+from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32
-from vmipatch.rewrite.body import Padding
 from vmipatch.verify.static import RULES, check_static
 from vmipatch.verify.static.added import check_added_words
 from vmipatch.verify.static.records import check_record_relocations

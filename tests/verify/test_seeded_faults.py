@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import KernelFinder
 from tests.verify import faults
 from tests.verify.faults import Fault, Victim
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
-from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import TableName

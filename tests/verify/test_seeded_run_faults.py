@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import KernelFinder
 from tests.verify import faults
 from tests.verify.faults import Victim
+from vmipatch.choices import Extent
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.rewrite import RewriteOptions, rewrite
@@ -29,7 +30,7 @@ from vmipatch.tables.find import find_all
 from vmipatch.tables.table import TableName
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.coverage import AnnotatedSite, Sites, function_of
-from vmipatch.verify.plan import Extent, Kernel, Request, verify
+from vmipatch.verify.plan import Kernel, Request, verify
 from vmipatch.verify.verdict import Statement
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import RECORD_LEN, AnnotationRecord, unpack_records

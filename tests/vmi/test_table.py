@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from tools.calls_page import PAGE, page
-from vmipatch.rom.entries import SERVED, Flavor, Means, served_calls
+from vmipatch.choices import Flavor
+from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.table import ROWS, Source
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from vmipatch.choices import BootCodeChoice, Padding
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.cli.files import linked_in, read_file, read_kernel
 from vmipatch.cli.maps import address_map, system_map
@@ -26,8 +27,8 @@ from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.module import is_module
 from vmipatch.image.packed import unpack
 from vmipatch.restore import Gives, Noted
-from vmipatch.rewrite import Padding, RewriteOptions, RewrittenImage, Treatment, rewrite
-from vmipatch.rewrite.bzimage import BootCodeChoice, RewrittenBzImage, rewrite_bzimage
+from vmipatch.rewrite import RewriteOptions, RewrittenImage, Treatment, rewrite
+from vmipatch.rewrite.bzimage import RewrittenBzImage, rewrite_bzimage
 
 SCHEMA = "vmipatch.rewrite/1"
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from vmipatch.choices import Flavor
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.rom import Flavor, Rom, build_rom
+from vmipatch.rom import Rom, build_rom
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR
 
 SCHEMA = "vmipatch.rom/1"

@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
+from vmipatch.choices import Flavor, Mode
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import kernel_in, read_file
 from vmipatch.cli.outputs import STDOUT, check_outputs, reported, write_all
 from vmipatch.cli.terminal import HostTerminal
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions, Tracer
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import RunResult
 from vmipatch.errors import ExitCode
@@ -24,7 +25,7 @@ from vmipatch.image.bzimage import is_bzimage
 from vmipatch.image.protected_mode import hides_payload, protected_mode_code
 from vmipatch.image.setup_header import SetupHeader
 from vmipatch.image.symbols import SymbolTable
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 SCHEMA = "vmipatch.run/1"
 NS_PER_S = 1_000_000_000

@@ -7,12 +7,12 @@ import sys
 
 import click
 
+from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, STATES, Extent, Mode
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
 from vmipatch.cli.files import digest_of, read_file, read_kernel, read_linked
 from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
 from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
 from vmipatch.cli.progress import NS_PER_S, progress_on
-from vmipatch.emu.modes import Mode
 from vmipatch.errors import ExitCode, InputNotUnderstood
 from vmipatch.image.bzimage import is_bzimage
 from vmipatch.image.module import is_module
@@ -22,11 +22,10 @@ from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
 from vmipatch.verify.certificate import certificate, left_out
 from vmipatch.verify.coverage import Coverage
 from vmipatch.verify.parallel import Watcher
-from vmipatch.verify.plan import LIMIT_NS, PHASES, Extent, Kernel, Request, verify
+from vmipatch.verify.plan import PHASES, Kernel, Request, verify
 from vmipatch.verify.report_html import html_report
 from vmipatch.verify.report_json import SCHEMA, as_json
 from vmipatch.verify.report_sarif import sarif
-from vmipatch.verify.translations import CAMPAIGN_STATES, STATES
 from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
 
 SHOWN = 12

@@ -3,27 +3,12 @@
 
 from __future__ import annotations
 
-import enum
-
+from vmipatch.choices import Mode
 from vmipatch.emu.hypervisor import TrapPrivilege
 from vmipatch.emu.machine import Machine, MachineOptions, Terminal, Tracer
 from vmipatch.emu.memory import GuestMemory
 from vmipatch.emu.paravirt import ParavirtPrivilege, Watch, plug_paravirt
 from vmipatch.emu.rom_image import GuestRom
-
-
-class Mode(enum.Enum):
-    """Which privilege the guest kernel has, and who watches."""
-
-    NATIVE = "native"  # CPL 0
-    TRAP = "trap"  # CPL 1, everything sensitive is emulated
-    PARAVIRT = "paravirt"  # as TRAP until VMI_Init, then as on hardware with a hypervisor
-    AUDIT = "audit"  # as PARAVIRT, but what should have been a call is still seen
-
-    @property
-    def has_rom(self) -> bool:
-        """Whether the guest finds a ROM."""
-        return self in (Mode.PARAVIRT, Mode.AUDIT)
 
 
 def build_machine(

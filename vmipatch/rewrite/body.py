@@ -3,21 +3,13 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vmipatch.choices import Padding
 from vmipatch.isa.classify import has_memory_operand
 from vmipatch.scan.site import Fusion, Site
 from vmipatch.vmi.record import NEAR_CALL_LEN
-
-
-class Padding(enum.Enum):
-    """How sites are filled up."""
-
-    PREFIX = "prefix"
-    NOP = "nop"
-
 
 DS_PREFIX = b"\x3e"
 MAX_PREFIXES = 4

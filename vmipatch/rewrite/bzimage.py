@@ -7,10 +7,10 @@ and what that costs is reported.
 
 from __future__ import annotations
 
-import enum
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from vmipatch.choices import BootCodeChoice
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -25,15 +25,6 @@ from vmipatch.image.wrap import wrap
 from vmipatch.restore import Frame, Noted, without_note
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
 from vmipatch.rewrite.way_back import notes_for, proven
-
-
-class BootCodeChoice(enum.Enum):
-    """Whose boot code starts the rewritten kernel."""
-
-    AUTO = "auto"
-    """The kernel's own if it is understood."""
-    KEEP = "keep"
-    OWN = "own"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.attach import Added
-from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.trampoline import Trampoline
 from vmipatch.scan.site import Disposition, Site

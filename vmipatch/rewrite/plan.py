@@ -7,11 +7,12 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.rewrite.address_map import Places
 from vmipatch.rewrite.attach import runtime_len
-from vmipatch.rewrite.body import Body, Padding, body_of, give_up
+from vmipatch.rewrite.body import Body, body_of, give_up
 from vmipatch.rewrite.fixed import Crowded, overlap
 from vmipatch.rewrite.layout import NoRoom
 from vmipatch.rewrite.placement import InitOverflow, Placement, Regions, place

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.restore import Noted, Wanted, add_note
 from vmipatch.rewrite.annotate import Annotations, annotate
 from vmipatch.rewrite.attach import Added, attach, seal
-from vmipatch.rewrite.body import Body, Padding
+from vmipatch.rewrite.body import Body
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.coherent import (
     require_accounted,

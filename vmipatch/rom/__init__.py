@@ -6,6 +6,6 @@ calls, `header` makes the first bytes, `build` the image.
 """
 
 from vmipatch.rom.build import Rom, build_rom
-from vmipatch.rom.entries import Flavor, RelocationType
+from vmipatch.rom.entries import RelocationType
 
-__all__ = ["Flavor", "RelocationType", "Rom", "build_rom"]
+__all__ = ["RelocationType", "Rom", "build_rom"]

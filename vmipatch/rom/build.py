@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
+from vmipatch.choices import Flavor
 from vmipatch.errors import AssemblyFailed
 from vmipatch.isa.assemble import Assembled, assemble
-from vmipatch.rom.entries import Flavor, served_calls
+from vmipatch.rom.entries import served_calls
 from vmipatch.rom.header import SECTOR_LEN, Head, checksum_byte
 from vmipatch.rom.source import constants, label, rom_source
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall

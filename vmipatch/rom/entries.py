@@ -5,15 +5,8 @@ from __future__ import annotations
 
 import enum
 
+from vmipatch.choices import Flavor
 from vmipatch.vmi.calls import VmiCall
-
-
-class Flavor(enum.Enum):
-    """What a ROM is for."""
-
-    PARAVIRT = "paravirt"  # for the hypervisor of this package
-    NATIVE = "native"  # for any PC: every call is the instruction itself
-    TRACE = "trace"  # native, and each call writes its number to TRACE_PORT
 
 
 class RelocationType(enum.IntEnum):

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Set
 from functools import cache
 from importlib import resources
 
+from vmipatch.choices import Flavor
 from vmipatch.errors import AssemblyFailed
 from vmipatch.rom.entries import (
     SERVED,
     TRACE_PORT,
-    Flavor,
     Means,
     RelocationType,
     relocation_type,

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.audit import Finding
 from vmipatch.emu.cpu import CpuFailed
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import Call, Ending, Statistics
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.verify.coverage import SiteRecorder
 from vmipatch.verify.ended import Ended
 from vmipatch.verify.observer import Observer, Switch

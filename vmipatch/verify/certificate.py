@@ -10,12 +10,12 @@ import hashlib
 from typing import Any
 
 from vmipatch import __version__
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.choices import CAMPAIGN_STATES, Flavor
+from vmipatch.rom import build_rom
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.plan import Request
 from vmipatch.verify.report_json import lockstep_json
 from vmipatch.verify.static import RULES
-from vmipatch.verify.translations import CAMPAIGN_STATES
 from vmipatch.verify.verdict import Outcome, Verdict
 
 SCHEMA = "vmipatch.certificate/1"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import signal
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from vmipatch.choices import LIMIT_NS, STATES, Extent
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.trim import without_debug
 from vmipatch.verify import workload
@@ -20,29 +20,12 @@ from vmipatch.verify.coverage import Sites, coverage_of
 from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
 from vmipatch.verify.parallel import News, Step, Watcher, run_steps
 from vmipatch.verify.static import StaticVerdict, check_static
-from vmipatch.verify.translations import (
-    STATES,
-    Translations,
-    check_translations,
-)
+from vmipatch.verify.translations import Translations, check_translations
 from vmipatch.verify.user_space import Detail
 from vmipatch.verify.verdict import Evidence, Verdict, judge
 
 LINUX: Final = b"Linux version "
 """In every Linux (init/version.c). Another kernel does not know our workload."""
-LIMIT_NS: Final = 300_000_000_000
-"""Virtual time for one boot; Debian's kernels take some 20 s for verify's own workload."""
-
-
-class Extent(enum.Enum):
-    """How much to do."""
-
-    STATIC = "static"  # the static check alone
-    SITES = "sites"  # each shape of site alone, in more states
-    QUICK = "quick"  # and the audited paravirtual boot
-    NORMAL = "normal"  # and native boots, whose consoles and system calls are compared
-    FULL = "full"  # and a trapped boot and an unobserved paravirtual one
-    LOCKSTEP = "lockstep"  # the static check, and three machines compared event by event
 
 
 PHASES: Final[dict[Extent, tuple[Phase, ...]]] = {

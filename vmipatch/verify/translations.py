@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from vmipatch.choices import STATES, Flavor
 from vmipatch.emu.cpu import CpuFailed
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.verify.sites import SitesReport, check_sites
 from vmipatch.verify.sites.check import SiteFinding
 
-STATES: Final = 20
-"""Random states in which each shape is executed."""
-CAMPAIGN_STATES: Final = 100
-"""The same when nothing else was asked for."""
 _VALUE_LEN: Final = 60
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from vmipatch.choices import Flavor
 from vmipatch.emu.audit import Finding as Emulated
 from vmipatch.emu.exits import SENSITIVE
-from vmipatch.rom import Flavor
 from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.verify import user_space, workload
 from vmipatch.verify.boots import BootResult, Phase

@@ -21,7 +21,7 @@ from tests.emu.calls.outside import Outside
 from tests.emu.calls.playground import Outcome, Paging, Playground, Way
 from tests.emu.guest import DATA_PA
 from tests.emu.ring1_guest import entries
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 from vmipatch.vmi.shared import Hypercall
 
 LIFE: Final = 1000

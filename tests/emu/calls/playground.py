@@ -26,10 +26,11 @@ from tests.emu.guest import (
 )
 from tests.emu.ring1_guest import INIT, ModeGuest, entries, paravirt_of, paravirt_rom
 from tests.support.elfbuilder import DATA, TEXT, ElfBuilder
+from vmipatch.choices import Mode
 from vmipatch.emu.events import WITH_ERROR_CODE
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.assemble import Assembled, assemble

@@ -9,7 +9,7 @@ import pytest
 
 from examples.guest import build
 from tests.verify.lockstep.seeds import wrong_flag_once
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite
 from vmipatch.verify.boots import COMMAND_LINE

@@ -6,9 +6,10 @@ from __future__ import annotations
 from functools import cache
 
 from examples.guest import build
+from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 
 
 @cache

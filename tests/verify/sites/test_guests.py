@@ -14,15 +14,15 @@ import pytest
 from tests.support.qemu import EMULATOR
 from tests.verify.sites.kernels import example, paravirt_rom
 from tests.verify.sites.random_guest import build_random_guest
+from vmipatch.choices import Mode, Padding
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.wrap import wrap
 from vmipatch.rewrite import rewrite
-from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.rewrite import RewriteOptions
 
 BANNER = "GUEST i386"

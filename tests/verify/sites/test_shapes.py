@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from tests.verify.sites.kernels import example, rewritten_example
+from vmipatch.choices import Padding
 from vmipatch.errors import MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import rewrite
-from vmipatch.rewrite.body import Padding
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.verify.sites.shapes import Way, patched_sites, shapes_of
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmipatch.emu.modes import Mode
+from vmipatch.choices import Mode
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.lockstep.compare import Comparer, Divergence
 from vmipatch.verify.lockstep.events import Kind

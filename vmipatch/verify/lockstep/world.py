@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vmipatch.choices import Flavor, Mode
 from vmipatch.emu.cpu import CpuFailed
 from vmipatch.emu.events import Event as Delivered
 from vmipatch.emu.loader import Boot
 from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.modes import Mode, build_machine
+from vmipatch.emu.modes import build_machine
 from vmipatch.emu.paravirt import ParavirtPrivilege
 from vmipatch.emu.report import Ending
 from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Flavor, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.verify.console import FOREIGN_RULES, RULES, normalised
 from vmipatch.verify.ended import Ended
 from vmipatch.verify.lockstep.calls import ProcessWatcher

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands import invoke, validated
 from tests.conftest import KernelFinder
+from tests.image.test_bzimage import bzimage
+from tests.recover.stripped import ship
+from tests.rewrite.smallkernel import SmallKernel
 from vmipatch.errors import ExitCode
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -68,6 +72,22 @@ def test_boot_code_that_must_stay_and_is_not_understood_is_an_error(
     done = invoke("rewrite", packed, "--debug", guest, "-o", output, "--boot-code", "keep")
     assert done.returncode == ExitCode.INPUT
     assert not output.exists()
+
+
+def test_bzimage_without_relocation_list_is_refused_for_that_and_scanned(tmp_path: Path) -> None:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", "fa fb f4 c3")
+    inside, _ = ship(kernel)
+    packed, output = tmp_path / "bzImage", tmp_path / "out"
+    packed.write_bytes(bzimage(gzip.compress(inside.data)))
+    done = invoke("rewrite", packed, "-o", output)
+    assert done.returncode == ExitCode.INPUT
+    assert "no relocations and no relocation list" in done.stderr
+    assert "CONFIG_RELOCATABLE=y" in done.stderr
+    assert not output.exists()
+    counted = invoke("scan", packed)
+    assert counted.returncode == ExitCode.SUCCESS, counted.stderr
+    assert "sti+hlt" in counted.stdout
 
 
 def test_vmlinux_of_another_build_is_refused(guest: Path, packed: Path, tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_truncated_file_is_named_as_such() -> None:
         BzImage.parse(file[:-120], "vmlinuz")
 
 
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"\xfc\xfa" + bytes(98), "is not an ELF file"),
+        (b"\x7fELF\x02" + KERNEL[5:], "not a 32-bit little-endian one"),
+    ],
+)
+def test_payload_that_is_not_our_elf_is_refused_for_what_it_is(
+    payload: bytes, message: str
+) -> None:
+    with pytest.raises(InputNotUnderstood, match=message) as caught:
+        BzImage.parse(bzimage(gzip.compress(payload)))
+    assert not isinstance(caught.value, MalformedImage)
+    assert caught.value.hint
+
+
 def test_incomplete_kernel_is_damaged() -> None:
     with pytest.raises(MalformedImage, match="not complete"):
         BzImage.parse(bzimage(gzip.compress(KERNEL[:-4])))
@@ -106,7 +122,7 @@ def test_rest_that_is_no_list_is_damaged() -> None:
         ({"loadflags": 0}, "zImage"),
         ({"version": 0x0105}, "zImage"),
         ({"boot_flag": 0}, "damaged"),
-        ({"payload_length": 0}, "does not tell"),
+        ({"payload_length": 0}, "says that there is no payload"),
         ({"version": 0x0207, "jump": 0x46EB}, r"protocol 2\.07"),
         ({"header": 0}, "not a bzImage"),
     ],

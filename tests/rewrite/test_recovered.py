@@ -11,8 +11,8 @@ import pytest
 from tests.recover.stripped import ship
 from tests.rewrite.smallkernel import DATA_VA, RODATA_VA, Branch, Distance, Part, SmallKernel, Word
 from tests.support.elfbuilder import RODATA
-from vmipatch.errors import UnclassifiedReference
-from vmipatch.image.elf import ElfImage
+from vmipatch.errors import MalformedImage, UnclassifiedReference
+from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.recover import recover
 from vmipatch.recover.image import Recovered
 from vmipatch.restore import restore
@@ -65,8 +65,8 @@ def pinned(*parts: Part, neighbour: str = "c3", data: tuple[Part, ...] = ()) -> 
     return kernel
 
 
-def shipped(kernel: SmallKernel) -> Shipped:
-    source, relocs = ship(kernel)
+def shipped(kernel: SmallKernel, *, emptied: bool = False) -> Shipped:
+    source, relocs = ship(kernel, emptied=emptied)
     found = recover(source, relocs)
     done = rewrite(found.kernel)
     image = ElfImage.parse(done.data, "rewritten")
@@ -190,3 +190,28 @@ def test_exception_table_that_leads_into_an_instruction_is_refused() -> None:
     with pytest.raises(UnclassifiedReference, match="__ex_table leads into the middle") as caught:
         shipped(exception_kernel(1))
     assert f"{RODATA_VA:#x}" in str(caught.value.place)
+
+
+def test_relocation_sections_without_bytes_and_symbols_stop_nobody() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", "fa fb", Branch("e8", "f"), "c3")
+    kernel.text.function("f", "9c 58 c3")
+    kernel.writable().put(Word("f"))
+    found = shipped(kernel, emptied=True)
+    empty = found.source.section_by_name[".rel.text"]
+    assert (empty.size, empty.link) == (0, 0)
+    assert found.treatments("start_kernel") == [Treatment.RELINKED] * 2
+    assert check_static(found.found.image, found.image, found.found.fixed).holds
+    assert restore(found.image).data == found.source.data
+
+
+def test_kernel_that_links_relocations_to_no_symbols_is_damaged() -> None:
+    kernel = SmallKernel()
+    kernel.writable().put(Word("startup_32"))
+    data = bytearray(kernel.build())
+    image = kernel.image()
+    header = SHOFF_AT, SECTION_HEADER_LEN * image.section_by_name[".rel.data"].index
+    (headers_off,) = struct.unpack_from("<I", data, header[0])
+    struct.pack_into("<I", data, headers_off + header[1] + 24, 0)
+    with pytest.raises(MalformedImage, match="section 0 is no SYMTAB"):
+        ElfImage.parse(bytes(data))

@@ -59,13 +59,14 @@ def read_linked(path: str) -> LinkedKernel:
 
 def linked_in(data: bytes, path: str) -> LinkedKernel:
     """The same for a file that has been read."""
-    if is_bzimage(data):
-        packed = BzImage.parse(data, path)
-        image, relocs = ElfImage.parse(packed.vmlinux, path), packed.relocs
-    else:
-        image, relocs = ElfImage.parse(data, path), None
+    packed = BzImage.parse(data, path) if is_bzimage(data) else None
+    image = ElfImage.parse(packed.vmlinux if packed else data, path)
     if ".symtab" in image.section_by_name or ".vmi.annotation" in image.section_by_name:
         return LinkedKernel.complete(image)
-    if relocs is None and len(tail := data[elf_length(data, path) :]):
-        relocs = parse_list(tail, path)
-    return recover(image, relocs).kernel
+    return recover(image, packed.relocs if packed else _list_after(data, path)).kernel
+
+
+def _list_after(data: bytes, path: str) -> tuple[int, ...] | None:
+    """The relocation list after the ELF file `data`, as a payload has it; None if there is none."""
+    tail = data[elf_length(data, path) :]
+    return parse_list(tail, path) if tail else None

@@ -18,6 +18,7 @@ from vmipatch.image.setup_header import SetupHeader
 
 PAYLOAD_SINCE = 0x0208
 """The first boot protocol that tells where the payload lies (Linux 2.6.26)."""
+PAYLOAD_LENGTH_OFF = 0x24C
 _SHT_NULL, _SHT_NOBITS = 0, 8
 
 
@@ -70,14 +71,19 @@ def is_bzimage(data: bytes) -> bool:
 def elf_length(data: bytes, name: str) -> int:
     """Bytes of the ELF32 file that `data` begins with: the end of what its headers speak of.
 
-    Raises MalformedImage if that is more than there is.
+    Raises InputNotUnderstood if it is not one, MalformedImage if that is more than there is.
     """
     if len(data) < 52 or data[:6] != b"\x7fELF\x01\x01":
-        raise MalformedImage(
-            "the payload is not a 32-bit ELF file",
+        is_elf = data[:4] == b"\x7fELF"
+        raise InputNotUnderstood(
+            "the payload is an ELF file, but not a 32-bit little-endian one"
+            if is_elf
+            else "the payload is not an ELF file, so nothing tells its code from its data",
             file=name,
             place="payload",
-            hint="vmipatch works on i386 kernels only",
+            hint="vmipatch works on i386 kernels only"
+            if is_elf
+            else "give the vmlinux of the same build",
         )
     phoff, shoff = struct.unpack_from("<II", data, 28)
     header_len, ph_len, ph_count, sh_len, sh_count = struct.unpack_from("<5H", data, 40)
@@ -101,12 +107,20 @@ def elf_length(data: bytes, name: str) -> int:
 
 def _payload(data: bytes, header: SetupHeader, name: str) -> bytes:
     """The packed bytes that the header points to."""
-    if header.version < PAYLOAD_SINCE or not header.payload_length:
+    if header.version < PAYLOAD_SINCE:
         raise InputNotUnderstood(
             f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} "
             "does not tell where the payload lies",
             file=name,
             hint="give the vmlinux of the same build",
+        )
+    if not header.payload_length:
+        raise InputNotUnderstood(
+            "its header says that there is no payload: it boots as Linux does, and is not a Linux "
+            "that unpacks itself",
+            file=name,
+            place=f"offset {PAYLOAD_LENGTH_OFF:#x}",
+            hint="give the ELF file that it was made from, if there is one",
         )
     start = header.code_off + header.payload_offset
     if start + header.payload_length > len(data):

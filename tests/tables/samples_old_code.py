@@ -123,9 +123,12 @@ def _alternatives(
     damages: list[Damage],
     *,
     form: Callable[[int, int], bytes],
+    lengths_at: int,
     name: TableName = TableName.ALTERNATIVES,
 ) -> Sample:
-    """Two entries with the addresses `form` makes, and the rest of each in `rows`."""
+    """Two entries with the addresses `form` makes, and the rest of each in `rows`: its lengths
+    begin at byte `lengths_at`.
+    """
     scene = Scene()
     prefix = ".smp_" if name is TableName.SMP_ALTERNATIVES else "."
     scene.builder.section(f"{prefix}altinstr_replacement", REPL_VA, b"\x0f\xae\xe8\x90", TEXT)
@@ -137,8 +140,7 @@ def _alternatives(
     scene.table(f"{prefix}altinstructions", data)
     places = []
     for i, rest in enumerate(rows):
-        lengths = (rest[2], rest[3]) if len(rest) > 3 and not rest[1] else (rest[1], rest[2])
-        places += [(ORIGINALS[i], lengths[0]), (REPLACEMENTS[i], lengths[1])]
+        places += [(ORIGINALS[i], rest[lengths_at]), (REPLACEMENTS[i], rest[lengths_at + 1])]
     targets = pointing(TABLE_VA, step, ORIGINALS) | pointing(TABLE_VA + 4, step, REPLACEMENTS)
     return Sample(name, scene.image(), targets, places, damages)
 
@@ -152,6 +154,7 @@ def alternatives_with_nops() -> Sample:
             Damage("entry 1 names no processor", TABLE_VA + 22, b"\xff\x7f"),
         ],
         form=relative,
+        lengths_at=2,
     )
 
 
@@ -163,6 +166,7 @@ def alternatives_absolute() -> Sample:
             Damage("entry 1 names no processor", TABLE_VA + 21, b"\x02"),
         ],
         form=absolute,
+        lengths_at=2,
     )
 
 
@@ -178,6 +182,7 @@ def alternatives_of_bytes() -> Sample:
             Damage("entry 1 has its original", TABLE_VA + 21, b"\x00"),
         ],
         form=absolute,
+        lengths_at=1,
     )
 
 
@@ -201,11 +206,49 @@ def alternatives_without_a_replacement() -> Sample:
     )
 
 
+def alternatives_relative_without_a_replacement(rests: tuple[bytes, bytes]) -> Sample:
+    """The second entry of `rests` (what follows its two words) turns its original into nops."""
+    scene = Scene()
+    scene.builder.section(".altinstr_replacement", REPL_VA, b"\x0f\xae\xe8\x90", TEXT)
+    step = 8 + len(rests[0])
+    data = relatives(ORIGINALS[0], REPLACEMENTS[0]) + rests[0]
+    data += relative(TABLE_VA + step, ORIGINALS[1]) + word(0) + rests[1]
+    scene.table(".altinstructions", data)
+    return Sample(
+        TableName.ALTERNATIVES,
+        scene.image(),
+        pointing(TABLE_VA, step, ORIGINALS) | {TABLE_VA + 4: REPLACEMENTS[0]},
+        [(ORIGINALS[0], 6), (REPLACEMENTS[0], 3), (ORIGINALS[1], 5)],
+        [
+            Damage("entry 0 has its replacement", TABLE_VA + 4, word(0)),
+            Damage(
+                "entry 1 has its replacement", TABLE_VA + step + 4, relative(REPL_VA, TEXT_VA)
+            ),
+        ],
+    )
+
+
+def alternatives_with_flags() -> Sample:
+    """The feature's number has 16 bits to itself: what inverts it is a flag."""
+    return _alternatives(
+        [struct.pack("<HHBB", 0x2A3, 1, 6, 3), struct.pack("<HHBB", 0x75, 2, 5, 1)],
+        [
+            Damage("entry 0 names no processor", TABLE_VA + 9, b"\x80"),
+            Damage("entry 1 has flags", TABLE_VA + 24, b"\x04"),
+            Damage("entry 0 has a replacement longer", TABLE_VA + 12, b"\x02"),
+            Damage("entry 1 has its original", TABLE_VA + 14, relative(TABLE_VA + 14, DATA_VA)),
+        ],
+        form=relative,
+        lengths_at=4,
+    )
+
+
 def smp_alternatives() -> Sample:
     return _alternatives(
         [bytes((0x69, 6, 3, 0)), bytes((0x69, 5, 1, 0))],
         [Damage("entry 1 has its replacement", TABLE_VA + 16, word(TEXT_VA))],
         form=absolute,
+        lengths_at=1,
         name=TableName.SMP_ALTERNATIVES,
     )
 
@@ -352,6 +395,16 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     alternatives_absolute,
     alternatives_of_bytes,
     alternatives_without_a_replacement,
+    lambda: alternatives_relative_without_a_replacement(
+        (struct.pack("<HBB", 0x1A, 6, 3), struct.pack("<HBB", 0x8003, 5, 0))
+    ),
+    lambda: alternatives_relative_without_a_replacement(
+        (struct.pack("<HBBB", 0x1A, 6, 3, 0), struct.pack("<HBBB", 3, 5, 0, 0))
+    ),
+    lambda: alternatives_relative_without_a_replacement(
+        (struct.pack("<HHBB", 0x1A, 0, 6, 3), struct.pack("<HHBB", 3, 1, 5, 0))
+    ),
+    alternatives_with_flags,
     smp_alternatives,
     paravirt_calls_between_pushes,
     paravirt_calls_by_any_operand,

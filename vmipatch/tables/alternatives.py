@@ -6,13 +6,14 @@
 later builds keep a proof there that the replacement is short enough), with two bytes of `cpuid`
 from 2.6.36 or so (arch/x86/include/asm/alternative.h of 2.6.39), with relative words from 3.1
 (3.6); from 4.1 to 5.13 13 bytes, with the length of the nops at the original's end (4.4); then 12
-again (6.1).
+again (6.1); from 6.3 on 14 bytes, with flags of their own (6.6).
 
 2.6.17 and 2.6.18 have a second table with the code of one processor alone.
 
 Several entries may name one original: the last whose feature is there wins, so that the order of
-the entries must be kept. An absolute replacement of 0 is none: the original becomes nops
-(`__static_cpu_has` of arch/x86/include/asm/cpufeature.h, 2.6.35).
+the entries must be kept. A replacement word of 0 with a length of 0 names none, absolute or not:
+the original becomes nops (`__static_cpu_has` and `_static_cpu_has` of
+arch/x86/include/asm/cpufeature.h, 2.6.35 to 4.17).
 Places are the original and, where there is one, the replacement of each entry in turn.
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, always, nonzero
+from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.table import PLACE, U32, Form, Mask, Role, TableName
 
@@ -30,6 +31,9 @@ REPLACEMENT_SECTION = ".altinstr_replacement"
 SMP_REPLACEMENT_SECTION = ".smp_altinstr_replacement"
 INVERTED = 0x8000
 """Bit of `cpuid`: replace when the feature is missing."""
+FLAGS = 2
+"""How many of `flags` are known: the feature must be missing; the replacement is a direct call in
+place of one through a pointer (ALT_FLAG_NOT, ALT_FLAG_DIRECT_CALL)."""
 FEATURE_LIMIT = 32 * 32
 """No kernel has had more feature and bug words than 32."""
 ABSOLUTE_FEATURE_LIMIT = 16 * 32
@@ -63,8 +67,12 @@ def _check_rest(draft: Draft, length: np.ndarray, repl_len: np.ndarray) -> None:
     wide = draft.entries["cpuid"].astype(np.int64)
     absolute = (draft.words["instr"]["form"] == Form.ABSOLUTE).all()
     limit = ABSOLUTE_FEATURE_LIMIT if absolute else FEATURE_LIMIT
-    feature = wide if absolute else wide & ~INVERTED
+    has_flags = "flags" in draft.entries.dtype.names
+    feature = wide if absolute or has_flags else wide & ~INVERTED
     draft.require(feature < limit, "names no processor feature", feature.astype(np.uint32))
+    if has_flags:
+        flags = draft.entries["flags"].astype(np.uint32)
+        draft.require(flags >> FLAGS == 0, "has flags that no known kernel has", flags)
     if "proof" in draft.entries.dtype.names:
         proof = draft.entries["proof"].astype(np.int64)
         proven = (proof == 0) | (proof == (PROOF + repl_len - length) & 0xFF)
@@ -96,10 +104,9 @@ def _layouts(replacements: str) -> tuple[Layout, ...]:
     lengths = [("len", "u1"), ("repl_len", "u1")]
 
     def layout(name: str, form: Form, rest: list[tuple[str, str]], lacks_len: int = 0) -> Layout:
-        present = nonzero if form is Form.ABSOLUTE else always
         fields = (
             Field("instr", form, Role.INSTRUCTION),
-            Field("repl", form, Role.REPLACEMENT, present=present),
+            Field("repl", form, Role.REPLACEMENT, present=nonzero),
         )
         entry = np.dtype([*words, *rest])
         return Layout(name, entry, fields, _check(replacements), _places, lacks_len=lacks_len)
@@ -114,6 +121,11 @@ def _layouts(replacements: str) -> tuple[Layout, ...]:
             "13 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len, u8 nops",
             Form.RELATIVE,
             [("cpuid", "<u2"), *lengths, ("nops", "u1")],
+        ),
+        layout(
+            "14 bytes: s32 instr, s32 repl, u16 cpuid, u16 flags, u8 len, u8 repl_len",
+            Form.RELATIVE,
+            [("cpuid", "<u2"), ("flags", "<u2"), *lengths],
         ),
         layout(
             "12 bytes: u32 instr, u32 repl, u16 cpuid, u8 len, u8 repl_len",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from tests.support.elfbuilder import TEXT
 from tests.tables.samples_code import NOP5
@@ -366,10 +367,11 @@ def jump_labels_absolute() -> Sample:
     )
 
 
-def static_calls_without_signature() -> Sample:
+def static_calls_without_signature(filling: str) -> Sample:
+    """`filling` is what the linker puts after the last trampoline of an object."""
     scene = Scene()
     first_va = scene.jump(0x100, TEXT_VA + 0x10)
-    scene.put(0x105, "8d7600")
+    scene.put(0x105, filling)
     scene.put(0x108, "c390909090")
     scene.builder.symbol("__static_call_text_start", first_va)
     scene.builder.symbol("__static_call_text_end", first_va + 13)
@@ -415,5 +417,8 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     lambda: _bugs("8", relative),
     inline_bugs,
     jump_labels_absolute,
-    static_calls_without_signature,
+    *(
+        partial(static_calls_without_signature, filling)
+        for filling in ("8d7600", "909090", "cccccc", "0000cc")
+    ),
 )

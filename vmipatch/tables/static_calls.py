@@ -3,9 +3,11 @@
 
 arch/x86/include/asm/static_call.h: `jmp rel32` or, without a function, `ret` and filling, then
 a signature: three letters from 5.15 on, a ud1 from 5.18 on. Up to 5.14 there is none, the next
-trampoline is aligned to 4 bytes, and the last one ends with its instruction. The kernel checks
-signature and length before it writes: a missing byte is a BUG at boot. The table lies in .text and
-moves with it; what it holds is code.
+trampoline is aligned to 4 bytes, and the last one ends with its instruction. Between trampolines of
+one object the assembler fills with nops; after the last of an object it is the linker, with what
+the linker script says for .text (0xcccc, arch/x86/kernel/vmlinux.lds.S of 5.10; ld.lld makes a number
+of four bytes of it, high byte first). The kernel checks signature and length before it writes: a
+missing byte is a BUG at boot. The table lies in .text and moves with it; what it holds is code.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from vmipatch.tables.table import Form, Mask, Role, TableName
 TRAMPOLINE_LEN = 8
 UD1 = bytes.fromhex("0fb9cc")
 SCT = b"SCT"
+FILLED_BY_LINKERS = (bytes.fromhex("cccccc"), bytes.fromhex("0000cc"))
 NOP3 = (bytes.fromhex("8d7600"), bytes.fromhex("0f1f00"), bytes.fromhex("666690"))
 SIGNATURE_LEN = 3
 NOP = 0x90
@@ -36,7 +39,7 @@ def _check(draft: Draft) -> None:
 
 
 def _check_unsigned(draft: Draft) -> None:
-    aligned = any_of(draft.entries["signature"], (b"\x90" * 3, *NOP3, bytes(3)))
+    aligned = any_of(draft.entries["signature"], (*FILLED_BY_LINKERS, b"\x90" * 3, *NOP3, bytes(3)))
     draft.require(aligned, "has other bytes than filling behind it")
     _check_code(draft)
 

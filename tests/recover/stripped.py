@@ -10,8 +10,6 @@ The relocation list is that of the build; symbols and .rel sections are gone.
 
 from __future__ import annotations
 
-import struct
-
 from tests.rewrite.smallkernel import PAGE, RODATA_VA, TEXT_VA, Block, SmallKernel
 from tests.support.elfbuilder import (
     PAGE_OFFSET,
@@ -20,6 +18,7 @@ from tests.support.elfbuilder import (
     BuiltSection,
     ElfBuilder,
 )
+from tests.support.kallsyms import Style, parts
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
@@ -27,18 +26,17 @@ from vmipatch.image.symbols import STT_FUNC
 from vmipatch.image.types import SectionFlag, SectionKind
 
 KALLSYMS_VA = RODATA_VA + 2 * PAGE
-MARKER_STEP = 256
 
 
 def ship(
-    kernel: SmallKernel, *, relative: bool = True, kallsyms: bool = True, emptied: bool = False
+    kernel: SmallKernel, *, kallsyms: Style | None = Style.OFFSETS, emptied: bool = False
 ) -> tuple[ElfImage, tuple[int, ...]]:
-    """The stripped kernel and its relocation list; `relative`: kallsyms as since 4.6.
+    """The stripped kernel, with kallsyms of some style, and its relocation list.
 
     `emptied`: with the headers of .rel sections that `objcopy -S` used to leave behind.
     """
-    if kallsyms:
-        add_kallsyms(kernel, kernel.block(".kallsyms", KALLSYMS_VA, RODATA), relative)
+    if kallsyms is not None:
+        add_kallsyms(kernel, kernel.block(".kallsyms", KALLSYMS_VA, RODATA), kallsyms)
     whole = kernel.image()
     builder = ElfBuilder(entry=TEXT_VA - PAGE_OFFSET)
     for block in kernel.blocks:
@@ -58,25 +56,10 @@ def _emptied(block: Block, kernel: SmallKernel) -> BuiltSection:
     )
 
 
-def add_kallsyms(kernel: SmallKernel, block: Block, relative: bool) -> None:
-    """The names of all functions, packed as scripts/kallsyms.c does, with tokens of one letter."""
+def add_kallsyms(kernel: SmallKernel, block: Block, style: Style) -> None:
+    """The names of all functions, packed as scripts/kallsyms.c does."""
     functions = sorted(
-        (va, name) for name, (va, kind, _) in kernel.labels.items() if kind == STT_FUNC
+        (va, f"T{name}") for name, (va, kind, _) in kernel.labels.items() if kind == STT_FUNC
     )
-    base = TEXT_VA if relative else 0
-    for va, _ in functions:
-        block.put(struct.pack("<I", va - base))
-    if relative:
-        block.put(struct.pack("<I", base))
-    block.put(struct.pack("<I", len(functions)))
-    records = [bytes((len(name) + 1,)) + b"T" + name.encode() for _, name in functions]
-    block.put(b"".join(records))
-    block.align(4, b"\0")
-    offsets = [sum(map(len, records[:i])) for i in range(0, len(records), MARKER_STEP)]
-    block.put(struct.pack(f"<{len(offsets)}I", *offsets))
-    tokens = [
-        bytes((code if chr(code).isprintable() and code < 0x7F else 0x3F, 0)) for code in range(256)
-    ]
-    block.put(b"".join(tokens))
-    block.align(4, b"\0")
-    block.put(struct.pack("<256H", *range(0, 512, 2)))
+    for _, _, data in parts(functions, style, block.va):
+        block.put(data)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.recover.stripped import KALLSYMS_VA, ship
 from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
+from tests.support.kallsyms import Style
 from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import Relocations
@@ -29,10 +30,16 @@ def small() -> SmallKernel:
     return kernel
 
 
-@pytest.mark.parametrize("relative", (True, False))
-def test_functions_come_back_from_kallsyms(relative: bool) -> None:
+@pytest.mark.parametrize("style", Style)
+@pytest.mark.parametrize("more", (0, 600), ids=("few", "many"))
+def test_functions_come_back_from_kallsyms(style: Style, more: int) -> None:
     kernel = small()
-    found = recover(*ship(kernel, relative=relative))
+    for i in range(more):
+        kernel.text.function(f"{'long' * 33 * (i % 7 == 0)}_{i}", "c3", align=4)
+    found = recover(*ship(kernel, kallsyms=style))
+    names = [f"{'long' * 33 * (i % 7 == 0)}_{i}" for i in range(more)]
+    for name in names:
+        assert found.image.symbols.address(name) == kernel.va(name)
     for name in ("startup_32", "start_kernel", "reads", "other"):
         assert found.image.symbols.address(name) == kernel.va(name)
 
@@ -71,18 +78,39 @@ def test_loaded_section_that_is_not_allocated_is_refused() -> None:
 
 def test_kernel_without_kallsyms_is_refused() -> None:
     with pytest.raises(InputNotUnderstood, match="kallsyms"):
-        recover(*ship(small(), kallsyms=False))
+        recover(*ship(small(), kallsyms=None))
 
 
-@pytest.mark.parametrize("at", (3, 24, 28, -512, -510, -2))
-def test_damaged_kallsyms_are_none(at: int) -> None:
-    """The first offset, the count, the first name, the index of tokens."""
-    image, relocs = ship(small())
+@pytest.mark.parametrize("at", (-512, -510, -2))
+def test_kernel_without_tokens_has_no_kallsyms(at: int) -> None:
+    """As the index of tokens is not one."""
+    with pytest.raises(InputNotUnderstood, match="has no symbols of its own"):
+        recover(*damaged(Style.OFFSETS, at))
+
+
+@pytest.mark.parametrize(
+    ("style", "at"),
+    [
+        *((Style.OFFSETS, at) for at in (3, 24, 28)),
+        *((Style.NAMES_FIRST, at) for at in (0, 4, 60, -37, -21, -17, -16, -2)),
+        *((Style.DISTANCES, at) for at in (0, 4, 60, -33, -17, -16, -2)),
+    ],
+)
+def test_damaged_kallsyms_are_called_damaged_or_unknown(style: Style, at: int) -> None:
+    """The words of the first and the last symbol, the count, a name, a marker, the base and
+    sequence numbers: five symbols need 15 bytes and one of padding for these.
+    """
+    with pytest.raises(InputNotUnderstood, match=r"kallsyms.*newer than.*or are damaged"):
+        recover(*damaged(style, at))
+
+
+def damaged(style: Style, at: int) -> tuple[ElfImage, tuple[int, ...]]:
+    """A shipped kernel with one byte of kallsyms inverted."""
+    image, relocs = ship(small(), kallsyms=style)
     section = image.section_by_name[".kallsyms"]
     data = bytearray(image.data)
     data[section.off + at % section.size] ^= 0xFF
-    with pytest.raises(InputNotUnderstood, match="kallsyms"):
-        recover(ElfImage.parse(bytes(data), "damaged"), relocs)
+    return ElfImage.parse(bytes(data), "damaged"), relocs
 
 
 def fixed_names(kernel: SmallKernel) -> set[str]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from tests.support.elfbuilder import TEXT
+from tests.support.kallsyms import Style, parts
 from tests.tables.scene import (
     DATA_VA,
     OUTSIDE,
@@ -55,6 +56,28 @@ def kallsyms() -> Sample:
             Damage("entry 2 lies below", TABLE_VA + 4, word(0x11)),
             Damage("there are not 4 names", at_va["kallsyms_names"], b"\x7f"),
             Damage("there are not 3 names", at_va["kallsyms_num_syms"], word(3)),
+            Damage("kallsyms_markers do not", at_va["kallsyms_markers"], word(1)),
+        ],
+    )
+
+
+def kallsyms_by_distance() -> Sample:
+    """As 7.2 has them: after the names and tokens, and without a base."""
+    scene = Scene()
+    symbols = [(TEXT_VA, "Ta"), (TEXT_VA, "tb"), (TEXT_VA + 0x10, "Tc"), (DATA_VA, "Dd")]
+    stored = parts(symbols, Style.DISTANCES, TABLE_VA)
+    scene.table(".rodata", b"".join(data for _, _, data in stored))
+    at_va = {name: va for name, va, _ in stored}
+    for name, va in at_va.items():
+        scene.builder.symbol(name, va)
+    offsets_va = at_va["kallsyms_offsets"]
+    return Sample(
+        TableName.KALLSYMS,
+        scene.image(),
+        pointing(offsets_va, 4, [va for va, _ in symbols]),
+        damages=[
+            Damage("entry 3 has its symbol", offsets_va + 12, word(0x10000000)),
+            Damage("entry 2 lies below", offsets_va + 4, word(0)),
             Damage("kallsyms_markers do not", at_va["kallsyms_markers"], word(1)),
         ],
     )
@@ -193,6 +216,7 @@ def _stubs(name: TableName, stride: int, first_vector: int) -> Callable[[], Samp
 
 SAMPLES = (
     kallsyms,
+    kallsyms_by_distance,
     kallsyms_base,
     pci_fixups,
     syscalls,

@@ -222,9 +222,7 @@ def alternatives_relative_without_a_replacement(rests: tuple[bytes, bytes]) -> S
         [(ORIGINALS[0], 6), (REPLACEMENTS[0], 3), (ORIGINALS[1], 5)],
         [
             Damage("entry 0 has its replacement", TABLE_VA + 4, word(0)),
-            Damage(
-                "entry 1 has its replacement", TABLE_VA + step + 4, relative(REPL_VA, TEXT_VA)
-            ),
+            Damage("entry 1 has its replacement", TABLE_VA + step + 4, relative(REPL_VA, TEXT_VA)),
         ],
     )
 

@@ -39,7 +39,6 @@ from vmipatch.tables.find import find_all
 TEXT, BEHIND = ".text", ".text.behind"
 """What lies behind the border is a section of its own."""
 GLOBAL = 1
-TOKEN_INDEX_LEN = 512
 PAGE = 0x1000
 
 
@@ -88,7 +87,8 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
     kallsyms = find_kallsyms(image)
     if kallsyms is None:
         raise InputNotUnderstood(
-            "the kernel has no symbols of its own (kallsyms), so nobody knows its functions",
+            "the kernel has no symbols of its own (kallsyms with tokens), and only they name its "
+            "functions",
             file=image.name,
             hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
         )
@@ -127,8 +127,7 @@ class _Recovery:
         targets, doubtful, biased = classify(
             plain, code, self.relocs, load.va - load.pa, self.stubs
         )
-        parts = [va for _, va in self.kallsyms.parts]
-        understood = [*extents(tables), (min(parts), max(parts) + TOKEN_INDEX_LEN)]
+        understood = [*extents(tables), (self.kallsyms.start_va, self.kallsyms.end_va)]
         distances = possible_distances(plain, code, self.relocs, understood)
         fixed = merged([*around(code, targets[doubtful]), *((va, va) for va in distances.tolist())])
         references = References(self.relocs, targets, doubtful, biased, fixed)

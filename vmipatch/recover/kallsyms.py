@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Which functions does a kernel without .symtab have? Its own kallsyms tell, once they are found.
 
-scripts/kallsyms.c writes the parts one behind the other: addresses (4.6 and later: offsets and
-their base), count, compressed names, markers, from 6.2 (and stable 6.1) sequence numbers, tokens,
-index of tokens. Nothing says where they are; each candidate is validated to its last byte.
+scripts/kallsyms.c writes the parts one after the other, each aligned to a word:
+
+- up to 4.5: addresses, count, compressed names, markers, tokens, index of tokens;
+- from 4.6: offsets and their base instead of addresses; from 6.2 (and stable 6.1) sequence
+  numbers after the markers;
+- from 6.4: count, names, markers, tokens, index, and then offsets, base and sequence numbers;
+- in 7.2: the same, but words that are distances from themselves, and no base.
+
+Nothing says where they are; each candidate is validated to its last byte.
 """
 
 from __future__ import annotations
@@ -14,14 +20,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.types import Section
+from vmipatch.recover.kallsyms_names import TOKEN_INDEX_LEN, Tokens, find_tokens, unpacked
 from vmipatch.tables.kallsyms import MARKER_STEP, MAX_PADDING, name_offsets
 
-TOKENS = 256
-LONGEST_TOKEN = 512
 FEWEST, MOST = 4, 1 << 20
 """How many symbols a kernel may have."""
+LONGEST_NAME = 516
+"""Bytes of a packed name, at most: no kernel has had a KSYM_NAME_LEN of more than 512."""
 WORD_LEN = 4
 SEQ_LEN = 3
 
@@ -42,143 +49,204 @@ class Kallsyms:
     symbols: tuple[KernelSymbol, ...]
     parts: tuple[tuple[str, int], ...]
     """Name and address of each part, as the kernel's sources name them."""
+    start_va: int
+    end_va: int
+    """The bytes of all parts."""
 
 
 def find_kallsyms(image: ElfImage) -> Kallsyms | None:
-    """The kernel's own symbol table; None if there is none that is complete and valid."""
+    """The kernel's own symbol table; None if there is none.
+
+    Raises InputNotUnderstood if the tokens of one are there, and the rest is damaged or of a layout
+    that is not known.
+    """
+    seen_va = None
     for section in image.allocated_sections:
         if not section.has_bytes or section.is_exec:
             continue
         data = image.section_bytes(section)
-        for index_off in _token_indexes(data):
-            tokens = _tokens(data, index_off)
-            if tokens is None:
-                continue
-            for found in _with_tokens(image, section, data, index_off, *tokens):
+        for tokens in find_tokens(data):
+            search = _Search(image, section.va, data, tokens)
+            found = next(search.candidates(), None)
+            if found is not None:
                 return found
+            seen_va = section.va + tokens.off
+    if seen_va is not None:
+        raise InputNotUnderstood(
+            "the kernel's own symbols (kallsyms) have a layout that is newer than vmipatch knows, "
+            "or are damaged",
+            file=image.name,
+            place=f"{seen_va:#x}",
+            hint="give the vmlinux of the same build",
+        )
     return None
 
 
-def _token_indexes(data: bytes) -> Iterator[int]:
-    """Offsets at which 256 rising halfwords begin with 0: what an index of tokens looks like."""
-    halves = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").astype(np.int32)
-    if len(halves) < TOKENS:
-        return
-    rises = np.diff(halves)
-    good = (rises >= 2) & (rises <= LONGEST_TOKEN)
-    total = np.concatenate(([0], np.cumsum(good)))
-    runs = total[TOKENS - 1 :] - total[: len(total) - TOKENS + 1] == TOKENS - 1
-    starts = np.flatnonzero(runs & (halves[: len(runs)] == 0)) * 2
-    yield from starts[starts % WORD_LEN == 0].tolist()
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """The addresses of all symbols, the parts that hold them, and where these begin and end."""
+
+    values: np.ndarray
+    parts: dict[str, int]
+    start_off: int
+    end_off: int
 
 
-def _tokens(data: bytes, index_off: int) -> tuple[int, list[bytes]] | None:
-    """Offset of the tokens that an index belongs to, and the tokens; None if they do not fit."""
-    index = np.frombuffer(data, "<u2", TOKENS, index_off).tolist()
-    for start in range(index_off - index[-1] - 2, index_off - index[-1] - LONGEST_TOKEN, -1):
-        if start < 0:
-            return None
-        tokens = [data[start + a : start + b] for a, b in pairwise(index)]
-        last, _, filler = data[start + index[-1] : index_off].partition(b"\0")
-        if start % WORD_LEN or not last or filler.strip(b"\0") or len(filler) >= MAX_PADDING:
-            continue
-        if all(token.find(b"\0") == len(token) - 1 for token in tokens):
-            return start, [*(token[:-1] for token in tokens), last]
-    return None
+class _Search:
+    """Every complete kallsyms around one set of tokens."""
 
+    def __init__(self, image: ElfImage, va: int, data: bytes, tokens: Tokens) -> None:
+        self._va, self._data, self._tokens = va, data, tokens
+        self._words = np.frombuffer(data[: len(data) // WORD_LEN * WORD_LEN], dtype="<u4")
+        sections = [s for s in image.allocated_sections if s.size]
+        self._low, self._high = min(s.va for s in sections), max(s.end_va for s in sections)
 
-def _with_tokens(
-    image: ElfImage,
-    section: Section,
-    data: bytes,
-    index_off: int,
-    tokens_off: int,
-    tokens: list[bytes],
-) -> Iterator[Kallsyms]:
-    """Every complete kallsyms in front of the tokens."""
-    words = np.frombuffer(data[: tokens_off // WORD_LEN * WORD_LEN], dtype="<u4")
-    low, high = _extent(image)
-    places = np.arange(len(words), dtype=np.int64)
-    plausible = (words >= FEWEST) & (words <= MOST) & (places >= words)
-    plausible[1:] &= (words[:-1] >= low) & (words[:-1] <= high)
-    for at in np.flatnonzero(plausible).tolist():
-        count = int(words[at])
-        addresses = _addresses(words, at, count, low, high)
-        if addresses is None:
-            continue
-        names_off = (at + 1) * WORD_LEN
-        names = data[names_off:tokens_off]
-        offsets = name_offsets(names, count)
-        if offsets is None:
-            continue
-        markers_off = _markers(data, names_off, tokens_off, offsets)
-        if markers_off is None:
-            continue
-        symbols = _symbols(names, offsets, addresses[1], tokens)
-        if symbols is None:
-            continue
-        parts = {
+    def candidates(self) -> Iterator[Kallsyms]:
+        """Complete ones: those whose addresses come first, then those where they come last."""
+        for at in self._counts_after_addresses():
+            yield from self._complete(at, self._addresses_before(at))
+        for at in self._counts_before_names():
+            yield from self._complete(at, self._addresses_after(int(self._words[at])))
+
+    def _counts_after_addresses(self) -> list[int]:
+        """Word indices at which a count might follow as many addresses, or their base."""
+        words = self._words[: self._tokens.off // WORD_LEN]
+        places = np.arange(len(words), dtype=np.int64)
+        plausible = (words >= FEWEST) & (words <= MOST) & (places >= words)
+        plausible[1:] &= (words[:-1] >= self._low) & (words[:-1] <= self._high)
+        found: list[int] = np.flatnonzero(plausible).tolist()
+        return found
+
+    def _counts_before_names(self) -> list[int]:
+        """Word indices at which the count might be, if the markers end where the tokens begin.
+
+        The number of markers tells how many names there are, but for 255.
+        """
+        result: list[int] = []
+        for end in range(self._tokens.off // WORD_LEN, 0, -1):
+            start = self._rising_from_zero(end)
+            if start is not None:
+                last, rows = int(self._words[end - 1]), end - start
+                low = max(MARKER_STEP * (rows - 1) + 1, FEWEST)
+                stop = max(start - 1 - last // WORD_LEN, 0)
+                first = max(stop - MARKER_STEP * LONGEST_NAME // WORD_LEN, 0)
+                words = self._words[first:stop]
+                fits = (words >= low) & (words <= MARKER_STEP * rows)
+                result += (first + np.flatnonzero(fits)).tolist()
+            if self._words[end - 1] or self._tokens.off - end * WORD_LEN >= MAX_PADDING:
+                break
+        return result
+
+    def _rising_from_zero(self, end: int) -> int | None:
+        """Index of the zero from which the words up to index `end` rise; None if they do not."""
+        start = end - 1
+        while start > 0 and self._words[start - 1] < self._words[start]:
+            start -= 1
+        return None if self._words[start] else start
+
+    def _addresses_before(self, at: int) -> _Addresses | None:
+        """The addresses in front of the count at word `at`."""
+        count = int(self._words[at])
+        for relative in (True, False):
+            first = at - count - relative
+            if first < 0:
+                continue
+            values = self._words[first : first + count].astype(np.int64)
+            if relative:
+                values = values + int(self._words[at - 1])
+            if not self._are_addresses(values):
+                continue
+            parts = {"kallsyms_offsets" if relative else "kallsyms_addresses": first * WORD_LEN}
+            if relative:
+                parts["kallsyms_relative_base"] = (at - 1) * WORD_LEN
+            end_off = self._tokens.index_off + TOKEN_INDEX_LEN
+            return _Addresses(values, parts, first * WORD_LEN, end_off)
+        return None
+
+    def _addresses_after(self, count: int) -> _Addresses | None:
+        """The addresses that follow the index of tokens, and sequence numbers to end them."""
+        off = self._tokens.index_off + TOKEN_INDEX_LEN
+        first = off // WORD_LEN
+        for relative in (True, False):
+            behind = first + count + relative
+            seqs_off = behind * WORD_LEN
+            if behind > len(self._words) or not self._are_seqs(seqs_off, count):
+                continue
+            values = self._words[first : first + count].astype(np.int64)
+            places = self._va + off + WORD_LEN * np.arange(count, dtype=np.int64)
+            base = int(self._words[behind - 1]) if relative else places
+            values = (values + base) & 0xFFFFFFFF
+            if not self._are_addresses(values):
+                continue
+            parts = {"kallsyms_offsets": off, "kallsyms_seqs_of_names": seqs_off}
+            if relative:
+                parts["kallsyms_relative_base"] = (behind - 1) * WORD_LEN
+            return _Addresses(values, parts, off, seqs_off + SEQ_LEN * count)
+        return None
+
+    def _are_addresses(self, values: np.ndarray) -> bool:
+        inside = values[0] >= self._low and values[-1] <= self._high
+        return bool(inside and (np.diff(values) >= 0).all())
+
+    def _are_seqs(self, off: int, count: int) -> bool:
+        """Whether each number below `count` stands there once, in 3 bytes, highest first."""
+        octets = np.frombuffer(self._data[off : off + SEQ_LEN * count], np.uint8)
+        if len(octets) < SEQ_LEN * count:
+            return False
+        seqs = octets.reshape(-1, SEQ_LEN).astype(np.int64) @ [1 << 16, 1 << 8, 1]
+        return bool(np.array_equal(np.sort(seqs), np.arange(count)))
+
+    def _complete(self, at: int, addresses: _Addresses | None) -> Iterator[Kallsyms]:
+        """The kallsyms whose count is at word `at`, if names and markers fit."""
+        count, names_off = int(self._words[at]), (at + 1) * WORD_LEN
+        names = self._data[names_off : self._tokens.off]
+        offsets = None if addresses is None else name_offsets(names, count)
+        if addresses is None or offsets is None:
+            return
+        markers_off = self._markers(names_off, offsets)
+        symbols = self._symbols(names, offsets, addresses.values)
+        if markers_off is None or symbols is None:
+            return
+        parts = addresses.parts | {
             "kallsyms_num_syms": at * WORD_LEN,
             "kallsyms_names": names_off,
             "kallsyms_markers": markers_off,
-            "kallsyms_token_table": tokens_off,
-            "kallsyms_token_index": index_off,
+            "kallsyms_token_table": self._tokens.off,
+            "kallsyms_token_index": self._tokens.index_off,
         }
-        if addresses[0]:
-            parts["kallsyms_offsets"] = (at - 1 - count) * WORD_LEN
-            parts["kallsyms_relative_base"] = (at - 1) * WORD_LEN
-        else:
-            parts["kallsyms_addresses"] = (at - count) * WORD_LEN
         seqs_off = markers_off + -(-count // MARKER_STEP) * WORD_LEN
-        behind = tokens_off - seqs_off
-        if count * SEQ_LEN <= behind < count * SEQ_LEN + MAX_PADDING:
+        between = self._tokens.off - seqs_off
+        has_seqs = count * SEQ_LEN <= between < count * SEQ_LEN + MAX_PADDING
+        if has_seqs and "kallsyms_seqs_of_names" not in parts:
             parts["kallsyms_seqs_of_names"] = seqs_off
-        elif not 0 <= behind < MAX_PADDING:
-            continue
-        yield Kallsyms(symbols, tuple((name, section.va + off) for name, off in parts.items()))
+        elif not 0 <= between < MAX_PADDING:
+            return
+        yield Kallsyms(
+            symbols,
+            tuple((name, self._va + off) for name, off in parts.items()),
+            self._va + min(addresses.start_off, at * WORD_LEN),
+            self._va + addresses.end_off,
+        )
 
+    def _markers(self, names_off: int, offsets: list[int]) -> int | None:
+        """Offset of the markers after the names; None if they are not there."""
+        data = self._data
+        expected = np.array(offsets[:-1:MARKER_STEP], "<u4").tobytes()
+        end = names_off + offsets[-1]
+        start = -(-end // WORD_LEN) * WORD_LEN
+        for at in range(start, min(end + MAX_PADDING, self._tokens.off), WORD_LEN):
+            if data[at : at + len(expected)] == expected and not any(data[end:at]):
+                return at
+        return None
 
-def _extent(image: ElfImage) -> tuple[int, int]:
-    sections = [s for s in image.allocated_sections if s.size]
-    return min(s.va for s in sections), max(s.end_va for s in sections)
-
-
-def _addresses(
-    words: np.ndarray, at: int, count: int, low: int, high: int
-) -> tuple[bool, np.ndarray] | None:
-    """Whether `count` addresses in front of the count at `at` are offsets, and the addresses."""
-    for relative in (True, False):
-        first = at - count - relative
-        if first < 0:
-            continue
-        values = words[first : first + count].astype(np.int64)
-        if relative:
-            values = values + int(words[at - 1])
-        if values[0] >= low and values[-1] <= high and (np.diff(values) >= 0).all():
-            return relative, values
-    return None
-
-
-def _markers(data: bytes, names_off: int, end_off: int, offsets: list[int]) -> int | None:
-    """Offset of the markers behind the names; None if they are not there."""
-    expected = np.array(offsets[:-1:MARKER_STEP], "<u4").tobytes()
-    end = names_off + offsets[-1]
-    start = -(-end // WORD_LEN) * WORD_LEN
-    for at in range(start, min(end + MAX_PADDING, end_off), WORD_LEN):
-        if data[at : at + len(expected)] == expected and not any(data[end:at]):
-            return at
-    return None
-
-
-def _symbols(
-    names: bytes, offsets: list[int], addresses: np.ndarray, tokens: list[bytes]
-) -> tuple[KernelSymbol, ...] | None:
-    """The symbols with their names unpacked; None if one is no line of nm."""
-    result = []
-    for (start, end), va in zip(pairwise(offsets), addresses.tolist(), strict=True):
-        packed = names[start + (2 if names[start] & 0x80 else 1) : end]
-        text = b"".join([tokens[byte] for byte in packed]).decode("latin-1")
-        if len(text) < 2 or not text[0].isalpha() or not text.isprintable():
-            return None
-        result.append(KernelSymbol(va, text[0], text[1:]))
-    return tuple(result)
+    def _symbols(
+        self, names: bytes, offsets: list[int], addresses: np.ndarray
+    ) -> tuple[KernelSymbol, ...] | None:
+        """The symbols with their names unpacked; None if one is not a line of nm."""
+        result = []
+        texts = unpacked(names, pairwise(offsets), self._tokens)
+        for text, va in zip(texts, addresses.tolist(), strict=True):
+            if len(text) < 2 or not text[0].isalpha() or not text.isprintable():
+                return None
+            result.append(KernelSymbol(va, text[0], text[1:]))
+        return tuple(result)

@@ -6,8 +6,10 @@ compressed names; `kallsyms_seqs_of_names` holds ranks into both. So entries can
 places alone: `emit` reports those that come out of order, `kallsyms_order` sorts all parts.
 
 Up to 4.5 the words are addresses (kallsyms_addresses), and those of absolute symbols may lie
-outside of the image: they stay. Since 4.6 they count from kallsyms_relative_base. Words of a third
-kind, for absolute per-CPU symbols (KALLSYMS_ABSOLUTE_PERCPU in init/Kconfig), are 64-bit only.
+outside of the image: they stay. Since 4.6 they count from kallsyms_relative_base. 7.2 has no such
+base, and each word is a distance from itself. Words for absolute per-CPU symbols
+(KALLSYMS_ABSOLUTE_PERCPU in init/Kconfig) are 64-bit only. In which order the parts follow each
+other, up to 6.3 the words first, from 6.4 on the names, does not matter here: symbols name each.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from vmipatch.tables.source import ImageSource
 from vmipatch.tables.table import Form, Role, TableName
 from vmipatch.tables.view import ImageView
 
+BASE = "kallsyms_relative_base"
 MARKER_STEP = 256
 """kallsyms_markers has the offset of every 256th name."""
 MAX_PADDING = 8
@@ -41,16 +44,14 @@ def _locate(image: ImageSource) -> Range | None:
 
 
 def _locate_base(image: ImageSource) -> Range | None:
-    va = image.symbols.address("kallsyms_relative_base")
+    va = image.symbols.address(BASE)
     return None if va is None else Range(va, va + 4)
 
 
 def _base(view: ImageView) -> int:
-    base_va = _word(view.image, "kallsyms_relative_base")
+    base_va = _word(view.image, BASE)
     if base_va is None:
-        raise MalformedTable(
-            "kallsyms: no kallsyms_relative_base", file=view.image.name, place=".symtab"
-        )
+        raise MalformedTable(f"kallsyms: no {BASE}", file=view.image.name, place=".symtab")
     return base_va
 
 
@@ -65,6 +66,12 @@ def _check_addresses(draft: Draft) -> None:
 def _check_offsets(draft: Draft) -> None:
     draft.require_symbol("symbol")
     _check_addresses(draft)
+
+
+def _check_distances(draft: Draft) -> None:
+    if draft.view.image.symbols.address(BASE) is not None:
+        raise draft.refusal(f"its words count from {BASE}")
+    _check_offsets(draft)
 
 
 def _check_names(draft: Draft) -> None:
@@ -124,6 +131,13 @@ KALLSYMS = TableKind(
             _check_offsets,
             order=named,
             base=_base,
+        ),
+        Layout(
+            "4 bytes: s32 symbol",
+            WORD_ENTRY,
+            (Field("symbol", Form.RELATIVE, Role.SYMBOL),),
+            _check_distances,
+            order=named,
         ),
         Layout(
             "4 bytes: u32 address",

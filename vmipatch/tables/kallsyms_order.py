@@ -4,8 +4,9 @@
 The addresses must ascend, and three other parts count on their order (scripts/kallsyms.c):
 `kallsyms_names` has one record for each address, its length and tokens of a table common to all,
 so that records can be exchanged as they are; `kallsyms_markers` has the offset of every 256th;
-`kallsyms_seqs_of_names` lists, by name, the rank of the address in 3 bytes, highest first. Only
-the order among symbols of one name, which is by address, is left as it was.
+`kallsyms_seqs_of_names` lists, by name, the rank of the address in 3 bytes, highest first. It may
+stand before the tokens (up to 6.3) or at the end of all parts. Only the order among symbols of one
+name, which is by address, is left as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vmipatch.errors import MalformedTable
 from vmipatch.tables.emit import Emission, emit
 from vmipatch.tables.kallsyms import MARKER_STEP, name_offsets
 from vmipatch.tables.source import ImageSource
-from vmipatch.tables.table import U32, Move, Table, stay
+from vmipatch.tables.table import U32, Form, Move, Table, stay
 
 SEQ_LEN = 3
 WORD_LEN = 4
@@ -56,15 +57,26 @@ def emit_in_order(
         _words(move_place, names.va, b"".join(records).ljust(len(names.data), b"\0")),
         _words(move_place, _address(image, "kallsyms_markers"), markers),
     ]
-    if image.symbols.address("kallsyms_seqs_of_names") is not None:
-        seqs = _part(image, "kallsyms_seqs_of_names", "kallsyms_token_table")
-        chunks.append(_words(move_place, seqs.va, _ranked(image, seqs.data, rank)))
+    seqs_va = image.symbols.address("kallsyms_seqs_of_names")
+    if seqs_va is not None:
+        # What the last word holds besides stays: the parts are aligned to words.
+        seqs = image.read(seqs_va, -(-SEQ_LEN * len(table) // WORD_LEN) * WORD_LEN)
+        chunks.append(_words(move_place, seqs_va, _ranked(image, seqs, rank)))
     va, value = (np.concatenate(column) for column in zip(*chunks, strict=True))
     return Emission(
         np.concatenate([plain.va, va]),
-        np.concatenate([plain.value[rank], value]),
+        np.concatenate([_by_rank(table, plain, rank), value]),
         reordered=True,
     )
+
+
+def _by_rank(table: Table, plain: Emission, rank: npt.NDArray[np.int64]) -> U32:
+    """The words of `plain` in the order of `rank`: distances from where they stand then."""
+    apart = np.zeros(len(rank), np.uint32)
+    if (table.words["form"] == Form.RELATIVE).any():
+        apart = (plain.va[rank] - plain.va).astype(np.uint32)
+    result: U32 = plain.value[rank] + apart
+    return result
 
 
 def _ranked(image: ImageSource, data: bytes, rank: npt.NDArray[np.int64]) -> bytes:

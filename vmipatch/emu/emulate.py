@@ -3,7 +3,8 @@
 
 Instructions are found by the kind that vmipatch.isa.forms gives them. A function is entered with
 EIP behind the instruction and leaves all as it was if it raises Fault or PageFault. Returns and
-loads of SS are in `returns`, descriptor tables in `tables`, control registers in `control`.
+loads of SS are in `returns`, reads of CS and SS in `selectors`, descriptor tables in `tables`,
+control registers in `control`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from vmipatch.emu import control, returns, tables
+from vmipatch.emu import control, returns, selectors, tables
 from vmipatch.emu.context import Context
 from vmipatch.emu.events import Fault, Vector
 from vmipatch.emu.exits import ExitKind
@@ -81,6 +82,10 @@ EMULATIONS: Final[dict[str, Emulation]] = {
     "iret": Emulation(ExitKind.IRET, returns.iret),
     "hlt": Emulation(ExitKind.HLT, _hlt),
     "cpuid": Emulation(ExitKind.FALLBACK, _cpuid),
+    "mov from cs": Emulation(ExitKind.FALLBACK, selectors.mov_from_cs),
+    "mov from ss": Emulation(ExitKind.FALLBACK, selectors.mov_from_ss),
+    "push cs": Emulation(ExitKind.FALLBACK, selectors.push_cs),
+    "push ss": Emulation(ExitKind.FALLBACK, selectors.push_ss),
     "xsetbv": Emulation(ExitKind.PROTECTION, _missing),
     "mov from cr": Emulation(ExitKind.CR_READ, control.read_control),
     "mov to cr": Emulation(ExitKind.CR_WRITE, control.write_control),
@@ -107,7 +112,9 @@ EMULATIONS: Final[dict[str, Emulation]] = {
     "lss": Emulation(ExitKind.STACK_SEGMENT, returns.lss),
     "retf": Emulation(ExitKind.FAR_RETURN, returns.retf),
 }
-"""By kind of form."""
+"""By kind of form. Every unprivileged form is here: what stays native of them becomes a HLT. CPUID
+and reads of CS and SS are met in no other way, as neither a fault nor an intercept tells of them.
+"""
 
 
 def emulate(context: Context, instruction: TrappedInstruction) -> ExitKind | None:

@@ -179,6 +179,80 @@ def test_write_of_cr0_without_the_paging_bit_does_not_end_the_early_code() -> No
     assert early == ["mov to cr", "cli", "mov to cr"]
 
 
+def early_sites(kernel: SmallKernel) -> list[int]:
+    sites = scan(kernel.image()).sites
+    return [s.va for s in sites if s.reason is Reason.BEFORE_PAGING and s.va >= kernel.va("begin")]
+
+
+TO_PAGING = "b800000080 0f22c0"
+"""mov eax, 0x80000000; mov cr0, eax"""
+
+
+def test_word_that_happens_to_be_a_physical_address_is_not_an_entry() -> None:
+    """Control from there does not switch paging on: it returns, loops, halts or leaves."""
+    kernel = SmallKernel()
+    kernel.text.function("begin", "90")
+    data = kernel.rodata()
+    for name, code in (
+        ("returns", "0e 16 9c 9d c3"),
+        ("loops", "16 58 ebfc"),
+        ("leaves", "16 58 ffe0"),
+        ("pages_off", "16 58 b801000000 0f22c0 c3"),
+    ):
+        kernel.text.function(name, code)
+        data.put(Word(name, physical=True), Word(name, 1, physical=True))
+    assert early_sites(kernel) == []
+
+
+def test_false_entry_does_not_hide_a_true_one() -> None:
+    """Not even one in the middle of it, or one from which control runs past it."""
+    kernel = SmallKernel()
+    kernel.text.function("begin", "16 58 c3")
+    kernel.text.function("cpu", "fa", TO_PAGING, "fb c3")
+    kernel.text.function("other", "16 58", Short("74", "to_cpu"), "c3")
+    kernel.text.label("to_cpu")
+    kernel.text.put(Branch("e9", "cpu"))
+    kernel.rodata().put(*(Word(name, physical=True) for name in ("begin", "cpu", "other")))
+    va = kernel.va("cpu")
+    assert early_sites(kernel) == [va, va + 6, kernel.va("other")]
+
+
+def test_entry_that_jumps_far_to_the_head_code_is_followed() -> None:
+    """As pvh_start_xen does: paging off, then startup_32 by its physical address."""
+    kernel = SmallKernel()
+    kernel.text.function("begin", "90")
+    kernel.text.function("cpu", "fa", TO_PAGING, "c3")
+    kernel.text.function("pvh", "0f20c0 fb ea", Word("cpu", physical=True), "1000 c3")
+    kernel.rodata().put(Word("pvh", physical=True))
+    va = kernel.va("pvh")
+    assert early_sites(kernel)[-2:] == [va, va + 3]
+
+
+def test_code_that_runs_into_the_head_code_is_early_if_its_address_is_held() -> None:
+    """The kernel computes the physical address of startup_32_smp from the linked one."""
+    kernel = SmallKernel()
+    kernel.text.function("begin", "90")
+    kernel.text.function("cpu", "90", Short("eb", "default_entry"))
+    kernel.text.function("startup_32_smp", "8ed0 0f22e0")
+    kernel.text.label("default_entry")
+    kernel.text.put(TO_PAGING, "c3")
+    kernel.text.function("unheld", "fa", Branch("e9", "default_entry"))
+    kernel.rodata().put(Word("cpu", physical=True), Word("startup_32_smp"))
+    va = kernel.va("startup_32_smp")
+    assert early_sites(kernel) == [va, va + 2, kernel.va("default_entry") + 5]
+
+
+@pytest.mark.parametrize(
+    "setting", ["0d00000080 0f22c0", "81c900000080 0f22c1", "b933000580 0f22c1"]
+)
+def test_every_way_to_set_the_paging_bit_ends_the_early_code(setting: str) -> None:
+    kernel = SmallKernel()
+    kernel.text.function("begin", "fa", setting, "fb c3")
+    kernel.rodata().put(Word("begin", physical=True))
+    va = kernel.va("begin")
+    assert early_sites(kernel) == [va, va + 1 + len(bytes.fromhex(setting)) - 3]
+
+
 def test_zone_is_found_by_any_overlap() -> None:
     outer, inner = Zone(100, 200, Reason.COPIED), Zone(150, 160, Reason.PATCHED)
     zones = Zones([inner, outer, Zone(300, 301, Reason.FIRMWARE)])

@@ -30,6 +30,7 @@ FUNCTIONS = (
     ("loads_twice", "8b 00 0f 1f 44 00 00 8b 40 04 0f 0b c3 cc 90 90 90 90 90 90 90 90 90 90"),
     ("runs_on", "9c 5a 31 c0 90 90 90"),
     ("runs_into", "fb 0f 20 c0 cf cc" + " 90" * 10),
+    ("early", "74 01 cf b8 00 00 00 80 0f 22 c0 c3 cc"),
 )
 INIT_FUNCTIONS = (("init_once", "fa 0f 30 e8 {reads_clock} c3" + " cc" * 16),)
 
@@ -103,19 +104,23 @@ def _add_read_only(builder: ElfBuilder, known: dict[str, int]) -> None:
 
 
 def _add_data(builder: ElfBuilder, known: dict[str, int]) -> None:
-    """Pointers: to a function, into one, before one, to a physical address, to data."""
+    """Pointers: to a function, into one, before one, to a physical address, to data; and an IDT."""
     words = (
         ("runs_on", known["runs_on"]),
         ("runs_on", known["runs_on"] + 2),
         ("runs_on", known["runs_on"] - 0x100),
-        ("runs_into", known["runs_into"] - PAGE_OFFSET),
+        ("early", known["early"] - PAGE_OFFSET),
         ("pointers", DATA_VA),
     )
     for index, (symbol, _) in enumerate(words):
         builder.relocation(DATA_VA + 4 * index, R_386_32, symbol)
     data = b"".join(struct.pack("<I", value) for _, value in words) + b"payload!"
+    idt_va = DATA_VA + len(data)
+    builder.relocation(idt_va, R_386_32, "loads_twice")
+    data += struct.pack("<I", known["loads_twice"])
     builder.section(".data", DATA_VA, data, DATA, align=4096)
     builder.symbol("pointers", DATA_VA, size=20, kind=STT_OBJECT)
+    builder.symbol("def_idts", idt_va, size=4, kind=STT_OBJECT)
 
 
 @cache

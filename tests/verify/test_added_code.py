@@ -37,7 +37,7 @@ DAMAGED: dict[str, tuple[str, Damage]] = {
     "another alignment": ("VP051", lambda now: segment_word(now, ALIGN, 0x2000)),
     "filler": ("VP071", lambda now: now.write(behind_runtime(now), "90")),
     "runtime": ("VP071", lambda now: now.write(now.at("__vmi_start") + 0x60, "cc")),
-    "last word of the sums": ("VP071", lambda now: now.record(pad_len=2)),
+    "last word of the sums": ("VP071", lambda now: now.record(pad_len=1)),
     "start elsewhere": ("VP073", lambda now: now.symbol_field("__vmi_start", 4, 1)),
     "end of .text": ("VP030", lambda now: now.symbol_field("_etext", 4, 1)),
     "end of .text by a page": ("VP030", lambda now: now.symbol_field("_etext", 4, 0x1000)),

@@ -144,9 +144,14 @@ def record_doubled(was: File, now: File) -> None:
     now.put(now.off(RECORDS) + RECORD_LEN, now.records()[:RECORD_LEN])
 
 
+def idt_leads_to_early_code(was: File, now: File) -> None:
+    for file in (was, now):
+        file.add(file.at("def_idts"), file.at("early") - file.at("loads_twice"))
+
+
 def reason_lost(was: File, now: File) -> None:
-    # runs_into is entered by a physical address, so that its iret stays native.
-    va = now.find("runs_into", "cf")
+    # It is entered by a physical address, and switches paging on: its iret stays native.
+    va = now.find("early", "cf")
     now.swap(f'"va":{va}'.encode(), f'"va":{va + 1}'.encode())
 
 
@@ -195,6 +200,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP072", lambda was, now: now.write(now.at("__vmi_text"), "52")),
     ("VP080", led_into_instruction),
     ("VP081", reason_lost),
+    ("VP085", idt_leads_to_early_code),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
 ON_THEIR_OWN = {"VP012", "VP013", "VP054", "VP074", "VP075", "VP082"}

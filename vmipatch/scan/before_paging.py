@@ -1,39 +1,62 @@
 # SPDX-License-Identifier: MIT
 """Which code runs only before paging is on.
 
-Followed from where the boot loader enters, and from every physical address of code that the image
-holds (a second processor starts at one), up to the write of CR0 that switches paging on. A
-function that it calls belongs to it if nobody else calls it or takes its address.
+Followed from where the boot loader enters, up to the write of CR0 that switches paging on; and from
+every other entry: a physical address of code that the image holds (a second processor starts at
+one), if control from there arrives at such a write. Many words happen to be physical addresses
+(lengths, `_text`, the end of a page), and what lies there runs with paging on as a rule. Code that
+runs into what was found is an entry too, if its address is held as a linked one: the physical
+address of startup_32_smp is computed from it. A function that is called belongs to it if nobody
+else calls it or takes its address.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from functools import cached_property
 
 import numpy as np
 
 from vmipatch.image.ascending import distinct
 from vmipatch.image.relocations import R_386_32
-from vmipatch.isa.classify import classify
+from vmipatch.isa.classify import OPERAND_SIZE, classify, split_prefixes
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.scan.code import CodeMap
 
 
 def ranges_before_paging(code_map: CodeMap) -> list[tuple[int, int]]:
     """Half-open address ranges, ascending, of code that runs only before paging."""
+    image, offset = code_map.image, code_map.page_offset
     walk = _Walk(code_map)
-    walk.follow(_roots(code_map))
+    walk.follow([image.entry if image.entry >= offset else image.entry + offset])
+    walk.follow(_entries(code_map))
+    while joining := walk.joining():
+        walk.follow(joining)
     while callees := walk.exclusive_callees():
         walk.follow(callees)
     return walk.ranges()
 
 
-def _roots(code_map: CodeMap) -> list[int]:
-    """The entry point, and code addresses that appear as physical ones."""
-    image, offset = code_map.image, code_map.page_offset
-    entry = image.entry if image.entry >= offset else image.entry + offset
+def _entries(code_map: CodeMap) -> list[int]:
+    """What the image holds the physical address of, if control from there switches paging on."""
+    result: list[int] = []
+    astray: set[int] = set()
+    for va in _physical(code_map):
+        walk = _Walk(code_map, astray)
+        if walk.arrives(va):
+            result.append(va)
+        else:
+            astray |= walk.reached.keys()
+    return result
+
+
+def _physical(code_map: CodeMap) -> list[int]:
+    """Instructions whose physical address is a word of the image, by linked address."""
+    offset = code_map.page_offset
     words = code_map.relocations.entries
     values = words["value"][words["kind"] == R_386_32].astype(np.int64)
     physical = distinct(values[values < offset] + offset).tolist() if offset else []
-    return [entry, *(va for va in physical if _is_instruction(code_map, va))]
+    return [va for va in physical if _is_instruction(code_map, va)]
 
 
 def _is_instruction(code_map: CodeMap, va: int) -> bool:
@@ -42,56 +65,114 @@ def _is_instruction(code_map: CodeMap, va: int) -> bool:
 
 
 def _turns_paging_on(stream: InstructionStream, index: int) -> bool:
-    """Whether this is `mov cr0, r` behind a `mov r, imm` or `or eax, imm` with bit 31 (PG)."""
+    """Whether this is `mov cr0, r` behind a `mov r, imm` or `or r, imm` with bit 31 (PG)."""
     code = stream.bytes_at(index)
     form = classify(code)
     if form is None or form.name != "mov cr0, r32" or index == 0:
         return False
-    before = stream.bytes_at(index - 1)
-    sets_it = len(before) == 5 and before[0] in (0xB8 | code[-1] & 7, OR_EAX)
-    return sets_it and bool(before[4] & 0x80)
+    before, register = stream.bytes_at(index - 1), code[-1] & 7
+    opcodes = [bytes((MOV_IMMEDIATE | register,)), bytes((OR_IMMEDIATE, 0xC8 | register))]
+    if register == 0:
+        opcodes.append(OR_EAX)
+    return before[:-4] in opcodes and bool(before[-1] & 0x80)
 
 
-OR_EAX = 0x0D
+MOV_IMMEDIATE, OR_IMMEDIATE, OR_EAX = 0xB8, 0x81, b"\x0d"
+FAR_JUMP, FAR_JUMP_LEN = 0xEA, 7
 
 
 class _Walk:
     """The instructions reached so far, and the calls met on the way."""
 
-    def __init__(self, code_map: CodeMap) -> None:
+    def __init__(self, code_map: CodeMap, astray: Set[int] = frozenset()) -> None:
+        """Nothing is followed into `astray`, from where no write that switches paging on is met."""
         self._code_map = code_map
-        self._reached: dict[int, int] = {}
+        self._astray = astray
+        self.reached: dict[int, int] = {}
+        """Length of each instruction by its address."""
         self._callees: set[int] = set()
+        self._arrived = False
 
-    def follow(self, roots: list[int]) -> None:
+    def follow(self, roots: Iterable[int]) -> None:
         """Follow direct control flow from `roots` until paging is on."""
         pending = list(roots)
         while pending:
             va = pending.pop()
             stream = self._code_map.stream_at(va)
-            if va in self._reached or stream is None:
+            if va in self.reached or va in self._astray or stream is None:
                 continue
             index = stream.index_of(va)
             if index >= 0:
                 pending += self._successors(stream, index)
 
+    def arrives(self, va: int) -> bool:
+        """Whether control from `va` comes to a write of CR0 that switches paging on."""
+        self.follow([va])
+        return self._arrived
+
     def _successors(self, stream: InstructionStream, index: int) -> list[int]:
         va, length = int(stream.starts[index]), int(stream.lens[index])
-        self._reached[va] = length
+        self.reached[va] = length
         flow = Flow(int(stream.flows[index]))
         result = [] if flow in (Flow.STOP, Flow.JUMP) else [va + length]
         if flow in (Flow.JUMP, Flow.CONDITION, Flow.LOOP, Flow.CALL):
             at = int(np.searchsorted(stream.branches, index))
             target = int(stream.branch_targets[at])
             (self._callees.add if flow is Flow.CALL else result.append)(target)
-        return [] if flow is Flow.NEXT and _turns_paging_on(stream, index) else result
+        elif flow is Flow.STOP:
+            result += self._far_target(stream.bytes_at(index))
+        elif flow is Flow.NEXT and _turns_paging_on(stream, index):
+            self._arrived = True
+            return []
+        return result
+
+    def _far_target(self, code: bytes) -> list[int]:
+        """Where a far jump to a constant goes: before paging that is a physical address."""
+        prefixes, rest = split_prefixes(code)
+        if rest[:1] != bytes((FAR_JUMP,)) or OPERAND_SIZE in prefixes:
+            return []
+        target = int.from_bytes(rest[1:5], "little")
+        offset = self._code_map.page_offset
+        return [target + offset if target < offset else target]
+
+    @cached_property
+    def _taken(self) -> set[int]:
+        """What absolute words of the image hold."""
+        words = self._code_map.relocations.entries
+        return set(words["value"][words["kind"] == R_386_32].tolist())
+
+    def joining(self) -> list[int]:
+        """Addresses held by words from which control runs into what was reached, without a call."""
+        seen: set[int] = set()
+        pending = list(self.reached)
+        while pending:
+            new = self._predecessors(pending.pop()) - seen - self.reached.keys()
+            seen |= new
+            pending += new
+        return sorted(seen & self._taken)
+
+    def _predecessors(self, va: int) -> set[int]:
+        """Instructions from which control goes to `va`, but by calls."""
+        result: set[int] = set()
+        for stream in self._code_map.streams.values():
+            for index in stream.branches[stream.branch_targets == va].tolist():
+                if stream.flows[index] != Flow.CALL:
+                    result.add(int(stream.starts[index]))
+        stream_here = self._code_map.stream_at(va)
+        index = -1 if stream_here is None else stream_here.index_of(va)
+        if stream_here is not None and index > 0:
+            before = index - 1
+            falls = stream_here.flows[before] not in (Flow.STOP, Flow.JUMP)
+            if falls and not _turns_paging_on(stream_here, before):
+                result.add(int(stream_here.starts[before]))
+        return result
 
     def exclusive_callees(self) -> list[int]:
         """Functions called from here that have no other caller and whose address nobody takes."""
-        words = self._code_map.relocations.entries
-        taken = set(words["value"][words["kind"] == R_386_32].tolist())
-        new = sorted(self._callees - self._reached.keys())
-        return [va for va in new if va not in taken and self._callers(va) <= self._reached.keys()]
+        new = sorted(self._callees - self.reached.keys())
+        return [
+            va for va in new if va not in self._taken and self._callers(va) <= self.reached.keys()
+        ]
 
     def _callers(self, va: int) -> set[int]:
         return {
@@ -103,8 +184,8 @@ class _Walk:
     def ranges(self) -> list[tuple[int, int]]:
         """What was reached, as merged ranges."""
         merged: list[tuple[int, int]] = []
-        for va in sorted(self._reached):
-            end = va + self._reached[va]
+        for va in sorted(self.reached):
+            end = va + self.reached[va]
             if merged and merged[-1][1] == va:
                 merged[-1] = (merged[-1][0], end)
             else:

@@ -25,6 +25,7 @@ from vmipatch.verify.static.agreement import check_agreement
 from vmipatch.verify.static.bodies import Bodies, read_bodies
 from vmipatch.verify.static.branches import check_branches
 from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
+from vmipatch.verify.static.early import check_early
 from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
 from vmipatch.verify.static.ledger import check_boundaries, check_decodings, prove_boundaries
@@ -151,6 +152,7 @@ class Proof:
         symbols.check_new(self.original, self.output, redirect, report)
         check_fallback(self.output, self.right, self.bodies, self._replacements(), report)
         check_native(self.right, self.bodies, manifest, report)
+        check_early(self.original, self.tables, self.sides, self.paired, manifest, report)
         check_among_data(self.output, report)
         led_to = distinct(np.concatenate([self.led_to, self.chunks.o_va]))
         places = _places(self.relocated)

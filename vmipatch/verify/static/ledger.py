@@ -54,6 +54,20 @@ def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I6
     for vas in (named, references, places_end):
         index = side.find(vas)
         reached[index[index >= 0]] = True
+    reached, astray = follow(side, reached)
+    marks = np.zeros(len(side), np.bool_)
+    strays = distinct(np.concatenate([named, astray]))
+    strays = strays[side.find(strays) < 0]
+    over = side.over(strays)
+    marks[over[over >= 0]] = True
+    return Proven(reached, _signatures(side, tables) & ~reached, marks)
+
+
+def follow(side: Side, reached: Flags) -> tuple[Flags, I64]:
+    """What control comes to from `reached`, by direct branches, calls and from one to the next.
+
+    Also returns the targets of its branches at which no instruction begins.
+    """
     falls = (side.leaves != Leaves.JUMP) & (side.leaves != Leaves.STOP) & side.known
     joined = np.zeros(len(side), np.bool_)
     joined[1:] = falls[:-1] & (side.ends[:-1] == side.starts[1:])
@@ -61,22 +75,16 @@ def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I6
     branches = np.flatnonzero(side.widths > 0)
     leads_to = side.targets(branches)
     target = side.find(leads_to)
-    disputed = [named]
+    astray = [np.zeros(0, np.int64)]
     while True:
         reached = _run_on(reached, group)
         taken = reached[branches]
         new = target[taken & (target >= 0)]
-        disputed.append(leads_to[taken & (target < 0)])
+        astray.append(leads_to[taken & (target < 0)])
         branches, leads_to, target = branches[~taken], leads_to[~taken], target[~taken]
         if not len(new) or reached[new].all():
-            break
+            return reached, np.concatenate(astray)
         reached[new] = True
-    marks = np.zeros(len(side), np.bool_)
-    strays = distinct(np.concatenate(disputed))
-    strays = strays[side.find(strays) < 0]
-    over = side.over(strays)
-    marks[over[over >= 0]] = True
-    return Proven(reached, _signatures(side, tables) & ~reached, marks)
 
 
 def _run_on(reached: Flags, group: I64) -> Flags:

@@ -406,6 +406,16 @@ DECODERS_DISAGREE = Rule(
     "One decoder has a defect: report it with the bytes.",
 )
 
+EARLY_ENTRY = Rule(
+    "VP085",
+    "what answers interrupts does not run before paging",
+    "No instruction that an entry of the IDT reaches, by branches, calls and from one to the next, "
+    "is left native because it would run before paging is on. Entries are what the kernel's arrays "
+    "of IDT data, its arrays of stubs and its handlers' symbols name.",
+    "`16` is said to run before paging, and an interrupt comes to it",
+    "A word of the original is taken for the physical address of an entry: report it.",
+)
+
 RULES: tuple[Rule, ...] = tuple(
     sorted((v for v in list(globals().values()) if isinstance(v, Rule)), key=lambda r: r.number)
 )

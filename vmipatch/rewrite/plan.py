@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
@@ -91,7 +92,7 @@ def _with_trampolines(
     """Ask for room until all trampolines fit, or no more of it can be had."""
     needed = _room_len(wanted)
     try:
-        relinked = _relink(wanted, padding, fixed, needed)
+        relinked = _with_room(wanted, padding, fixed, needed)
     except NoRoom as error:
         raise InputNotUnderstood(
             f"between code that must not move there are {error.missing} bytes too few "
@@ -99,34 +100,64 @@ def _with_trampolines(
             file=wanted.image.name,
             hint="give the vmlinux of the same build: with relocations all code can move",
         ) from error
-    windows, length = _windows(wanted, relinked, padding, fixed)
+    windows = _windows(wanted, relinked, padding, fixed)
     for _ in range(ROUNDS):
-        if length <= _free(relinked[2], needed):
+        if windows.length <= _free(relinked[2], needed):
             break
         try:
-            relinked = _relink(wanted, padding, fixed, needed + _aligned(length))
+            relinked = _relink(wanted, padding, fixed, needed + _aligned(windows.length))
         except NoRoom:
             break
-        windows, length = _windows(wanted, relinked, padding, fixed)
-    while length > _free(relinked[2], needed):
-        windows = windows[:-1]
-        length = _total(_built(windows, relinked[2], wanted, padding, 0))
-    return _finished(wanted, relinked, windows, padding)
+        windows = _windows(wanted, relinked, padding, fixed)
+    return _finished(wanted, relinked, windows.within(_free(relinked[2], needed)), padding)
 
 
 Relinked = tuple[ScanResult, list[tuple[Site, Body]], Placement]
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Windows in address order, and the bytes that the trampoline of each takes anywhere."""
+
+    windows: list[Window]
+    lens: list[int]
+
+    @property
+    def length(self) -> int:
+        """Bytes of all trampolines."""
+        return sum(self.lens)
+
+    def within(self, room_len: int) -> list[Window]:
+        """As many of them, from the first on, as `room_len` bytes hold."""
+        ends = accumulate(self.lens)
+        return [w for w, end in zip(self.windows, ends, strict=True) if end <= room_len]
+
+
+def _with_room(
+    wanted: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]], needed: int
+) -> Relinked:
+    """As `_relink`, with at least `needed` bytes from an aligned address on. Raises as it does.
+
+    The section that ends the room need not be aligned as the room is.
+    """
+    relinked = _relink(wanted, padding, fixed, needed)
+    missing = -_free(relinked[2], needed)
+    if missing <= 0:
+        return relinked
+    return _relink(wanted, padding, fixed, needed + ROOM_ALIGN - missing)
+
+
 def _windows(
     wanted: ScanResult, relinked: Relinked, padding: Padding, fixed: Sequence[tuple[int, int]]
-) -> tuple[list[Window], int]:
+) -> _Windows:
     """Windows for the sites that found no room, and the bytes that their trampolines take."""
     scanned, _, placement = relinked
     native = {site.va for site in scanned.sites if site.reason is Reason.NO_ROOM}
     pending = [site for site in wanted.rewritten if site.va in native]
-    changed = frozenset(c.va for changes in placement.changes.values() for c in changes)
+    changed = [(c.va, c.va + c.old_len) for c in placement.all_changes()]
     windows = find_windows(scanned, pending, changed, fixed)
-    return windows, _total(_built(windows, placement, wanted, padding, 0))
+    built = _built(windows, placement, wanted, padding, 0)
+    return _Windows(windows, [len(trampoline.code) for trampoline in built])
 
 
 def _built(

@@ -69,12 +69,13 @@ class Trampoline:
 def find_windows(
     scanned: ScanResult,
     pending: Iterable[Site],
-    changed: frozenset[int],
+    changed: Iterable[tuple[int, int]],
     fixed: Sequence[tuple[int, int]],
 ) -> list[Window]:
     """A window for each site of `pending` that has one, disjoint, in address order.
 
-    `changed` are addresses of what changes its length in the new layout.
+    `changed` are the ranges of what changes its length in the new layout; empty ones are places
+    where something is put in.
     """
     finder = _Finder(scanned, list(pending), changed, fixed)
     result: list[Window] = []
@@ -94,13 +95,13 @@ class _Finder:
         self,
         scanned: ScanResult,
         pending: Sequence[Site],
-        changed: frozenset[int],
+        changed: Iterable[tuple[int, int]],
         fixed: Sequence[tuple[int, int]],
     ) -> None:
         self._code_map, self._zones, self._fixed = scanned.code_map, scanned.zones, fixed
         self.pending = {site.va: site for site in pending}
-        self._others = sorted(site.va for site in scanned.sites if site.va not in self.pending)
-        self._changed = sorted(changed)
+        others = [(s.va, s.end_va) for s in scanned.sites if s.va not in self.pending]
+        self._kept = sorted([*others, *changed])
         self._entry = entry_text(scanned.image.symbols)
         tables = [t.words for t in scanned.code_map.tables]
         named = [w["target_va"][w["role"] == Role.INSTRUCTION].astype(np.int64) for w in tables]
@@ -141,7 +142,7 @@ class _Finder:
             return False  # the jump would lead to what is not mapped there
         if _between(self._code_map.targets, *inner) or _between(self._named, *whole):
             return False
-        if _among(self._others, *whole) or _among(self._changed, *whole):
+        if _shares(self._kept, *whole):
             return False
         if self._zones.over(*whole) is not None or overlap(*whole, self._fixed):
             return False
@@ -235,6 +236,12 @@ def _between(ascending: np.ndarray, start_va: int, end_va: int) -> bool:
     return at < len(ascending) and int(ascending[at]) < end_va
 
 
-def _among(ascending: Sequence[int], start_va: int, end_va: int) -> bool:
-    at = bisect_left(ascending, start_va)
-    return at < len(ascending) and ascending[at] < end_va
+def _shares(ranges: Sequence[tuple[int, int]], start_va: int, end_va: int) -> bool:
+    """Whether one of `ranges` (ascending) begins in [start_va, end_va) or reaches into it.
+
+    Of ranges that begin before it only the last can reach so far: no two share bytes but those of
+    one site, as it was found and as what changes.
+    """
+    at = bisect_left(ranges, (start_va,))
+    begins = at < len(ranges) and ranges[at][0] < end_va
+    return begins or (at > 0 and ranges[at - 1][1] > start_va)

@@ -14,6 +14,7 @@ import iced_x86
 
 _WIDE = 4
 _CONTROL = iced_x86.FlowControl
+_ADDING = (iced_x86.Mnemonic.MOV, iced_x86.Mnemonic.ADD, iced_x86.Mnemonic.SUB)
 _BRANCHES = (_CONTROL.CALL, _CONTROL.UNCONDITIONAL_BRANCH, _CONTROL.CONDITIONAL_BRANCH)
 
 
@@ -34,6 +35,11 @@ class Field:
     kind: FieldKind
     value: int
     """Signed; of a branch, the target."""
+    may_point: bool = True
+    """Whether position-independent code could make an address of it: a displacement from a
+    register, an immediate that is moved, added or subtracted."""
+    scale: int = 1
+    """By how much an index register is multiplied that is added to a displacement."""
 
 
 def wide_fields(code: bytes, va: int) -> Iterator[Field]:
@@ -42,23 +48,49 @@ def wide_fields(code: bytes, va: int) -> Iterator[Field]:
     for instruction in decoder:
         if not instruction.code:
             return
-        offsets = decoder.get_constant_offsets(instruction)
-        start = instruction.ip32
-        if offsets.has_displacement and offsets.displacement_size == _WIDE:
-            yield Field(
-                start + offsets.displacement_offset,
-                start,
-                FieldKind.DISPLACEMENT,
-                _signed(instruction.memory_displacement),
-            )
-        if offsets.has_immediate and offsets.immediate_size == _WIDE:
-            at = start + offsets.immediate_offset
-            if instruction.flow_control in _BRANCHES:
-                yield Field(at, start, FieldKind.BRANCH, instruction.near_branch_target)
-            else:
-                at_off = at - va
-                value = int.from_bytes(code[at_off : at_off + _WIDE], "little", signed=True)
-                yield Field(at, start, FieldKind.IMMEDIATE, value)
+        yield from _fields_of(instruction, decoder, code, va)
+
+
+def wide_fields_among_data(code: bytes, va: int) -> Iterator[Field]:
+    """The same for code with data in it: goes on one byte behind each that is no code."""
+    decoder = iced_x86.Decoder(32, code, ip=va)
+    while decoder.can_decode:
+        off = decoder.position
+        instruction = decoder.decode()
+        if instruction.code:
+            yield from _fields_of(instruction, decoder, code, va)
+        else:
+            decoder.position, decoder.ip = off + 1, va + off + 1
+
+
+def _fields_of(
+    instruction: iced_x86.Instruction, decoder: iced_x86.Decoder, code: bytes, va: int
+) -> Iterator[Field]:
+    offsets = decoder.get_constant_offsets(instruction)
+    start = instruction.ip32
+    if offsets.has_displacement and offsets.displacement_size == _WIDE:
+        yield Field(
+            start + offsets.displacement_offset,
+            start,
+            FieldKind.DISPLACEMENT,
+            _signed(instruction.memory_displacement),
+            _has_register(instruction),
+            instruction.memory_index_scale,
+        )
+    if offsets.has_immediate and offsets.immediate_size == _WIDE:
+        at = start + offsets.immediate_offset
+        if instruction.flow_control in _BRANCHES:
+            yield Field(at, start, FieldKind.BRANCH, instruction.near_branch_target)
+        else:
+            at_off = at - va
+            value = int.from_bytes(code[at_off : at_off + _WIDE], "little", signed=True)
+            adds = instruction.mnemonic in _ADDING
+            yield Field(at, start, FieldKind.IMMEDIATE, value, adds)
+
+
+def _has_register(instruction: iced_x86.Instruction) -> bool:
+    none = iced_x86.Register.NONE
+    return bool(instruction.memory_base != none or instruction.memory_index != none)
 
 
 def _signed(value: int) -> int:

@@ -11,18 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.image.repack.linked import (
-    BSS_VA,
-    HEAD_LEN,
-    LINK_PA,
-    RODATA_VA,
-    TEXT_VA,
-    Extra,
-    Kernel,
-    bzimage,
-    link,
-    small_kernel,
-)
+from tests.image.repack.forms import FORMS, GNU, LINK_PA, Extra, Form, Kernel, word
+from tests.image.repack.linked import BSS_VA, RODATA_VA, TEXT_VA, bzimage, link, small_kernel
 from vmipatch.errors import UnclassifiedReference
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -54,30 +44,34 @@ def inside(elf: bytes) -> Kernel:
 OLD = inside(small_kernel())
 
 
-def repacked(new: bytes, extra: Extra | None = None, old: bytes | None = None) -> Repacked:
-    data = old or bzimage(link(OLD, extra), OLD)
+def repacked(
+    new: bytes, extra: Extra | None = None, old: bytes | None = None, form: Form = GNU
+) -> Repacked:
+    data = old or bzimage(link(OLD, extra, form=form), OLD)
     return repack(data, BzImage.parse(data), ElfImage.parse(new), RELOCS, GZIP)
 
 
-def expected(new: bytes, extra: Extra | None = None) -> tuple[Kernel, bytes, int]:
+def expected(new: bytes, extra: Extra | None = None, form: Form = GNU) -> tuple[Kernel, bytes, int]:
     kernel = inside(payload_image(stripped(ElfImage.parse(new)), RELOCS, LINK_PA, "new"))
-    before = link(OLD, extra)
-    distance = -(-max(HEAD_LEN + len(kernel.payload) - before.text_off, 0) // 512) * 512
-    return kernel, link(kernel, extra, before, distance).code, distance
+    before = link(OLD, extra, form=form)
+    room = before.text_off - before.payload_off
+    distance = -(-max(len(kernel.payload) - room, 0) // 512) * 512
+    return kernel, link(kernel, extra, before, distance, form).code, distance
 
 
-@settings(max_examples=12)
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@settings(max_examples=6)
 @given(
     added_len=st.integers(0, 60_000),
     bss_len=st.integers(1, 0x90000),
     shift=st.sampled_from([0, 0x1000, 0x5000]),
 )
 def test_moved_boot_code_is_what_linking_it_there_gives(
-    added_len: int, bss_len: int, shift: int
+    form: Form, added_len: int, bss_len: int, shift: int
 ) -> None:
     new = small_kernel(added_len, bss_len, shift)
-    made = repacked(new)
-    _, code, distance = expected(new)
+    made = repacked(new, form=form)
+    _, code, distance = expected(new, form=form)
     assert made.distance == distance
     assert made.data[CODE_OFF:-4] == code[:-4]
 
@@ -183,11 +177,81 @@ def test_word_of_unknown_meaning_is_refused(extra: Extra) -> None:
         repacked(small_kernel(50_000), extra)
 
 
-def test_boot_code_without_its_constants_is_refused() -> None:
-    wrong = replace(OLD, total_len=OLD.total_len + 0x1000)
-    data = bzimage(link(wrong), wrong)
-    with pytest.raises(UnclassifiedReference, match="total_len"):
+@pytest.mark.parametrize("name", FORMS.keys() - {"2.6.26 to 2.6.29"})
+def test_boot_code_for_another_payload_is_refused(name: str) -> None:
+    form = FORMS[name]
+    wrong = replace(OLD, payload=OLD.payload + b"\0", output_len=OLD.output_len + 1)
+    right = link(OLD, form=form)
+    tail = link(wrong, was=right, form=form).code[right.text_off :]
+    linked = replace(right, code=right.code[: right.text_off] + tail)
+    data = bzimage(linked, OLD)
+    with pytest.raises(UnclassifiedReference):
         repacked(small_kernel(50_000), old=data)
+
+
+@pytest.mark.parametrize("end", [-4, 0])
+def test_old_boot_code_with_other_lengths_around_the_payload_is_refused(end: int) -> None:
+    linked = link(OLD, form=FORMS["2.6.26 to 2.6.29"])
+    payload_end = linked.payload_off + len(OLD.payload)
+    at = CODE_OFF + (payload_end if end else linked.payload_off) - 4
+    data = bytearray(bzimage(linked, OLD))
+    data[at : at + 4] = word(OLD.output_len + 1 if end else len(OLD.payload) + 1)
+    read = BzImage.parse(bzimage(linked, OLD))
+    with pytest.raises(UnclassifiedReference):
+        repack(bytes(data), read, ElfImage.parse(small_kernel(50_000)), RELOCS, GZIP)
+
+
+LLD_UNKNOWN = {
+    "address or number": Extra(text=(_x("b8"), ("rodata", 0))),
+    "address without a register": Extra(text=(_x("a1"), ("data", 0))),
+    "end of the payload": Extra(text=(_x("8d 83"), ("payload_end", 0))),
+    "table that no code names": Extra(data=(("extract", 0),) * 8),
+}
+
+
+@pytest.mark.parametrize("extra", LLD_UNKNOWN.values(), ids=LLD_UNKNOWN)
+def test_place_that_may_be_a_number_is_refused(extra: Extra) -> None:
+    form = FORMS["lld"]
+    data = bzimage(link(OLD, extra, form=form), OLD)
+    with pytest.raises(UnclassifiedReference):
+        repacked(small_kernel(50_000), old=data)
+
+
+def test_number_that_is_compared_is_a_number() -> None:
+    """Position-independent code compares with no address."""
+    form = FORMS["lld"]
+    near = link(OLD, form=form).text_off + 0x10123
+    extra = Extra(text=(_x("3d"), word(near)))
+    new = small_kernel(50_000)
+    _, code, _ = expected(new, extra, form)
+    assert repacked(new, extra, form=form).data[CODE_OFF:-4] == code[:-4]
+
+
+def test_jump_into_the_middle_of_the_head_is_refused() -> None:
+    extra = Extra(text=(_x("e9"), ("-stub", 3)))
+    data = bzimage(link(OLD, extra, form=FORMS["5.10 with EFI stub"]), OLD)
+    with pytest.raises(UnclassifiedReference):
+        repacked(small_kernel(50_000), old=data)
+
+
+def test_entry_of_an_efi_stub_in_the_head_stays() -> None:
+    form = FORMS["5.10 with EFI stub"]
+    linked = link(OLD, form=form)
+    assert 0 < linked.entry_off < linked.payload_off
+    made = SetupHeader.parse(repacked(small_kernel(50_000), form=form).data)
+    assert made.handover_offset == linked.entry_off
+
+
+def test_old_protocol_is_not_told_how_much_memory_is_needed() -> None:
+    """Before 2.10 the header has neither init_size nor the address that a kernel is linked for."""
+    form = FORMS["2.6.26 to 2.6.29"]
+    old = bzimage(link(OLD, form=form), OLD, version=0x0209)
+    new = small_kernel(50_000)
+    made = repacked(new, old=old, form=form)
+    _, code, _ = expected(new, form=form)
+    assert made.data[CODE_OFF:-4] == code[:-4]
+    header = SetupHeader.parse(made.data)
+    assert (header.version, header.init_size, header.pref_address) == (0x0209, 0, 0)
 
 
 def test_boot_code_of_another_build_is_refused() -> None:

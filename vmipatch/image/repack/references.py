@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: MIT
 """Which words of the boot code change when its tail moves and its kernel is another?
 
-Head and payload stay, the tail moves, and with it the global offset table. Each field of 32 bits in
-the code, and each word of the data, is one of these:
+Head and payload stay, the tail moves. Each field of 32 bits in the code, and each word of the data,
+is one of these:
 
-    what it says                          what becomes of it
-    a constant of the kernel (Constants)  the constant of the new kernel
-    GOT to head or start of the payload   the distance grows
-    head to GOT, from start to _bss       the distance grows
-    GOT to _end (in the head)             the distance grows to the end of a page
-    branch between head and tail          the distance grows
-    GOT to tail, branch inside a part     nothing
-    a number                              nothing
-    anything else                         UnclassifiedReference
+    what it says                               what becomes of it
+    a constant of the kernel (Constants)       the constant of the new kernel
+    a distance from what code addresses from   grows or shrinks if one of the two moves
+    program counter to global offset table     the same
+    length of the copy (in the head)           grows
+    _end, where memory has to suffice          grows to the end of a page
+    branch between head and tail               the distance grows
+    distance inside a part, a number           nothing
+    anything else                              UnclassifiedReference
 
-A number that is near some address is still a number (bunzip2 compares with 0x177245): what the
-linker can write is a distance from the GOT or a branch, for it refuses run-time relocations, and
-differences that assembly writes begin or end at a label of the linker script. _end is the GOT, its
-distance 0 like many a number: only the head asks for it (head_32.S).
+Code addresses from the global offset table (GOT) or from startup_32. What C code can hold are
+distances from there and branches, for the linker refuses run-time relocations; differences that
+assembly writes begin or end at a label of the linker script. A number that is near some address is
+still a number (bunzip2 compares with 0x177245). Where code addresses from startup_32, a
+displacement into the tail is a distance, since no structure is that long, and an immediate that
+could be one is refused.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
-from vmipatch.image.repack.boot_code import BootCode, unclassified
-from vmipatch.isa.fields import Field, FieldKind, wide_fields
+from vmipatch.image.repack.boot_code import BootCode, pages
+from vmipatch.image.repack.constants import (
+    Change,
+    Constants,
+    Link,
+    Replacements,
+    extract_distance,
+)
+from vmipatch.image.repack.head import WORD_LEN, Room, unclassified
+from vmipatch.image.repack.tail import jump_tables
+from vmipatch.isa.fields import Field, FieldKind, wide_fields, wide_fields_among_data
 
-PAGE = 4096
 _WORD = struct.Struct("<i")
 _NEAR_PAYLOAD = (-16, 64)
 """What compilers make of indices of input_data: gunzip reads its header byte by byte, unlz4 the
@@ -37,171 +48,274 @@ four bytes before an index."""
 _SMALL = 1 << 16
 """Numbers below are selectors, field offsets and lengths, for no tail begins so early."""
 _BEHIND_END = 64
-
-
-def pages(length: int) -> int:
-    """`length`, up to the end of a page."""
-    return -(-length // PAGE) * PAGE
-
-
-@dataclass(frozen=True, slots=True)
-class Constants:
-    """What the boot code knows of its kernel, in bytes."""
-
-    input_len: int
-    """The payload: z_input_len."""
-    output_len: int
-    """The unpacked payload: z_output_len."""
-    total_len: int
-    """kernel_total_size: from _text to _end."""
-    bss_len: int
-    """From _text to __bss_start: relocations behind it are refused."""
-    text_len: int
-    """kernel_text_size: from _text to __start_rodata."""
-
-
-NEEDED = ("input_len", "output_len", "total_len")
-"""What every such boot code holds (piggy.S, arch/x86/boot/compressed/misc.c)."""
-
-
-_UNALIGNED = ("input_len", "output_len")
-"""piggy.S does not ask for an alignment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A word of the boot code (at its old offset) and what it becomes."""
-
-    off: int
-    value: int
-    reason: str
+_SUB_END = bytes.fromhex("8b86600200002d")
+"""mov init_size(%esi), %eax; sub $_end, %eax: the tail repeats it (Linux 4.7 to 5.7)."""
+_MOVE_POINTER = bytes.fromhex("017028")
+"""add %esi, 40(%eax): the EFI stub's head moves a pointer in its data (Linux 3.17 to 5.6)."""
+_POINTER_AT = 40
 
 
 def changed_words(
-    boot: BootCode, distance: int, old: Constants, new: Constants, link_pa: int
+    boot: BootCode, distance: int, old: Constants, new: Constants, link: Link
 ) -> list[Change]:
     """The words to write when the tail of `boot` moves by `distance` bytes.
 
-    `link_pa` is the address that the kernel is linked for (pref_address). Raises
-    UnclassifiedReference if a word is none of the kinds above, or a constant is missing.
+    Raises UnclassifiedReference if a word is none of the kinds above, or a constant is missing.
     """
-    constants = _Replacements(old, new)
-    changes = [
-        *_in_head(boot, distance, link_pa),
-        *_in_text(boot, distance, constants),
-        *_in_data(boot, constants),
-    ]
-    constants.require_found(boot)
-    return changes
+    return _Mover(boot, distance, Replacements(old, new), link).changes()
 
 
-class _Replacements:
-    """Old constants to new ones, and which were met."""
+@dataclass(frozen=True)
+class _Mover:
+    """Boot code whose tail moves."""
 
-    def __init__(self, old: Constants, new: Constants) -> None:
-        self.names = {getattr(old, f.name): f.name for f in fields(Constants)}
-        self.new = new
-        self.found: set[str] = set()
+    boot: BootCode
+    distance: int
+    constants: Replacements
+    link: Link
 
-    def change(self, off: int, value: int, *, aligned: bool = True) -> Change | None:
-        name = self.names.get(value)
-        if name is None or not (aligned or name in _UNALIGNED):
-            return None
-        self.found.add(name)
-        return Change(off, getattr(self.new, name), name)
+    def changes(self) -> list[Change]:
+        self._require_distinct()
+        self._require_nothing_behind_text()
+        found = [
+            *self._length_in_head(),
+            *self._in_head(),
+            *self._in_entry(),
+            *self._in_text(),
+            *self._in_data(),
+        ]
+        self.constants.require_found(self.boot)
+        return found
 
-    def require_found(self, boot: BootCode) -> None:
-        missing = [name for name in NEEDED if name not in self.found]
-        if missing:
-            raise unclassified(
-                f"its constants were not found: {', '.join(missing)}", boot.name, boot.text_off
-            )
+    def _require_distinct(self) -> None:
+        """Raise UnclassifiedReference if a constant could be a place in the tail as well."""
+        boot = self.boot
+        if 0 in (boot.head.base_off, boot.tail.got_off):
+            for value, name in self.constants.names.items():
+                if self._in_tail(value):
+                    raise unclassified(f"{name} is a place in the tail, too", boot.name, value)
 
+    def _require_nothing_behind_text(self) -> None:
+        """Raise UnclassifiedReference if what may still be code looks as if it had to change."""
+        boot, end = self.boot, self.boot.text_end_off
+        for field in wide_fields(boot.code[end:], end):
+            is_reference = field.kind is not FieldKind.BRANCH and self._reference(field)
+            if is_reference or field.value in self.constants.names:
+                raise unclassified("this is either code or data", boot.name, field.va)
 
-def _in_head(boot: BootCode, distance: int, link_pa: int) -> Iterator[Change]:
-    end = boot.payload_off
-    for field in wide_fields(boot.code[:end], 0):
-        value, target = field.value, boot.got_off + field.value
-        if field.va == boot.end_word_off:
-            yield Change(field.va, value + pages(distance) - distance, "GOT to _end")
-        elif field.kind is FieldKind.BRANCH:
-            if boot.text_off <= value < boot.text_end_off:
-                yield Change(field.va, value + distance - field.va - 4, "branch to the tail")
-            elif not 0 <= value < end:
-                raise _unknown(boot, field)
-        elif 0 <= target < end and value < 0:
-            yield Change(field.va, value - distance, "GOT to head")
-        elif boot.got_off - value in (field.instruction_va, field.instruction_va - 1):
+    def _shift(self, off: int) -> int:
+        return self.boot.moved(off, self.distance) - off
+
+    def _led(self, field: Field, base: int, target: int, reason: str) -> Change | None:
+        """The change of a distance from `base` to `target`, if it is one."""
+        shift = self._shift(target) - self._shift(base)
+        return Change(field.va, field.value + shift, reason) if shift else None
+
+    # -- the head
+
+    def _length_in_head(self) -> Iterator[Change]:
+        """The word in front of the payload that old code has; another is the payload's last."""
+        boot, constants = self.boot, self.constants
+        if boot.head.room is Room.LENGTHS:
+            end = boot.payload_end_off - WORD_LEN
+            if _WORD.unpack_from(boot.code, end)[0] != constants.old.output_len:
+                raise unclassified("the payload does not end with its length", boot.name, end)
+            change = constants.change(boot.head.code_len, constants.old.input_len)
+            assert change is not None
+            yield change
+
+    def _in_head(self) -> Iterator[Change]:
+        boot, head = self.boot, self.boot.head
+        for field in wide_fields(boot.code[: head.code_len], 0):
+            if field.va == head.room_word_off and head.room is not Room.LENGTHS:
+                yield self._room(field)
+            elif field.va == head.copied_word_off:
+                yield Change(field.va, field.value + self.distance, "length of the copy")
+            elif change := self._assembly(field):
+                yield change
+
+    def _room(self, field: Field) -> Change:
+        """The word by which the head makes room."""
+        head = self.boot.head
+        if head.room is Room.DISTANCE:
+            value = extract_distance(self.boot, self.constants.old, self.constants.new)
+            return Change(field.va, value, "distance of the copy")
+        grown = pages(self.distance) - self._shift(head.base_off)
+        return Change(field.va, field.value + grown, "_end")
+
+    def _assembly(self, field: Field) -> Change | None:
+        """The change of a field of head_32.S, of which everything is known."""
+        boot, base = self.boot, self.boot.head.base_off
+        value, target = field.value, base + field.value
+        if field.kind is FieldKind.BRANCH:
+            return self._branch(field)
+        fetched = base - value
+        if field.kind is FieldKind.IMMEDIATE and fetched in (
+            field.instruction_va, field.instruction_va - 1,
+        ):  # fmt: skip
             # The distance counts from the pop in front, one byte long.
-            yield Change(field.va, value + distance, "head to GOT")
-        elif field.kind is FieldKind.IMMEDIATE and value == boot.bss_off:
-            yield Change(field.va, value + distance, "start to _bss")
-        elif not (0 <= value < _SMALL or value == link_pa or _in_tail(boot, target)):
-            raise _unknown(boot, field)
-
-
-def _in_text(boot: BootCode, distance: int, constants: _Replacements) -> Iterator[Change]:
-    start, end = boot.text_off, boot.text_end_off
-    for field in wide_fields(boot.code[start:], start):
-        change = constants.change(field.va, field.value) if field.va < end else None
-        change = change or _reference(boot, field, distance)
-        if change and field.va >= end:
-            raise unclassified("this is either code or data", boot.name, field.va)
-        if change:
-            yield change
-
-
-def _reference(boot: BootCode, field: Field, distance: int) -> Change | None:
-    """The change of a field in the tail that leads out of it."""
-    value, target = field.value, boot.got_off + field.value
-    inside = field.va < boot.text_end_off
-    if field.kind is FieldKind.BRANCH:
-        if boot.text_off <= value < boot.text_end_off or not inside:
+            return self._led(field, fetched, base, "program counter to base")
+        if boot.head.room is Room.LENGTHS and target == boot.payload_end_off - WORD_LEN:
+            grown = self.constants.new.input_len - self.constants.old.input_len
+            return Change(field.va, value + grown, "output_len")
+        if field.kind is FieldKind.DISPLACEMENT and self._in_tail(target):
+            return self._led(field, base, target, "part of the tail")
+        in_head = 0 <= target <= boot.payload_off
+        if in_head and (value < 0 or not base):
+            return self._led(field, base, target, "part of the head")
+        is_link = value == self.link.pa or (value + self.link.page_offset) % (1 << 32) == 0
+        if 0 <= value < _SMALL or is_link or _is_mask(value):
             return None
-        if value:
-            raise _unknown(boot, field)
-        return Change(field.va, -distance - field.va - 4, "branch to startup_32")
-    if value == boot.got_off - field.instruction_va:
-        return None  # behind the call that fetches the program counter; both ends move
-    if 0 <= target <= boot.text_off:
-        near = _NEAR_PAYLOAD[0] <= target - boot.payload_off < _NEAR_PAYLOAD[1]
-        if target == 0 or near:
-            return Change(field.va, value - distance, "GOT to head or payload")
-        # Where the payload ends without padding, its end and the start of .text are one address.
-        ends = (boot.payload_end_off, boot.text_off)
-        number = field.kind is FieldKind.IMMEDIATE and target not in ends
-        if not number and inside:
-            raise _unknown(boot, field)
-    elif inside and value in _labels_of_tail(boot):
-        raise _unknown(boot, field)
-    return None
+        raise self._unknown(field)
+
+    def _branch(self, field: Field) -> Change | None:
+        boot, target = self.boot, field.value
+        if not (0 <= target < boot.head.code_len or boot.text_off <= target < boot.text_end_off):
+            raise self._unknown(field)
+        shift = self._shift(target) - self._shift(field.va)
+        if not shift:
+            return None
+        if field.va >= boot.text_off and target not in boot.head.entries:
+            raise self._unknown(field)
+        return Change(field.va, target + shift - field.va - 4, "branch between the parts")
+
+    # -- the tail
+
+    def _in_entry(self) -> Iterator[Change]:
+        """The first function of the tail, assembly too."""
+        boot, tail = self.boot, self.boot.tail
+        code, distance = boot.code, boot.head.room_value
+        for field in wide_fields(code[boot.text_off : tail.entry_end_off], boot.text_off):
+            if change := self.constants.change(field.va, field.value):
+                yield change
+            elif code[field.va - len(_SUB_END) : field.va] == _SUB_END:
+                if field.value != boot.end_off:
+                    raise self._unknown(field)
+                yield Change(field.va, field.value + pages(self.distance), "_end")
+            elif boot.head.room is Room.DISTANCE and field.value == -distance:
+                new = extract_distance(boot, self.constants.old, self.constants.new)
+                yield Change(field.va, -new, "distance of the copy")
+            elif change := self._assembly(field):
+                yield change
+
+    def _in_text(self) -> Iterator[Change]:
+        """C code."""
+        for field in self._c_fields:
+            change = self.constants.change(field.va, field.value) or self._reference(field)
+            if change:
+                yield change
+
+    @cached_property
+    def _c_fields(self) -> list[Field]:
+        start, end = self.boot.tail.entry_end_off, self.boot.text_end_off
+        return list(wide_fields_among_data(self.boot.code[start:end], start))
+
+    def _reference(self, field: Field) -> Change | None:
+        """The change of a field of C code that is a reference."""
+        boot, got = self.boot, self.boot.tail.got_off
+        value, target = field.value, got + field.value
+        inside = field.va < boot.text_end_off
+        if field.kind is FieldKind.BRANCH:
+            return self._c_branch(field)
+        if (fetched := boot.tail.fetch_of(field)) is not None:
+            return self._led(field, fetched, got, "program counter to GOT")
+        if self._shift(got):
+            return self._from_moving_got(field, target, inside=inside)
+        if not self._in_tail(value):
+            return None
+        is_displacement = field.kind is FieldKind.DISPLACEMENT
+        if is_displacement and field.may_point and value != boot.payload_end_off:
+            return self._led(field, got, value, "part of the tail")
+        if inside and (is_displacement or field.may_point or value in self._labels_of_tail):
+            raise self._unknown(field)
+        return None
+
+    def _from_moving_got(self, field: Field, target: int, *, inside: bool) -> Change | None:
+        """A field of code that addresses from the tail: only what leads out of it changes."""
+        boot, value = self.boot, field.value
+        if 0 <= target <= boot.text_off:
+            near = _NEAR_PAYLOAD[0] <= target - boot.payload_off < _NEAR_PAYLOAD[1]
+            if target == 0 or near:
+                return Change(field.va, value - self.distance, "GOT to head or payload")
+            # Where the payload ends without padding, its end and the start of .text are one
+            # address.
+            ends = (boot.payload_end_off, boot.text_off)
+            number = field.kind is FieldKind.IMMEDIATE and target not in ends
+            if not number and inside:
+                raise self._unknown(field)
+        elif inside and value in self._labels_of_tail:
+            raise self._unknown(field)
+        return None
+
+    def _c_branch(self, field: Field) -> Change | None:
+        """Data between functions decodes as branches that lead anywhere, out of the code mostly."""
+        boot, target = self.boot, field.value
+        if target in self.boot.head.entries:
+            return Change(field.va, target - self.distance - field.va - 4, "branch to the head")
+        if target < boot.text_off or boot.text_end_off <= target < boot.edata_off:
+            raise self._unknown(field)
+        return None
+
+    # -- data
+
+    def _in_data(self) -> Iterator[Change]:
+        """Behind the code: constants, not aligned by piggy.S, and words that the code moves."""
+        boot, code = self.boot, self.boot.code
+        pointers = self._pointers()
+        spans = self._spans
+        for off in range(boot.text_end_off, boot.edata_off - 3):
+            (value,) = _WORD.unpack_from(code, off)
+            if off in pointers:
+                if self._in_tail(value) and value != boot.payload_end_off:
+                    yield Change(off, value + self.distance, "part of the tail")
+                elif value and value != boot.payload_off:
+                    raise unclassified(f"the word {value:#x} points nowhere", boot.name, off)
+            elif change := self.constants.change(off, value, aligned=off % 4 == 0):
+                yield change
+            elif off % 4 == 0 and (value in spans or value + off in (0, boot.payload_off)):
+                raise unclassified(f"the word {value:#x} spans the moving parts", boot.name, off)
+
+    def _pointers(self) -> frozenset[int]:
+        """Offsets of the words that hold distances from startup_32."""
+        boot, tail = self.boot, self.boot.tail
+        found = set(range(*tail.moved_words, WORD_LEN))
+        if tail.got_off == 0:
+            found |= jump_tables(boot.code, tail, self._c_fields, boot.name)
+        head = boot.code[: boot.head.code_len]
+        at = head.find(_MOVE_POINTER)
+        while at >= 0:
+            before = wide_fields(head[at - 6 : at], at - 6)
+            found |= {field.value + _POINTER_AT for field in before}
+            at = head.find(_MOVE_POINTER, at + 1)
+        return frozenset(found)
+
+    @cached_property
+    def _spans(self) -> set[int]:
+        """Words that would have to change, of which nobody can say whether they are meant so."""
+        boot, got = self.boot, self.boot.tail.got_off
+        labels = (0, boot.payload_off, boot.payload_end_off)
+        from_got = {label - got for label in labels} if self._shift(got) else set()
+        return self._labels_of_tail | from_got
+
+    @cached_property
+    def _labels_of_tail(self) -> set[int]:
+        """Distances from startup_32 that would grow."""
+        boot = self.boot
+        ends = {boot.edata_off, boot.tail.bss_off, boot.end_off, boot.tail.got_off} - {0}
+        return ends | {boot.text_off, boot.text_end_off}
+
+    def _in_tail(self, off: int) -> bool:
+        return self.boot.text_off <= off <= self.boot.end_off + _BEHIND_END
+
+    def _unknown(self, field: Field) -> Exception:
+        return unclassified(
+            f"the {field.kind.value} {field.value:#x} of an instruction is nothing known",
+            self.boot.name,
+            field.instruction_va,
+        )
 
 
-def _in_data(boot: BootCode, constants: _Replacements) -> Iterator[Change]:
-    """Behind the code: constants, not aligned by piggy.S, and no word that spans the parts."""
-    labels = (0, boot.payload_off, boot.payload_end_off)
-    spans = _labels_of_tail(boot) | {label - boot.got_off for label in labels}
-    for off in range(boot.text_end_off, boot.edata_off - 3):
-        (value,) = _WORD.unpack_from(boot.code, off)
-        if change := constants.change(off, value, aligned=off % 4 == 0):
-            yield change
-        elif off % 4 == 0 and (value in spans or value + off in labels[:2]):
-            raise unclassified(f"the word {value:#x} spans the moving parts", boot.name, off)
-
-
-def _labels_of_tail(boot: BootCode) -> set[int]:
-    """Distances from startup_32 that would grow."""
-    ends = {boot.edata_off, boot.bss_off, boot.end_off, boot.got_off}
-    return ends | {boot.text_off, boot.text_end_off}
-
-
-def _in_tail(boot: BootCode, off: int) -> bool:
-    return boot.text_off <= off <= boot.end_off + _BEHIND_END
-
-
-def _unknown(boot: BootCode, field: Field) -> Exception:
-    return unclassified(
-        f"the {field.kind.value} {field.value:#x} of an instruction is nothing known",
-        boot.name,
-        field.instruction_va,
-    )
+def _is_mask(value: int) -> bool:
+    """Whether a number of 32 bits rounds to a power of two."""
+    low = value if value >= 0 else ~value
+    return low & (low + 1) == 0

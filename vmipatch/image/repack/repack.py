@@ -15,14 +15,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.packing import Recipe, pack_payload
 from vmipatch.image.repack import pe_header
-from vmipatch.image.repack.boot_code import BootCode
+from vmipatch.image.repack.boot_code import BootCode, pages
+from vmipatch.image.repack.constants import Change, Constants, Link
 from vmipatch.image.repack.payload_image import payload_image, stripped
-from vmipatch.image.repack.references import Change, Constants, changed_words, pages
+from vmipatch.image.repack.references import changed_words
 from vmipatch.image.setup_header import HEADER_OFF, SetupHeader
 
 STEP = 512
@@ -34,7 +34,6 @@ _EXTRA_LEN = 128 << 10
 """How far decompression in place may run ahead, besides 1/256 (header.S, ZO_z_extra_bytes)."""
 _SPARE_LEN = 64
 """A note may get longer when its length moves the tail."""
-_KERNEL_INFO_SINCE, _HANDOVER_SINCE, _INIT_SIZE_SINCE = 0x020F, 0x020B, 0x020A
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,12 @@ def repack(
     boot code holds a word of which nobody can say what it means, InputNotUnderstood if the kernel
     does not fit it.
     """
-    header = old.header
-    _require_init_size(header, old.name)
-    boot = BootCode.parse(data, header, old.name)
-    link_pa = header.pref_address
-    unpacked = payload_image(stripped(kernel), relocs, link_pa, old.name)
+    boot = BootCode.parse(data, old.header, old.name)
+    before = ElfImage.parse(old.vmlinux, old.name)
+    link = Link.of(before, old.header)
+    unpacked = payload_image(stripped(kernel), relocs, link.pa, old.name)
     payload = pack_payload(recipe, unpacked)
-    job = _Job(data, old, boot, kernel, unpacked)
+    job = _Job(data, old, boot, before, kernel, unpacked, link)
     made = job.around(payload, b"")
     if note_for is None:
         return made
@@ -91,26 +89,28 @@ class _Job:
     data: bytes
     old: BzImage
     boot: BootCode
+    before: ElfImage
+    """The kernel inside of the old file."""
     kernel: ElfImage
     unpacked: bytes
+    link: Link
 
     def around(self, payload: bytes, behind: bytes) -> Repacked:
         """The file with this payload, and `behind` between it and the tail."""
         data, boot, header = self.data, self.boot, self.old.header
-        before = _constants(
-            ElfImage.parse(self.old.vmlinux, self.old.name), self.old.payload.unpacked, header
-        )
+        old_len = len(self.old.payload.unpacked)
+        before = Constants.of(self.before, header.payload_length, old_len, self.link)
         new_header = replace(header, payload_length=len(payload))
-        after = _constants(self.kernel, self.unpacked, new_header)
+        after = Constants.of(self.kernel, len(payload), len(self.unpacked), self.link)
         distance = _distance(boot, len(payload) + len(behind), pe_header.alignment(data, boot.name))
-        changes = changed_words(boot, distance, before, after, header.pref_address)
+        changes = changed_words(boot, distance, before, after, self.link)
         code = _rebuilt(boot, payload + behind, distance, changes)
         new_header = replace(
             new_header,
             syssize=len(code) // 16,
             init_size=max(_init_size(boot, distance, after), header.init_size),
-            handover_offset=_led(header.handover_offset, distance),
-            kernel_info_offset=_led(header.kernel_info_offset, distance),
+            handover_offset=boot.moved(header.handover_offset, distance),
+            kernel_info_offset=boot.moved(header.kernel_info_offset, distance),
         )
         setup, dropped = _setup(data, boot, new_header, header, distance)
         file = setup + code
@@ -118,34 +118,6 @@ class _Job:
             crc = zlib.crc32(file[:-CRC_LEN]) ^ _CRC_OF_ALL
             file = file[:-CRC_LEN] + struct.pack("<I", crc)
         return Repacked(file, tuple(changes), distance, dropped)
-
-
-def _require_init_size(header: SetupHeader, name: str) -> None:
-    if header.version < _INIT_SIZE_SINCE:
-        raise InputNotUnderstood(
-            "its boot protocol is older than 2.10 and does not tell how much memory it needs",
-            file=name,
-            place="setup header",
-        )
-
-
-def _constants(kernel: ElfImage, unpacked: bytes, header: SetupHeader) -> Constants:
-    """What boot code around `kernel` has to hold."""
-    sections, start_va = kernel.section_by_name, min(s.va for s in kernel.loads)
-    if missing := {".bss", ".rodata", ".text"} - sections.keys():
-        raise InputNotUnderstood(
-            f"the kernel has no {min(missing)} section, where its boot code expects one",
-            file=kernel.name,
-            place="section headers",
-        )
-    end_pa = max(s.pa + s.mem_len for s in kernel.loads)
-    return Constants(
-        input_len=header.payload_length,
-        output_len=len(unpacked),
-        total_len=pages(end_pa - header.pref_address),
-        bss_len=sections[".bss"].va - start_va,
-        text_len=sections[".rodata"].va - start_va,
-    )
 
 
 def _distance(boot: BootCode, payload_len: int, align: int) -> int:
@@ -173,10 +145,6 @@ def _init_size(boot: BootCode, distance: int, new: Constants) -> int:
     in_place = end_off + pages(max(ahead, _EXTRA_LEN))
     behind = new.total_len + pages(end_off - boot.text_off - distance)
     return pages(max(in_place, behind))
-
-
-def _led(off: int, distance: int) -> int:
-    return off + distance if off else 0
 
 
 def _setup(

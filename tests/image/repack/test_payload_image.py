@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from tests.image.repack.linked import LINK_PA, TEXT_VA, small_kernel
+from tests.image.repack.forms import LINK_PA
+from tests.image.repack.linked import TEXT_VA, small_kernel
 from tests.support.elfbuilder import DATA, TEXT, ElfBuilder
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage

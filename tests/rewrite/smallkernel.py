@@ -132,6 +132,7 @@ class SmallKernel:
     def __init__(self, *, room: bool = True) -> None:
         """With `room`, .text has filler enough that nothing behind it need move."""
         self.labels: dict[str, tuple[int, int, int]] = {}
+        self.entry = "startup_32"
         self.blocks: list[Block] = []
         self.text = self.block(".text", TEXT_VA, TEXT)
         self.text.label("_text")
@@ -166,7 +167,7 @@ class SmallKernel:
 
     def build(self) -> bytes:
         """The ELF file."""
-        builder = ElfBuilder(entry=TEXT_VA - PAGE_OFFSET)
+        builder = ElfBuilder(entry=self.va(self.entry) - PAGE_OFFSET)
         for block in self.blocks:
             for va, part in block.open:
                 self._fill(builder, block, va, part)

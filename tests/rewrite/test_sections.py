@@ -58,6 +58,22 @@ def done(request: pytest.FixtureRequest) -> Outcome:
     return full_kernel(room=request.param).rewrite()
 
 
+@pytest.mark.parametrize("room", [True, False], ids=["absorb", "shift"])
+@pytest.mark.parametrize("entry", ["late_head", "behind_sites"])
+def test_loader_enters_where_it_did(room: bool, entry: str) -> None:
+    """Linux 7.2 has startup_32 in .init.text; what grows before it moves it there, too."""
+    kernel = full_kernel(room=room)
+    kernel.text.function("behind_sites", "90 b800000080 0f22c0 c3")
+    init = next(block for block in kernel.blocks if block.name == ".init.text")
+    init.function("late_head", "90 b800000080 0f22c0 c3", align=1)
+    init.put(INT3 * PAGE)
+    kernel.entry = entry
+    done = kernel.rewrite()
+    assert done.va(entry) != kernel.va(entry)
+    assert done.image.entry == done.va(entry) - PAGE_OFFSET
+    assert check_static(kernel.image(), done.image).findings == ()
+
+
 def test_mode_follows_from_the_padding_there_is(done: Outcome) -> None:
     has_room = done.va("startup_32") + 0x4000 < done.kernel.va("f")
     assert done.is_shifted is not has_room

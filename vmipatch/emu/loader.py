@@ -33,6 +33,10 @@ BOOT_CS, BOOT_DS = 0x10, 0x18
 _PROTOCOL = 0x020D
 _SHORT_JUMP = 0xEB
 _UNKNOWN_LOADER = 0xFF
+_EXT_MEM_K_OFF, _ALT_MEM_K_OFF = 0x002, 0x1E0
+"""KiB above 1 MiB as two older BIOS calls tell them, in 16 bits and in 32 (zero-page.rst, and
+screen_info.ext_mem_k of include/uapi/linux/screen_info.h)."""
+_MOST_EXT_MEM_K = 0xFC00
 _E820_COUNT_OFF, _E820_OFF = 0x1E8, 0x2D0
 _E820_ENTRY = struct.Struct("<QQI")
 _FLAT_CODE, _FLAT_DATA = 0x00CF9B00, 0x00CF9300
@@ -166,6 +170,9 @@ def _zero_page(ram_len: int, boot: Boot, initrd_pa: int) -> bytes:
         cmd_line_ptr=COMMAND_LINE_PA,
     ).emit()
     page[HEADER_OFF : HEADER_OFF + len(header)] = header
+    high_k = (ram_len - HIGH_PA) >> 10
+    struct.pack_into("<H", page, _EXT_MEM_K_OFF, min(high_k, _MOST_EXT_MEM_K))
+    struct.pack_into("<I", page, _ALT_MEM_K_OFF, high_k)
     entries = memory_map(ram_len)
     page[_E820_COUNT_OFF] = len(entries)
     for i, entry in enumerate(entries):

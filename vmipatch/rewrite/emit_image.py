@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
-from vmipatch.image.elf import ElfImage
+from vmipatch.image.elf import ENTRY_AT, ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SYMBOL
@@ -142,6 +143,7 @@ class _Emitter:
         self, added: Added, code: Sequence[Part], parts: Sequence[Part], manifest: bytes
     ) -> bytes:
         """Append what is new and write the tables of ELF."""
+        struct.pack_into("<I", self.memory, ENTRY_AT, self._entry())
         symbols, strings = self._symbols([*code, *parts], added.runtime)
         segments = self._segments()
         contents = [self._content(s, symbols, strings) for s in self.sections]
@@ -152,6 +154,15 @@ class _Emitter:
         contents.append(_loose_section(len(contents), ".vmi.manifest", manifest))
         contents.append(empty_note(len(contents)))
         return write_elf(self.image, bytes(self.memory), contents, [*segments, segment])
+
+    def _entry(self) -> int:
+        """Where the loader enters: Linux has a physical address there, in .init.text since 6.11."""
+        entry = self.image.entry
+        if self.image.section_at(entry):
+            return self.placement.map.one(entry)
+        holder = (s for s in self.image.loads if s.pa <= entry < s.pa + s.mem_len)
+        offset = next((s.va - s.pa for s in holder), 0)
+        return self.placement.map.one(entry + offset) - offset
 
     def _code_section(self, index: int, added: Part) -> Content:
         """A part of the room behind .text's code, inside the same segment."""

@@ -80,6 +80,18 @@ def test_memory_map_is_in_the_zero_page(memory: GuestMemory) -> None:
     assert all(a.pa + a.length <= b.pa for a, b in pairwise(entries))
 
 
+@pytest.mark.parametrize(("ram_mib", "short_k"), [(48, 47 << 10), (256, 0xFC00)])
+def test_kernels_that_know_no_memory_map_are_told_how_much_there_is(
+    ram_mib: int, short_k: int
+) -> None:
+    """Boot code up to Linux 2.6.19 stops where both sizes are zero."""
+    memory = GuestMemory(ram_mib << 20)
+    load(memory, Boot(kernel()))
+    page = memory.read(ZERO_PAGE_PA, 0x1000)
+    assert struct.unpack_from("<H", page, 0x002) == (short_k,)
+    assert struct.unpack_from("<I", page, 0x1E0) == ((ram_mib - 1) << 10,)
+
+
 def test_boot_segments_are_where_the_protocol_wants_them(memory: GuestMemory) -> None:
     load(memory, Boot(kernel()))
     code, data = struct.unpack("<2Q", memory.read(GDT_PA + 0x10, 16))

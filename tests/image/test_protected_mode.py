@@ -22,7 +22,11 @@ def bzimage(header: SetupHeader, code: bytes) -> bytes:
 
 @pytest.mark.parametrize(("version", "hidden"), [(0x0200, True), (0x0207, True), (0x0208, False)])
 def test_payload_is_told_since_protocol_2_08(version: int, hidden: bool) -> None:
-    assert hides_payload(replace(OLD, version=version)) is hidden
+    assert hides_payload(replace(OLD, version=version, payload_length=100)) is hidden
+
+
+def test_program_without_a_payload_is_run_as_it_is() -> None:
+    assert hides_payload(replace(OLD, version=0x020C))
 
 
 def test_code_behind_the_setup_is_loaded_and_entered_at_1_mib() -> None:

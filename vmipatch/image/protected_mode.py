@@ -2,7 +2,8 @@
 """What is run of a bzImage whose payload nobody can find? The code that unpacks it.
 
 Before boot protocol 2.08 (Linux 2.6.26) a bzImage does not tell where its payload lies, and the
-payload is no ELF file. Its protected-mode code unpacks it wherever it belongs, and runs it.
+payload is no ELF file. Its protected-mode code unpacks it wherever it belongs, and runs it. What
+boots as Linux does and is not Linux (memtest86+) has no payload at all.
 Source: Documentation/x86/boot.rst of Linux, "Loading The Rest of The Kernel" and "32-bit BOOT
 PROTOCOL".
 """
@@ -27,7 +28,7 @@ _EXECUTABLE, _LOAD, _ALL_RIGHTS = 2, 1, 7
 
 def hides_payload(header: SetupHeader) -> bool:
     """Whether a bzImage with this header is to be run by its own code."""
-    return header.version < PAYLOAD_SINCE
+    return header.version < PAYLOAD_SINCE or not header.payload_length
 
 
 def protected_mode_code(data: bytes, header: SetupHeader, name: str) -> ElfImage:

@@ -28,8 +28,9 @@ from vmipatch.errors import EnvironmentProblem
 
 STAGES = {
     "read": (
-        "vmipatch.cli.rewrite:read_file",
-        "vmipatch.cli.rewrite:_linked",
+        "vmipatch.files.open:read_file",
+        "vmipatch.files.open:open_bytes",
+        "vmipatch.files.rewriting:linked_kernel",
         "vmipatch.image.bzimage:unpack_payload",
     ),
     "compare": ("vmipatch.rewrite.bzimage:require_twin",),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rewrite_speed import VMIPATCH, Run, run
-from vmipatch.cli.module_tree import files_of, is_module_name, processors
+from vmipatch.files.pool import processors
+from vmipatch.files.tree import ModuleTree
 
 KERNEL = "debian-686"
 AIM_S = 180.0
@@ -46,7 +47,7 @@ def measure(kernel: str, tree: Path) -> TreeCosts:
             TreeCost(command[0], run([*VMIPATCH, *command]))
             for command in _commands(str(tree), output, back)
         )
-    modules = sum(map(is_module_name, files_of(str(tree))))
+    modules = len(ModuleTree(str(tree)).modules)
     return TreeCosts(kernel, modules, processors(), commands)
 
 

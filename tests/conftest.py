@@ -79,3 +79,13 @@ def rewritten(kernel: KernelFinder, tmp_path_factory: pytest.TempPathFactory) ->
         return output
 
     return rewrite_once
+
+
+@pytest.fixture(scope="session")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example kernel: a vmlinux that every command accepts."""
+    from examples.guest.build import build
+
+    path = tmp_path_factory.mktemp("guest") / "vmlinux"
+    path.write_bytes(build())
+    return path

@@ -1,4 +1,82 @@
 # SPDX-License-Identifier: MIT
-"""vmipatch: VMI for i386 kernel binaries."""
+"""vmipatch: VMI for i386 kernel binaries.
+
+    import vmipatch
+
+    kernel = vmipatch.open("vmlinux")
+    done = kernel.rewrite()
+    verdict = vmipatch.open(done.data, name="vmlinux.vmi").verify(kernel)
+
+`open` tells what a file is; what it gives has `kind`, `sha256` and the jobs `scan`, `rewrite`,
+`verify`, `restore` and `run`. Semantic versioning speaks of the names below, their attributes that
+do not begin with an underscore, and the JSON schemas; whatever else a module holds may change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmipatch.choices import BootCodeChoice as BootCodeChoice
+    from vmipatch.choices import Extent as Extent
+    from vmipatch.choices import Mode as Mode
+    from vmipatch.choices import Padding as Padding
+    from vmipatch.emu.machine import MachineOptions as MachineOptions
+    from vmipatch.errors import VmipatchError as VmipatchError
+    from vmipatch.files.census import Census as Census
+    from vmipatch.files.entry import Entry as Entry
+    from vmipatch.files.entry import FileOutcome as FileOutcome
+    from vmipatch.files.kernel import KernelFile as KernelFile
+    from vmipatch.files.kind import Kind as Kind
+    from vmipatch.files.module import ModuleFile as ModuleFile
+    from vmipatch.files.open import open_any as open
+    from vmipatch.files.rewriting import RewrittenKernel as RewrittenKernel
+    from vmipatch.files.running import Run as Run
+    from vmipatch.files.tree import ModuleTree as ModuleTree
+    from vmipatch.files.tree_verification import TreeVerification as TreeVerification
+    from vmipatch.files.verification import Verification as Verification
+    from vmipatch.files.verification import VerifyOptions as VerifyOptions
+    from vmipatch.rewrite import RewriteOptions as RewriteOptions
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "BootCodeChoice": "vmipatch.choices",
+    "Census": "vmipatch.files.census",
+    "Entry": "vmipatch.files.entry",
+    "Extent": "vmipatch.choices",
+    "FileOutcome": "vmipatch.files.entry",
+    "KernelFile": "vmipatch.files.kernel",
+    "Kind": "vmipatch.files.kind",
+    "MachineOptions": "vmipatch.emu.machine",
+    "Mode": "vmipatch.choices",
+    "ModuleFile": "vmipatch.files.module",
+    "ModuleTree": "vmipatch.files.tree",
+    "Padding": "vmipatch.choices",
+    "RewriteOptions": "vmipatch.rewrite",
+    "RewrittenKernel": "vmipatch.files.rewriting",
+    "Run": "vmipatch.files.running",
+    "TreeVerification": "vmipatch.files.tree_verification",
+    "Verification": "vmipatch.files.verification",
+    "VerifyOptions": "vmipatch.files.verification",
+    "VmipatchError": "vmipatch.errors",
+}
+"""Where each public name is; it is imported when it is asked for."""
+
+__all__ = ["__version__", "open", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        value = import_module("vmipatch.files.open").open_any
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -42,7 +42,7 @@ class VmipatchError(Exception):
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.file, self.place) if part)
         text = f"{where}: {self.message}" if where else self.message
-        return _in_one_line(f"{text} ({self.hint})" if self.hint else text)
+        return escaped(f"{text} ({self.hint})" if self.hint else text)
 
     def in_file(self, file: str) -> VmipatchError:
         """The same error, naming `file` unless it already names one."""
@@ -50,9 +50,12 @@ class VmipatchError(Exception):
         return self
 
 
-def _in_one_line(text: str) -> str:
-    """The names in a damaged file may hold anything: what is not printable is shown escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def escaped(text: str, keep: str = "") -> str:
+    """`text` for a terminal: what is not printable and not in `keep` is shown escaped.
+
+    Names in files may hold anything: escape sequences, new lines, bytes that are not UTF-8.
+    """
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class InputNotUnderstood(VmipatchError):
@@ -81,6 +84,19 @@ class EnvironmentProblem(VmipatchError):
     """A file or program is missing, or the system refused an operation."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class OutputTaken(VmipatchError):
+    """An output would be written over an input or another output."""
+
+    exit_code = ExitCode.USAGE
+    usual_hint = "choose another place"
+
+
+class NotServed(VmipatchError):
+    """An option or a job that a file of this kind does not have."""
+
+    exit_code = ExitCode.USAGE
 
 
 class AssemblyFailed(VmipatchError):

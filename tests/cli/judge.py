@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 from tests.cli.commands import Done, invoke, validated
-from vmipatch.cli.files import linked_in
 from vmipatch.errors import ExitCode
+from vmipatch.files.open import open_kernel
 from vmipatch.image.bzimage import BzImage, is_bzimage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module, is_module
@@ -241,7 +241,7 @@ class Rewriting:
 
     def _is_wrong(self, written: bytes) -> bool:
         """Whether it is no rewriting of the undamaged kernel, as far as memory goes."""
-        linked = linked_in(self.original, "undamaged")
+        linked = open_kernel(self.original, name="undamaged").linked
         output = ElfImage.parse(written, "written")
         found = check_static(linked.image, output, linked.fixed).findings
         return bool({finding.rule.number for finding in found} - NOT_LOADED)

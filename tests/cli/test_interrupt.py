@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import ENVIRONMENT, invoke
-from vmipatch.cli import rom
 from vmipatch.cli.main import INTERRUPTED
 
 HEEDING_INTERRUPTS = (
@@ -57,7 +56,7 @@ def test_interrupt_while_working_is_no_internal_error(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rom, "build_rom", interrupted)
+    monkeypatch.setattr("vmipatch.rom.build_rom", interrupted)
     done = invoke("rom", "-o", tmp_path / "rom")
     assert (done.returncode, done.stderr.strip()) == (INTERRUPTED, "vmipatch: interrupted")
     assert not list(tmp_path.iterdir())

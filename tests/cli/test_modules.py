@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import lzma
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cli.commands import invoke, validated
 from tests.support.smallmodule import SmallModule
-from vmipatch.cli import modules
 from vmipatch.cli.main import INTERRUPTED
-from vmipatch.cli.module_tree import JOURNAL
 from vmipatch.errors import ExitCode
+from vmipatch.files.journal import JOURNAL
+from vmipatch.files.module import ModuleFile, RewrittenModuleFile
 from vmipatch.rewrite import RewriteOptions
 
 
@@ -106,15 +105,15 @@ def test_interrupted_run_is_taken_up_again(
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert invoke("rewrite", "--tree", tree, "-o", whole).returncode == ExitCode.SUCCESS
     rewritten: list[str] = []
-    real = modules.rewrite_packed
+    real = ModuleFile.rewrite
 
-    def interrupted(data: bytes, name: str, options: RewriteOptions) -> tuple[bytes, Any]:
+    def interrupted(file: ModuleFile, options: RewriteOptions | None) -> RewrittenModuleFile:
         if len(rewritten) == 1:
             raise KeyboardInterrupt
-        rewritten.append(name)
-        return real(data, name, options)
+        rewritten.append(file.name)
+        return real(file, options)
 
-    monkeypatch.setattr(modules, "rewrite_packed", interrupted)
+    monkeypatch.setattr(ModuleFile, "rewrite", interrupted)
     assert invoke("rewrite", "--tree", tree, "-o", out, "--jobs", "1").returncode == INTERRUPTED
     assert (out / JOURNAL).exists()
     assert not [path for path in out.rglob(".vmipatch*")]
@@ -123,11 +122,11 @@ def test_interrupted_run_is_taken_up_again(
     )
     (first,) = rewritten
 
-    def counted(data: bytes, name: str, options: RewriteOptions) -> tuple[bytes, Any]:
-        rewritten.append(name)
-        return real(data, name, options)
+    def counted(file: ModuleFile, options: RewriteOptions | None) -> RewrittenModuleFile:
+        rewritten.append(file.name)
+        return real(file, options)
 
-    monkeypatch.setattr(modules, "rewrite_packed", counted)
+    monkeypatch.setattr(ModuleFile, "rewrite", counted)
     done = invoke("rewrite", "--tree", tree, "-o", out, "--jobs", "1")
     assert done.returncode == ExitCode.SUCCESS, done.stderr
     assert rewritten.count(first) == 1

@@ -14,7 +14,7 @@ from vmipatch.choices import CAMPAIGN_STATES
 from vmipatch.cli.console import json_output
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.certificate import SCHEMA, certificate
-from vmipatch.verify.plan import Kernel, Request
+from vmipatch.verify.plan import Kernel
 from vmipatch.verify.static import RULES
 from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Verdict, judge
@@ -23,7 +23,7 @@ ORIGINAL, OUTPUT = (Kernel.of(image) for image in small_pair())
 
 
 def text_of(verdict: Verdict, original: Kernel | None = ORIGINAL) -> str:
-    content = certificate(Request(OUTPUT, original), verdict)
+    content = certificate(OUTPUT, original, verdict)
     return json_output("-", SCHEMA, content).data.decode()
 
 
@@ -77,7 +77,7 @@ def test_lockstep_is_certified_with_what_was_compared() -> None:
 
 def test_file_and_the_kernel_in_it_are_both_named() -> None:
     packed = replace(OUTPUT, file_sha256="7" * 64)
-    content = certificate(Request(packed, ORIGINAL), full_verdict())
+    content = certificate(packed, ORIGINAL, full_verdict())
     found = validated(json_output("-", SCHEMA, content).data.decode(), "certificate-1")
     assert found["output_sha256"] == "7" * 64
     assert found["output_kernel_sha256"] == hashlib.sha256(OUTPUT.data).hexdigest()

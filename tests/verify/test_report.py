@@ -17,7 +17,8 @@ import pytest
 from tests.verify.evidence import boot, evidence, full_verdict
 from vmipatch.emu.report import Ending
 from vmipatch.verify.boots import Phase
-from vmipatch.verify.report_html import POLICY, html_report
+from vmipatch.verify.html import POLICY
+from vmipatch.verify.report_html import html_report
 from vmipatch.verify.verdict import Statement, judge
 
 WIDTH, HEIGHT = 1200, 3000

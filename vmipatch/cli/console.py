@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Sequence
@@ -12,12 +13,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from vmipatch import __version__
-from vmipatch.cli.outputs import STDOUT, Output, write_all
+from vmipatch.errors import escaped
+from vmipatch.files.outputs import STDOUT, Output, write_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 QUIET = -1
+LINES = "\n\t"
+"""What may stand in a text of several lines."""
 
 
 @dataclass(slots=True)
@@ -30,16 +34,22 @@ class Console:
     def say(self, text: str) -> None:
         """Tell the user what was done; silent with -q."""
         if self.verbosity > QUIET:
-            click.echo(text, err=True)
+            _tell(text)
 
     def detail(self, text: str) -> None:
         """Tell more, with -v."""
         if self.verbosity > 0:
-            click.echo(text, err=True)
+            _tell(text)
 
     def data(self, text: str) -> None:
         """Print what the user asked for. Raises EnvironmentProblem."""
-        write_all([Output(STDOUT, f"{text}\n".encode())])
+        write_all([Output(STDOUT, f"{escaped(text, LINES)}\n".encode())])
+
+
+def _tell(text: str) -> None:
+    """To standard error; where that is full or closed, no one is left to tell."""
+    with contextlib.suppress(OSError):
+        click.echo(escaped(text, LINES), err=True)
 
 
 def _be_verbose(context: click.Context, _: click.Parameter, count: int) -> None:

@@ -5,23 +5,32 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.outputs import STDOUT, check_outputs, write_all
-from vmipatch.verify.static.rules import RULES, Rule
+from vmipatch.files.outputs import STDOUT, check_outputs, write_all
+
+if TYPE_CHECKING:
+    from vmipatch.verify.static.rules import Rule
 
 SCHEMA = "vmipatch.explain/1"
 WIDTH = 88
 
 
-@click.command("explain", epilog="Example: vmipatch explain VP001")
+@click.command(
+    "explain",
+    epilog="Example: vmipatch explain VP001",
+    short_help="Explain a numbered rule of the static check.",
+)
 @click.argument("rule", required=False)
 @json_option
 @pass_console
 def explain_command(console: Console, rule: str | None, json_file: str | None) -> None:
     """Explain RULE, for example VP001; without a rule, list them all."""
+    from vmipatch.verify.static.rules import RULES
+
     check_outputs([], [json_file])
     wanted = [known for known in RULES if rule is None or known.number == rule.upper()]
     if not wanted:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -28,13 +30,20 @@ Exit codes:
   5  internal error, a bug of vmipatch
   6  all holds, but fewer sites were executed than required
 130  interrupted by the user
+143  terminated
 """
 
 INTERRUPTED = 128 + signal.SIGINT
 """What a shell calls the end by Ctrl-C."""
+TERMINATED = 128 + signal.SIGTERM
+"""The same of `kill` and of a batch system whose time is over."""
 GC_THRESHOLD = 100_000
 """New objects between two searches for cycles. Commands make large tables and few cycles: with
 Python's 700 the searches take a tenth of their time."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: what is half done is taken back on the way out, as after Ctrl-C."""
 
 
 class Commands(click.Group):
@@ -73,27 +82,41 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Without standalone mode click returns the code that a command or --help exits with.
         code = cli.main(arguments, prog_name="vmipatch", standalone_mode=False, obj=console)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("vmipatch: interrupted", err=True)
+        _tell("vmipatch: interrupted")
         return INTERRUPTED
+    except Terminated:
+        _tell("vmipatch: terminated")
+        return TERMINATED
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except VmipatchError as error:
-        click.echo(f"vmipatch: {error}", err=True)
+        _tell(f"vmipatch: {error}")
         return error.exit_code
     except BrokenPipeError:
         return ExitCode.ENVIRONMENT
     except Exception as error:  # the funnel: a user never sees a bare traceback
         if console.verbosity > 0:
             traceback.print_exc()
-        click.echo(f"vmipatch: internal error: {error!r} (-v shows where; report it)", err=True)
+        _tell(f"vmipatch: internal error: {error!r} (-v shows where; report it)")
         return ExitCode.INTERNAL
     return code if isinstance(code, int) else ExitCode.SUCCESS
+
+
+def _tell(line: str) -> None:
+    """To standard error; where that is full or closed, no one is left to tell."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     gc.set_threshold(GC_THRESHOLD)
+    signal.signal(signal.SIGTERM, _terminate)
     code = run()
     try:
         if sys.stdout is not None:

@@ -3,27 +3,27 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import read_file
-from vmipatch.cli.modules import jobs_option, restore_tree
-from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.image.bzimage import is_bzimage
-from vmipatch.image.elf import ElfImage
-from vmipatch.image.module import is_module
-from vmipatch.image.packed import unpack
-from vmipatch.restore import restore, restore_bzimage, restore_module
+from vmipatch.cli.served import require_kind
+from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart
+from vmipatch.files.kind import MODULES
+from vmipatch.files.outputs import Output, check_outputs, write_all
 
 SCHEMA = "vmipatch.restore/1"
 
 
-@click.command("restore", epilog="Example: vmipatch restore vmlinux.vmi -o vmlinux")
+@click.command(
+    "restore",
+    epilog="Example: vmipatch restore vmlinux.vmi -o vmlinux",
+    short_help="Give back what a rewritten file was made from, byte for byte.",
+)
 @click.argument("kernel", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the kernel goes.")
-@click.option(
-    "--tree", "is_tree", is_flag=True, help="KERNEL is a directory: restore all modules in it."
-)
+@click.option("--tree", "is_tree", is_flag=True, help="KERNEL is a directory of modules.")
 @jobs_option
 @json_option
 @pass_console
@@ -39,18 +39,21 @@ def restore_command(
 
     Nothing is written unless it has the SHA-256 that the note in KERNEL names.
     """
-    if is_tree:
-        restore_tree(console, kernel, output, jobs, json_file)
+    from vmipatch.files.open import open_any
+    from vmipatch.files.tree import ModuleTree
+
+    is_tree = is_tree or os.path.isdir(kernel)
+    check_outputs([kernel], [json_file] if is_tree else [output, json_file])
+    file = ModuleTree(kernel) if is_tree else open_any(kernel)
+    require_kind(click.get_current_context(), file.kind, kernel)
+    if isinstance(file, ModuleTree):
+        require_apart(kernel, output, [json_file])
+        with progress(console, len(file.nodes)) as watch:
+            done = file.restore(output, jobs=jobs, watch=watch)
+        report_tree(console, output, done, json_file)
         return
-    check_outputs([kernel], [output, json_file])
-    data, mode = read_file(kernel), 0o755
-    if is_bzimage(data):
-        restored = restore_bzimage(data, kernel)
-    elif is_module(unpack(data, kernel)):
-        restored, mode = restore_module(data, kernel), 0o644
-    else:
-        restored = restore(ElfImage.parse(data, kernel))
-    outputs = [Output(output, restored.data, mode)]
+    restored = file.restore()
+    outputs = [Output(output, restored.data, 0o644 if file.kind in MODULES else 0o755)]
     if json_file is not None:
         report = {
             "kernel": kernel,

@@ -3,37 +3,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vmipatch.choices import BootCodeChoice, Padding
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import linked_in, read_file, read_kernel
-from vmipatch.cli.maps import address_map, system_map
-from vmipatch.cli.modules import SCHEMA as TREE_SCHEMA
-from vmipatch.cli.modules import (
-    describe,
-    jobs_option,
-    rewrite_packed,
-    rewrite_tree,
-    summary_of_module,
+from vmipatch.cli.served import require_kind
+from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart
+from vmipatch.files.outputs import Output, check_outputs, listed, write_all
+
+if TYPE_CHECKING:
+    from vmipatch.files.module import ModuleFile, RewrittenModuleFile
+    from vmipatch.files.rewriting import RewrittenKernel
+    from vmipatch.files.tree import ModuleTree
+    from vmipatch.rewrite import RewriteOptions, RewrittenImage
+    from vmipatch.rewrite.bzimage import RewrittenBzImage
+
+EXECUTABLE = 0o755
+"""The mode of a new vmlinux, as the linker leaves it."""
+
+
+@click.command(
+    "rewrite",
+    epilog="Example: vmipatch rewrite vmlinux -o vmlinux.vmi",
+    short_help="Rewrite a kernel, a module or a tree of modules for VMI.",
 )
-from vmipatch.cli.modules import report as tree_report
-from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.image.bzimage import BzImage, is_bzimage
-from vmipatch.image.elf import ElfImage
-from vmipatch.image.linked import LinkedKernel
-from vmipatch.image.module import is_module
-from vmipatch.image.packed import unpack
-from vmipatch.restore import Gives, Noted
-from vmipatch.rewrite import RewriteOptions, RewrittenImage, Treatment, rewrite
-from vmipatch.rewrite.bzimage import RewrittenBzImage, rewrite_bzimage
-
-SCHEMA = "vmipatch.rewrite/1"
-
-
-@click.command("rewrite", epilog="Example: vmipatch rewrite vmlinux -o vmlinux.vmi")
 @click.argument("kernel", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the new kernel goes.")
 @click.option(
@@ -65,9 +61,7 @@ SCHEMA = "vmipatch.rewrite/1"
     help="Let `vmipatch restore` give back everything, debug sections too; the output holds a "
     "packed copy of what a note cannot tell.",
 )
-@click.option(
-    "--tree", "is_tree", is_flag=True, help="KERNEL is a directory: rewrite all modules in it."
-)
+@click.option("--tree", "is_tree", is_flag=True, help="KERNEL is a directory of modules.")
 @jobs_option
 @json_option
 @pass_console
@@ -88,98 +82,127 @@ def rewrite_command(
 ) -> None:
     """Rewrite KERNEL for VMI: a vmlinux with relocations and symbols, a bzImage, or a module.
 
-    Of a vmlinuz or ELF file without them, what can be proven is recovered and rewritten.
-    Runs as before on bare hardware; what was done and what was left native is in its manifest.
+    Of a vmlinuz or ELF file without them, what can be proven is recovered and rewritten; of a
+    directory, all modules in it. Runs as before on bare hardware; what was done and what was left
+    native is in its manifest.
     """
+    from vmipatch.files.module import ModuleFile
+    from vmipatch.files.open import open_any, open_kernel
+    from vmipatch.files.tree import ModuleTree
+    from vmipatch.restore import Gives
+    from vmipatch.rewrite import RewriteOptions
+
+    context = click.get_current_context()
     options = RewriteOptions(Padding(pad), keep_original)
-    if is_tree:
-        _refuse_for_modules(map_file, moves_file, debug, twin_file)
-        rewrite_tree(console, kernel, output, options, jobs, json_file)
+    papers = [twin_file, map_file, moves_file, json_file]
+    is_tree = is_tree or os.path.isdir(kernel)
+    check_outputs([kernel, debug], papers if is_tree else [output, *papers])
+    file = ModuleTree(kernel) if is_tree else open_any(kernel, keep_debug=keep_original)
+    require_kind(context, file.kind, kernel)
+    if isinstance(file, ModuleTree):
+        _rewrite_tree(console, file, output, options, jobs, json_file)
         return
-    check_outputs([kernel, debug], [output, twin_file, map_file, moves_file, json_file])
-    data = read_file(kernel)
-    if is_module(unpack(data, kernel)):
-        _refuse_for_modules(map_file, moves_file, debug, twin_file)
-        _rewrite_module(console, data, kernel, output, options, json_file)
+    if isinstance(file, ModuleFile):
+        _rewrite_module(console, file, output, options, json_file)
         return
-    if debug is not None and not is_bzimage(data):
-        raise click.UsageError(f"--debug is for a bzImage, and {kernel} is none")
-    read = BzImage.parse(data, kernel) if is_bzimage(data) else None
-    linked = _linked(data, kernel, debug, keep_original)
-    packed = None
-    if read is not None:
-        choice = BootCodeChoice(boot_code)
-        packed = rewrite_bzimage(data, read, linked, options, choice)
-        result = packed.kernel
-        outputs = [Output(output, packed.data)]
-    else:
-        data = b""  # 300 MB of a distribution's vmlinux, of which `linked` holds what matters
-        result = rewrite(linked, options)
-        outputs = [Output(output, result.data, mode=0o755)]
-    noted = packed.noted if packed else result.noted
+    twin = None if debug is None else open_kernel(debug, keep_debug=keep_original)
+    done = file.rewrite(options, debug=twin, boot_code=BootCodeChoice(boot_code))
+    outputs = [Output(output, done.data, 0o644 if done.packed else EXECUTABLE)]
     if twin_file is not None:
-        outputs.append(Output(twin_file, result.data, mode=0o755))
+        outputs.append(Output(twin_file, done.vmlinux, EXECUTABLE))
     if map_file is not None:
-        names = system_map(ElfImage.parse(result.data, output))
-        outputs.append(Output(map_file, names.encode()))
+        outputs.append(Output(map_file, done.system_map().encode()))
     if moves_file is not None:
-        outputs.append(Output(moves_file, address_map(result).encode()))
-    if json_file is not None:
-        made = report(result, output, noted, linked.is_recovered) | _packed_report(packed)
-        outputs.append(json_output(json_file, SCHEMA, made))
-    write_all(outputs)
-    console.say(_summary(result, output))
-    if packed is not None:
-        console.say(_packed_summary(packed, len(data), output))
-    if noted is not None and noted.gives is not Gives.INPUT:
+        outputs.append(Output(moves_file, done.address_map().encode()))
+    _write(outputs, done.report(output), json_file)
+    console.say(_summary(done, output))
+    if done.packed is not None:
+        console.say(_packed_summary(done.packed, len(file.data), output))
+    if done.noted is not None and done.noted.gives is not Gives.INPUT:
         console.say(
-            f"{output}: `vmipatch restore` gives back {noted.gives.text} "
+            f"{output}: `vmipatch restore` gives back {done.noted.gives.text} "
             "(with --keep-original all of it)"
         )
 
 
-def _linked(data: bytes, kernel: str, debug: str | None, whole: bool) -> LinkedKernel:
-    twin = None if debug is None else LinkedKernel.complete(read_kernel(debug))
-    linked = twin or linked_in(data, kernel)
-    return linked if whole else linked.without_debug()
+def _write(outputs: list[Output], report: dict[str, Any], json_file: str | None) -> None:
+    """All outputs of a kernel, and the report that names their hashes."""
+    from vmipatch.files.rewriting import SCHEMA
+
+    if json_file is not None:
+        made = report | {"outputs": listed(outputs)}
+        outputs = [*outputs, json_output(json_file, SCHEMA, made)]
+    write_all(outputs)
 
 
-def _refuse_for_modules(*files: str | None) -> None:
-    """Raise click.UsageError if an option for kernels alone was given."""
-    if any(file is not None for file in files):
-        raise click.UsageError("a module has no System.map, address map, debug twin or vmlinux")
+def _rewrite_tree(
+    console: Console,
+    tree: ModuleTree,
+    output: str,
+    options: RewriteOptions,
+    jobs: int | None,
+    json_file: str | None,
+) -> None:
+    require_apart(tree.name, output, [json_file])
+    with progress(console, len(tree.nodes)) as watch:
+        done = tree.rewrite(output, options, jobs=jobs, watch=watch)
+    report_tree(console, output, done, json_file)
 
 
 def _rewrite_module(
     console: Console,
-    data: bytes,
-    kernel: str,
+    file: ModuleFile,
     output: str,
     options: RewriteOptions,
     json_file: str | None,
 ) -> None:
-    new_data, result = rewrite_packed(data, kernel, options)
-    outputs = [Output(output, new_data)]
+    from vmipatch.files.tree_report import SCHEMA
+
+    done = file.rewrite(options)
+    outputs = [Output(output, done.data)]
     if json_file is not None:
-        entries = [describe(output, result)]
-        outputs.append(json_output(json_file, TREE_SCHEMA, tree_report(output, entries)))
+        outputs.append(json_output(json_file, SCHEMA, done.report(output)))
     write_all(outputs)
-    console.say(summary_of_module(result, output))
+    console.say(_summary_of_module(done, output))
 
 
-def _summary(result: RewrittenImage, output: str) -> str:
+def _summary_of_module(done: RewrittenModuleFile, output: str) -> str:
+    from vmipatch.restore import Gives
+
+    entry, noted = done.entry(output), done.result.noted
+    if not done.result.is_changed:
+        return f"{output}: nothing to rewrite, the module is the input's"
+    signature = f", its signature of {entry.signature_len} bytes is gone: sign it again"
+    line = (
+        f"{output}: {entry.sites} sites rewritten, {entry.left.count} left native, "
+        f"{entry.added_len} bytes of padding added" + (signature if entry.signature_len else "")
+    )
+    if noted is None or noted.gives is Gives.INPUT:
+        return line
+    return f"{line}\n{output}: `vmipatch restore` gives back {noted.gives.text}"
+
+
+def _summary(done: RewrittenKernel, output: str) -> str:
+    result = done.kernel
     manifest, placement = result.manifest, result.placement
     left = len(manifest.native)
     dropped = f", {len(manifest.dropped)} debug sections dropped" if manifest.dropped else ""
     moved = (
-        f"everything behind .text moved by {placement.shift_len:#x} bytes"
+        f"everything after .text moved by {placement.shift_len:#x} bytes"
         if placement.shift_len
-        else "no section behind .text moved"
+        else "no section after .text moved"
     )
     return (
         f"{output}: {len(result.sites)} sites rewritten{_out_of_line(result)}, {left} left native, "
         f"{result.added_len} bytes of padding added, {moved}{dropped}"
     )
+
+
+def _out_of_line(result: RewrittenImage) -> str:
+    from vmipatch.rewrite import Treatment
+
+    count = result.treatments()[Treatment.TRAMPOLINE]
+    return f" ({count} through trampolines)" if count else ""
 
 
 def _packed_summary(packed: RewrittenBzImage, old_len: int, output: str) -> str:
@@ -194,57 +217,3 @@ def _packed_summary(packed: RewrittenBzImage, old_len: int, output: str) -> str:
         *(f"{output}: lost: {loss}" for loss in packed.losses),
     ]
     return "\n".join(lines)
-
-
-def _packed_report(packed: RewrittenBzImage | None) -> dict[str, Any]:
-    if packed is None:
-        return {}
-    return {
-        "bzimage": {
-            "output_len": len(packed.data),
-            "boot_code": packed.boot_code.value,
-            "compression": packed.recipe.compression.label,
-            "recipe": str(packed.recipe),
-            "recipe_repeats_original": packed.repeats,
-            "lost": list(packed.losses),
-        }
-    }
-
-
-def _out_of_line(result: RewrittenImage) -> str:
-    count = result.treatments()[Treatment.TRAMPOLINE]
-    return f" ({count} through trampolines)" if count else ""
-
-
-def report(
-    result: RewrittenImage, output: str, noted: Noted | None, is_recovered: bool
-) -> dict[str, Any]:
-    """The JSON report; `noted` is what comes back from the output."""
-    manifest = result.manifest
-    place = result.scan.image.symbols.place_of
-    return {
-        "kernel": result.scan.image.name,
-        "output": output,
-        "input": "recovered" if is_recovered else "linked",
-        "mode": manifest.mode,
-        "shift_len": manifest.shift_len,
-        "padding": manifest.padding,
-        "input_sha256": manifest.input_sha256,
-        "sites": manifest.sites,
-        "added_len": result.added_len,
-        "added_instructions": result.added_instructions,
-        "treatments": {each.value: result.treatments()[each] for each in Treatment},
-        "dropped": list(manifest.dropped),
-        "restore": noted
-        and {"gives": noted.gives.label, "sha256": noted.sha256, "note_len": noted.note_len},
-        "native": [
-            {"address": site.va, "class": site.kind, "disposition": site.disposition,
-             "reason": site.reason}
-            for site in manifest.native
-        ],
-        "all_sites": [
-            {"address": site.va, "place": place(site.va), "class": site.kind,
-             "treatment": Treatment.of(site).value, "reason": site.reason.value}
-            for site in result.scan.sites
-        ],
-    }  # fmt: skip

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vmipatch.choices import Flavor
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.rom import Rom, build_rom
-from vmipatch.vmi.calls import API_MAJOR, API_MINOR
+from vmipatch.files.outputs import Output, check_outputs, write_all
+
+if TYPE_CHECKING:
+    from vmipatch.rom import Rom
 
 SCHEMA = "vmipatch.rom/1"
 PAGE_LEN = 0x1000
@@ -29,7 +30,11 @@ def _page_address(_context: click.Context, _parameter: click.Parameter, text: st
     return address
 
 
-@click.command("rom", epilog="Example: vmipatch rom --flavor native -o vmi.rom")
+@click.command(
+    "rom",
+    epilog="Example: vmipatch rom --flavor native -o vmi.rom",
+    short_help="Build the VMI ROM.",
+)
 @click.option(
     "--flavor",
     type=click.Choice([flavor.value for flavor in Flavor]),
@@ -54,6 +59,9 @@ def rom_command(
     console: Console, flavor: str, virtual_top: int, output: str, json_file: str | None
 ) -> None:
     """Build the VMI ROM; QEMU takes the native and trace ones with -option-rom."""
+    from vmipatch.rom import build_rom
+    from vmipatch.vmi.calls import API_MAJOR, API_MINOR
+
     check_outputs([], [output, json_file])
     rom = build_rom(Flavor(flavor), virtual_top=virtual_top)
     outputs = [Output(output, rom.data)]
@@ -67,6 +75,8 @@ def rom_command(
 
 
 def _report(rom: Rom, flavor: str, virtual_top: int, output: str) -> dict[str, Any]:
+    from vmipatch.vmi.calls import API_MAJOR, API_MINOR
+
     return {
         "output": output,
         "output_len": len(rom.data),

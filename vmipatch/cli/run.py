@@ -5,33 +5,30 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from vmipatch.choices import Flavor, Mode
+from vmipatch.choices import Mode
 from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.files import kernel_in, read_file
-from vmipatch.cli.outputs import STDOUT, check_outputs, reported, write_all
-from vmipatch.cli.terminal import HostTerminal
-from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Tracer
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
-from vmipatch.emu.report import RunResult
+from vmipatch.cli.served import require_extent
 from vmipatch.errors import ExitCode
-from vmipatch.image.bzimage import is_bzimage
-from vmipatch.image.protected_mode import hides_payload, protected_mode_code
-from vmipatch.image.setup_header import SetupHeader
-from vmipatch.image.symbols import SymbolTable
-from vmipatch.rom import build_rom
+from vmipatch.files.outputs import STDOUT, check_outputs, reported, write_all
 
-SCHEMA = "vmipatch.run/1"
-NS_PER_S = 1_000_000_000
+if TYPE_CHECKING:
+    from vmipatch.emu.machine import Tracer
+    from vmipatch.emu.report import RunResult
+    from vmipatch.files.running import Executed
+
+NS_PER_S: Final = 1_000_000_000
 
 
-@click.command("run", epilog="Example: vmipatch run --native vmlinux --initrd initramfs.cpio.gz")
+@click.command(
+    "run",
+    epilog="Example: vmipatch run --native vmlinux --initrd initramfs.cpio.gz",
+    short_help="Run a kernel on an emulated PC or on the hypervisor.",
+)
 @click.argument("kernel", type=click.Path())
 @click.option(
     "--native",
@@ -100,39 +97,36 @@ def run_command(
     """
     if mode is None:
         raise click.UsageError("say how: --native, --trap, --paravirt or --audit")
-    check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
+    from vmipatch.cli.terminal import HostTerminal
+    from vmipatch.emu.machine import MachineOptions
+    from vmipatch.files.file import read_file
+    from vmipatch.files.open import open_kernel
+    from vmipatch.files.running import SCHEMA
+
     way = Mode(mode)
-    rom = read_file(rom_file) if rom_file else build_rom(Flavor.PARAVIRT).data
-    boot = _boot(kernel, append, read_file(initrd) if initrd else b"")
-    symbols = boot.kernel.symbols  # if they are damaged, better said before the kernel runs
+    require_extent(click.get_current_context(), way)
+    check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
+    file = open_kernel(kernel)
+    rom = None if rom_file is None else read_file(rom_file)
+    disk = b"" if initrd is None else read_file(initrd)
     limit_ns = None if limit is None else int(limit * NS_PER_S)
     options = MachineOptions(memory << 20, pae, apic, limit_ns)
     begun = time.perf_counter()
     with HostTerminal(to_stderr=json_file == STDOUT) as terminal, _trace_to(trace_file) as tracer:
-        machine = build_machine(way, terminal, options, rom=rom, trace=tracer)
-        result = machine.run(boot)
-    console.say(f"\n{kernel}: {_summary(result)}, {time.perf_counter() - begun:.1f} s of real time")
-    console.say(_counts(result))
-    findings = _findings(machine, symbols)
-    if findings:
-        console.say(_finding_table(findings))
+        done = file.run(
+            way, initrd=disk, append=append, options=options, rom=rom, terminal=terminal,
+            trace=tracer,
+        )  # fmt: skip
+    seconds = time.perf_counter() - begun
+    console.say(f"\n{kernel}: {_summary(done.result)}, {seconds:.1f} s of real time")
+    console.say(_counts(done.result))
+    if done.executed:
+        console.say(_executed(done.executed))
     if json_file is not None:
-        report = {"kernel": kernel, "mode": mode, **result.as_json(), "findings": findings}
-        report["memory_sha256"] = machine.memory.digest()
-        write_all([json_output(json_file, SCHEMA, report)])
-    silent = way is Mode.AUDIT and any(row["unprivileged"] for row in findings)
-    if not result.ending.by_guest or silent:
+        write_all([json_output(json_file, SCHEMA, done.report())])
+    silent = way is Mode.AUDIT and any(each.is_unprivileged for each in done.executed)
+    if not done.result.ending.by_guest or silent:
         raise click.exceptions.Exit(ExitCode.FINDINGS)
-
-
-def _boot(path: str, command_line: str, initrd: bytes) -> Boot:
-    """The kernel in a file; a bzImage that does not tell where it is has to unpack itself."""
-    data = read_file(path)
-    if is_bzimage(data):
-        header = SetupHeader.parse(data, path)
-        if hides_payload(header):
-            return Boot(protected_mode_code(data, header, path), command_line, initrd, header)
-    return Boot(kernel_in(data, path), command_line, initrd)
 
 
 def _summary(result: RunResult) -> str:
@@ -155,27 +149,10 @@ def _counts(result: RunResult) -> str:
     return f"{text}\n\n{table(['count', 'of the exceptions'], traps)}"
 
 
-def _findings(machine: Machine, symbols: SymbolTable) -> list[dict[str, Any]]:
-    """The sensitive instructions that a paravirtual kernel executed itself, in address order."""
-    if not isinstance(machine.privilege, ParavirtPrivilege):
-        return []
-    return [
-        {
-            "place": symbols.place_of(finding.va),
-            "va": finding.va,
-            "bytes": finding.code.hex(),
-            "form": finding.name,
-            "unprivileged": finding.is_unprivileged,
-            "count": finding.count,
-        }
-        for finding in machine.privilege.audit.findings()
-    ]
-
-
-def _finding_table(findings: list[dict[str, Any]]) -> str:
+def _executed(found: Sequence[Executed]) -> str:
     rows = [
-        (row["count"], row["place"], row["bytes"], row["form"])
-        for row in sorted(findings, key=lambda row: (-row["count"], row["va"]))
+        (each.count, each.place, each.code.hex(), each.form)
+        for each in sorted(found, key=lambda each: (-each.count, each.va))
     ]
     return "\n" + table(["count", "emulated after VMI_Init", "bytes", "form"], rows)
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from vmipatch.emu.report import Ending, GuestEnded
+from vmipatch.files.outputs import STDOUT, reported
 
 ESCAPE = 0x01
 """Ctrl-A; twice for one of them."""
@@ -24,6 +25,7 @@ class HostTerminal:
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         self._out = (sys.stderr if to_stderr else sys.stdout).buffer
+        self._name = "standard error" if to_stderr else STDOUT
         self._input = _standard_input()
         self._is_tty = self._input is not None and os.isatty(self._input)
         self._saved: list[Any] | None = None
@@ -72,9 +74,10 @@ class HostTerminal:
         return self._without_escapes(data) if self._is_tty else data
 
     def _flush(self) -> None:
-        self._out.write(self._unsent)
-        self._out.flush()
-        self._unsent.clear()
+        unsent, self._unsent = bytes(self._unsent), bytearray()
+        with reported(self._name):
+            self._out.write(unsent)
+            self._out.flush()
 
     def _without_escapes(self, data: bytes) -> bytes:
         """`data` for the guest. Raises GuestEnded after Ctrl-A x."""

@@ -3,43 +3,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, STATES, Extent, Mode
-from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.files import digest_of, read_file, read_kernel, read_linked
-from vmipatch.cli.modules import jobs_option, verify_module, verify_tree
-from vmipatch.cli.outputs import STDOUT, Output, check_outputs, write_all
-from vmipatch.cli.progress import NS_PER_S, progress_on
-from vmipatch.errors import ExitCode, InputNotUnderstood
-from vmipatch.image.bzimage import is_bzimage
-from vmipatch.image.module import is_module
-from vmipatch.image.packed import unpack
-from vmipatch.verify.boots import BootResult
-from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
-from vmipatch.verify.certificate import certificate, left_out
-from vmipatch.verify.coverage import Coverage
-from vmipatch.verify.parallel import Watcher
-from vmipatch.verify.plan import PHASES, Kernel, Request, verify
-from vmipatch.verify.report_html import html_report
-from vmipatch.verify.report_json import SCHEMA, as_json
-from vmipatch.verify.report_sarif import sarif
-from vmipatch.verify.verdict import Statement, Verdict, sensitive_exits
+from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, Extent
+from vmipatch.cli.console import Console, json_option, pass_console
+from vmipatch.cli.papers import Papers
+from vmipatch.cli.served import require_extent, require_kind
+from vmipatch.cli.trees import conclude, jobs_option, progress
+from vmipatch.errors import ExitCode
+from vmipatch.files.kind import KERNELS, require_pair
+from vmipatch.files.outputs import STDOUT, check_outputs
 
-SHOWN = 12
-"""Findings and classes on the screen; the reports have all."""
+if TYPE_CHECKING:
+    from vmipatch.files.kernel import KernelFile
+    from vmipatch.files.module import ModuleFile
+    from vmipatch.files.tree import ModuleTree
+    from vmipatch.files.verification import Verification, VerifyOptions
 
-_BY_COMPARISON = (Extent.STATIC, Extent.LOCKSTEP)
-"""What cannot be done without the original, and boots nothing whose sites are counted."""
-
-_EXIT_CODES = {Statement.FAILS: ExitCode.FINDINGS, Statement.BELOW: ExitCode.BELOW}
+NS_PER_S: Final = 1_000_000_000
+BY_COMPARISON: Final = (Extent.STATIC, Extent.LOCKSTEP)
+"""What cannot be done without the original."""
 
 
-@click.command("verify", epilog="Example: vmipatch verify vmlinux.vmi --original vmlinux")
+@click.command(
+    "verify",
+    epilog="Example: vmipatch verify vmlinux.vmi --original vmlinux",
+    short_help="Prove and boot a rewritten kernel: is it still the same?",
+)
 @click.argument("kernel", type=click.Path())
-@click.option("--original", type=click.Path(), help="The kernel that was rewritten.")
+@click.option("--original", type=click.Path(), help="The file or directory that was rewritten.")
 @click.option("--initrd", type=click.Path(), help="Boot with this file system, not with verify's.")
 @click.option("--append", default="", help="More for the kernel's command line.")
 @click.option(
@@ -133,122 +129,107 @@ def verify_command(
     """Check the rewritten KERNEL: proof from its bytes, boots in the emulator, comparison.
 
     Exit code 0 only if everything that was asked for holds. Without --original nothing is proven
-    from the bytes; without --initrd the kernel runs a workload of verify's own.
+    from the bytes; without --initrd the kernel runs a workload of verify's own. A module, or each
+    module of a directory, is proven and not run.
     """
-    if is_tree:
-        if original is None:
-            raise click.UsageError("--tree compares with the tree that --original names")
-        verify_tree(console, kernel, original, jobs, json_file)
-        return
-    if original is not None and is_module(unpack(read_file(kernel), kernel)):
-        verify_module(console, kernel, original, json_file)
-        return
+    from vmipatch.files.file import read_file
+    from vmipatch.files.kernel import KernelFile
+    from vmipatch.files.module import ModuleFile
+    from vmipatch.files.open import open_any
+    from vmipatch.files.tree import ModuleTree
+    from vmipatch.files.verification import VerifyOptions
+
+    context = click.get_current_context()
     wanted = Extent(extent or Extent.NORMAL.value)
-    if wanted in _BY_COMPARISON and original is None:
+    require_extent(context, wanted)
+    if wanted in BY_COMPARISON and original is None:
         raise click.UsageError(f"--{wanted.value} compares with the kernel that --original names")
-    if not PHASES[wanted] and required is not None:
-        raise click.UsageError(f"--{wanted.value} counts no sites for --require-coverage")
-    files = [report_file, json_file, sarif_file, certificate_file]
-    check_outputs([kernel, original, initrd], files)
-    request = Request(
-        kernel=_kernel(kernel, original is not None),
-        original=None if original is None else _original(original),
-        extent=wanted,
-        initrd=None if initrd is None else read_file(initrd),
-        append=append,
-        required_percent=required,
-        limit_ns=int(limit * NS_PER_S),
-        states=states if wanted is Extent.SITES else STATES,
-    )
-    quiet = console.verbosity < 0
-    verdict = verify(request, Watcher() if quiet else progress_on(sys.stderr))
-    outputs = []
-    if json_file is not None:
-        outputs.append(json_output(json_file, SCHEMA, as_json(verdict)))
-    if report_file is not None:
-        outputs.append(Output(report_file, html_report(verdict).encode()))
-    if sarif_file is not None:
-        outputs.append(Output(sarif_file, sarif(kernel, verdict.evidence.static)))
-    if certificate_file is not None:
-        content = certificate(request, verdict)
-        outputs.append(json_output(certificate_file, CERTIFICATE_SCHEMA, content))
-    write_all(outputs)
-    if STDOUT not in files:
-        console.data(summary(verdict))
-    if code := _EXIT_CODES.get(verdict.statement):
-        raise click.exceptions.Exit(code)
-
-
-def _kernel(path: str, is_compared: bool) -> Kernel:
-    """The rewritten one. Raises InputNotUnderstood if it cannot be compared with an original."""
-    image = read_kernel(path)
-    if is_compared and not len(image.symbols) and is_bzimage(read_file(path)):
-        raise InputNotUnderstood(
-            "what a bzImage holds has neither symbols nor relocations to compare",
-            file=path,
-            place=".symtab",
-            hint="give what `rewrite --vmlinux` writes; without --original it is only booted",
+    papers = Papers(json_file, certificate_file, sarif_file, report_file)
+    check_outputs([kernel, original, initrd], papers.files)
+    is_tree = is_tree or os.path.isdir(kernel)
+    file = ModuleTree(kernel) if is_tree else open_any(kernel, keep_debug=False)
+    require_kind(context, file.kind, kernel)
+    if file.kind not in KERNELS and original is None:
+        raise click.UsageError(f"{kernel} is compared with what --original names: give both")
+    was = None
+    if original is not None:
+        was = ModuleTree(original) if is_tree else open_any(original, keep_debug=False)
+        require_pair(file.kind, was.kind, kernel)
+    if isinstance(file, ModuleTree) and isinstance(was, ModuleTree):
+        _verify_tree(console, file, was, jobs, papers)
+    elif isinstance(file, ModuleFile) and isinstance(was, ModuleFile):
+        _verify_module(console, file, was, papers)
+    elif isinstance(file, KernelFile) and (was is None or isinstance(was, KernelFile)):
+        options = VerifyOptions(
+            extent=wanted,
+            initrd=None if initrd is None else read_file(initrd),
+            append=append,
+            required_percent=required,
+            limit_ns=int(limit * NS_PER_S),
+            states=states if wanted is Extent.SITES else None,
         )
-    return Kernel.of(image, file_sha256=digest_of(path))
+        _verify_kernel(console, file, was, options, papers)
 
 
-def _original(path: str) -> Kernel:
-    """What was rewritten; without symbols and relocations, what can be recovered of them."""
-    linked = read_linked(path)
-    return Kernel.of(linked.image, linked.fixed, digest_of(path), linked.source)
+def _verify_kernel(
+    console: Console,
+    file: KernelFile,
+    original: KernelFile | None,
+    options: VerifyOptions,
+    papers: Papers,
+) -> None:
+    from vmipatch.cli.progress import progress_on
+    from vmipatch.cli.verdict_text import summary
+    from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
+    from vmipatch.verify.report_json import SCHEMA
+    from vmipatch.verify.verdict import Statement
+
+    watcher = None if console.verbosity < 0 else progress_on(sys.stderr)
+    done = file.verify(original, options, watcher)
+    papers.write(done, SCHEMA, CERTIFICATE_SCHEMA)
+    if STDOUT not in papers.files:
+        console.data(summary(done.verdict))
+    if done.verdict.statement is Statement.BELOW:
+        raise click.exceptions.Exit(ExitCode.BELOW)
+    _end(holds=done.holds)
 
 
-def summary(verdict: Verdict) -> str:
-    """What a person reads: findings, phases, coverage, exits, and the verdict as the last line."""
-    evidence = verdict.evidence
-    findings = verdict.findings
-    parts = ["\n".join(map(str, findings[:SHOWN]))] if findings else []
-    if len(findings) > SHOWN:
-        parts[-1] += f"\nand {len(findings) - SHOWN} findings more (--json has them)"
-    if evidence.lockstep is not None and evidence.lockstep.history:
-        parts.append("\n".join(evidence.lockstep.history))
-    parts.append(_phase_table(verdict))
-    if evidence.coverage is not None:
-        parts.append(_coverage_text(evidence.coverage))
-    deprivileged = [boot for boot in evidence.boots.values() if boot.mode is not Mode.NATIVE]
-    if deprivileged:
-        parts.append(_exit_text(deprivileged))
-    reasons = evidence.sites.by_reason().most_common()
-    if reasons:
-        rows = [(count, reason) for reason, count in reasons]
-        parts.append(table(["sites", "left native because"], rows))
-    if missing := left_out(verdict):
-        parts.append(table(["not done", "how to have it"], missing))
-    parts.append(f"{evidence.kernel}: {verdict.statement.value}")
-    return "\n\n".join(parts)
+def _verify_module(
+    console: Console, file: ModuleFile, original: ModuleFile, papers: Papers
+) -> None:
+    from vmipatch.files.tree_report import SCHEMA
+    from vmipatch.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
+
+    done = file.verify(original)
+    papers.write(done, SCHEMA, CERTIFICATE_SCHEMA)
+    if STDOUT not in papers.files:
+        console.data(_summary_of_module(done))
+    _end(holds=done.holds)
 
 
-def _phase_table(verdict: Verdict) -> str:
-    boots = verdict.evidence.boots
-    rows = []
-    for phase in verdict.phases:
-        boot = boots.get(phase.phase)
-        virtual = f"{boot.now_ns / NS_PER_S:.3f} s" if boot else "-"
-        seconds = boot.seconds if boot else verdict.evidence.seconds.get(phase.phase)
-        real = "-" if seconds is None else f"{seconds:.1f} s"
-        rows.append((phase.phase.value, phase.outcome.value, phase.what, virtual, real))
-    return table(["phase", "outcome", "", "virtual time", "took"], rows)
+def _verify_tree(
+    console: Console, tree: ModuleTree, original: ModuleTree, jobs: int | None, papers: Papers
+) -> None:
+    from vmipatch.files.tree_report import SCHEMA
+    from vmipatch.files.tree_verification import CERTIFICATE_SCHEMA
+
+    with progress(console, len(original.modules)) as watch:
+        done = tree.verify(original, jobs=jobs, watch=watch)
+    papers.write(done, SCHEMA, CERTIFICATE_SCHEMA)
+    conclude(console, tree.name, done.entries, ExitCode.FINDINGS)
 
 
-def _coverage_text(coverage: Coverage) -> str:
-    touched = sum(share.executed > 0 for share in coverage.functions)
-    head = (
-        f"{coverage.whole.executed} of {coverage.whole.sites} sites executed paravirtually "
-        f"({coverage.percent:.1f} %), in {touched} of {len(coverage.functions)} functions"
+def _summary_of_module(done: Verification) -> str:
+    static = done.verdict.evidence.static
+    assert static is not None, "a module is compared"
+    counts = static.counts
+    held = (
+        f"holds, {counts.get('instructions', 0)} instructions, {counts.get('records', 0)} records"
     )
-    rows = [(share.name, share.executed, share.sites) for share in coverage.classes[:SHOWN]]
-    rest = coverage.classes[SHOWN:]
-    if rest:
-        executed, sites = sum(s.executed for s in rest), sum(s.sites for s in rest)
-        rows.append((f"{len(rest)} more", executed, sites))
-    return f"{table(['class', 'executed', 'sites'], rows)}\n{head}"
+    line = f"{done.kernel.name}: static check {held if done.holds else 'fails'}"
+    return "\n".join([*map(str, static.findings), line])
 
 
-def _exit_text(boots: list[BootResult]) -> str:
-    rows = [(boot.phase.value, sensitive_exits(boot), sum(boot.exits.values())) for boot in boots]
-    return table(["exits", "for sensitive instructions", "in all"], rows)
+def _end(*, holds: bool) -> None:
+    if not holds:
+        raise click.exceptions.Exit(ExitCode.FINDINGS)

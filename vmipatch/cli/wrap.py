@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
-from vmipatch.cli.files import read_kernel
-from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.image.reloc_list import relocation_list
-from vmipatch.image.relocations import Relocations
-from vmipatch.image.wrap import wrap
-
-SCHEMA = "vmipatch.wrap/1"
+from vmipatch.files.outputs import Output, check_outputs, write_all
 
 
-@click.command("wrap", epilog="Example: vmipatch wrap vmlinux.vmi -o bzImage")
+@click.command(
+    "wrap",
+    epilog="Example: vmipatch wrap vmlinux.vmi -o bzImage",
+    short_help="Put a bzImage around a vmlinux.",
+)
 @click.argument("kernel", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the bzImage goes.")
 @click.option(
@@ -32,22 +28,14 @@ def wrap_command(
     console: Console, kernel: str, output: str, kaslr: bool, json_file: str | None
 ) -> None:
     """Put a bzImage with vmipatch's own boot code around KERNEL, an ELF file."""
+    from vmipatch.files.open import open_kernel
+    from vmipatch.files.wrapping import SCHEMA
+
     check_outputs([kernel], [output, json_file])
-    image = read_kernel(kernel)
-    relocations = Relocations.of(image)
-    words = relocation_list(image, relocations) if len(relocations) else None
-    data = wrap(image, words, kaslr=kaslr)
-    chosen_at_boot = words is not None and kaslr
-    outputs = [Output(output, data)]
+    done = open_kernel(kernel).wrap(kaslr=kaslr)
+    outputs = [Output(output, done.data)]
     if json_file is not None:
-        report = {
-            "kernel": kernel,
-            "output": output,
-            "output_len": len(data),
-            "output_sha256": hashlib.sha256(data).hexdigest(),
-            "kaslr": chosen_at_boot,
-        }
-        outputs.append(json_output(json_file, SCHEMA, report))
+        outputs.append(json_output(json_file, SCHEMA, done.report(kernel, output)))
     write_all(outputs)
-    where = "where its boot code decides" if chosen_at_boot else "where it is linked"
-    console.say(f"{output}: {len(data)} bytes, runs {where}")
+    where = "where its boot code decides" if done.kaslr else "where it is linked"
+    console.say(f"{output}: {len(done.data)} bytes, runs {where}")

@@ -143,8 +143,8 @@ class ElfImage:
         return np.frombuffer(self.read(start_va, end_va - start_va), dtype="<u4")
 
 
-def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
-    """lief's view of the headers alone; its complaints become ours."""
+def require_magic(data: bytes, name: str) -> None:
+    """Raise MalformedImage unless `data` begins as an ELF file does."""
     if data[:4] != b"\x7fELF":
         raise MalformedImage(
             "this is not an ELF file" if data else "the file is empty",
@@ -152,6 +152,11 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
             place="offset 0x0",
             hint="give the vmlinux that a kernel build leaves, or a bzImage where one is accepted",
         )
+
+
+def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
+    """lief's view of the headers alone; its complaints become ours."""
+    require_magic(data, name)
     if data[4:6] != b"\x01\x01":
         raise MalformedImage(
             "this is not a 32-bit little-endian file",

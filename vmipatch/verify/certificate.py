@@ -13,7 +13,7 @@ from vmipatch import __version__
 from vmipatch.choices import CAMPAIGN_STATES, Flavor
 from vmipatch.rom import build_rom
 from vmipatch.verify.boots import BootResult, Phase
-from vmipatch.verify.plan import Request
+from vmipatch.verify.plan import Kernel
 from vmipatch.verify.report_json import lockstep_json
 from vmipatch.verify.static import RULES
 from vmipatch.verify.verdict import Outcome, Verdict
@@ -53,18 +53,30 @@ NEVER_COVERED = (
 )
 
 
-def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
-    """The certificate as plain values; docs/schemas/certificate-1.json."""
+NOT_DONE_OF_MODULES = (
+    ("a run of the module", "load it in the rewritten kernel: run KERNEL --paravirt"),
+)
+
+
+def certificate(
+    kernel: Kernel, original: Kernel | None, verdict: Verdict, *, is_module: bool = False
+) -> dict[str, Any]:
+    """The certificate as plain values; docs/schemas/certificate-1.json.
+
+    A module is proven and never booted: no ROM takes part.
+    """
     evidence = verdict.evidence
     static = evidence.static
     return {
         "holds": verdict.holds,
         "statement": verdict.statement.value,
-        "output_sha256": request.kernel.file_sha256,
-        "output_kernel_sha256": request.kernel.sha256,
-        "input_sha256": request.original and request.original.file_sha256,
-        "input_kernel_sha256": request.original and request.original.sha256,
-        "rom_sha256": hashlib.sha256(build_rom(Flavor.PARAVIRT).data).hexdigest(),
+        "output_sha256": kernel.file_sha256,
+        "output_kernel_sha256": kernel.sha256,
+        "input_sha256": original and original.file_sha256,
+        "input_kernel_sha256": original and original.sha256,
+        "rom_sha256": None
+        if is_module
+        else hashlib.sha256(build_rom(Flavor.PARAVIRT).data).hexdigest(),
         "proven": {
             "outcome": _outcome(verdict, Phase.STATIC),
             "rules": [rule.number for rule in RULES] if static else [],
@@ -92,7 +104,10 @@ def certificate(request: Request, verdict: Verdict) -> dict[str, Any]:
         if evidence.coverage is None
         else {"executed": evidence.coverage.whole.executed, "sites": evidence.coverage.whole.sites},
         "native": dict(sorted(evidence.sites.by_reason().items())),
-        "not_done": [{"what": what, "how": how} for what, how in left_out(verdict)],
+        "not_done": [
+            {"what": what, "how": how}
+            for what, how in (NOT_DONE_OF_MODULES if is_module else left_out(verdict))
+        ],
         "never_covered": list(NEVER_COVERED),
         "tool": {"name": "vmipatch", "version": __version__},
     }

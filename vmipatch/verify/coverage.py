@@ -61,7 +61,19 @@ class Sites:
 
         Raises InputNotUnderstood if `output` is not a rewritten kernel, MalformedTable.
         """
-        return cls(_annotated(output), native_sites(output))
+        _require_rewritten(output)
+        return cls(_annotated(output, RECORD_SECTIONS), native_sites(output))
+
+    @classmethod
+    def of_module(cls, output: ElfImage) -> Sites:
+        """The same of a rewritten module, linked; none of a module in which nothing was done.
+
+        Raises MalformedTable.
+        """
+        if MANIFEST_SECTION not in output.section_by_name:
+            return cls((), ())
+        names = [name for name in RECORD_SECTIONS if name in output.section_by_name]
+        return cls(_annotated(output, names), _native(output))
 
     def by_reason(self) -> Counter[str]:
         """How many were left native, by reason."""
@@ -78,10 +90,9 @@ def _require_rewritten(output: ElfImage) -> None:
         )
 
 
-def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
-    _require_rewritten(output)
+def _annotated(output: ElfImage, names: Iterable[str]) -> tuple[AnnotatedSite, ...]:
     sites = []
-    for name in RECORD_SECTIONS:
+    for name in names:
         data = output.section_bytes(output.section_by_name[name])
         for record in unpack_records(data, name, output.name):
             code = output.read(record.native_va, record.native_len)
@@ -94,6 +105,10 @@ def _annotated(output: ElfImage) -> tuple[AnnotatedSite, ...]:
 def native_sites(output: ElfImage) -> tuple[NativeSite, ...]:
     """The second half of `Sites` alone, which is the cheaper one. Raises as `Sites.of`."""
     _require_rewritten(output)
+    return _native(output)
+
+
+def _native(output: ElfImage) -> tuple[NativeSite, ...]:
     section = output.section_by_name[MANIFEST_SECTION]
     try:
         rows = json.loads(output.section_bytes(section).rstrip(b"\0"))["native"]

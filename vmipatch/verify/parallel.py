@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final, Generic, TypeVar
 
 from vmipatch.errors import VmipatchError
+from vmipatch.workers import begin_worker
 
 _START: Final = "spawn"
 """A fresh interpreter: no lock or thread of ours is copied."""
@@ -135,9 +136,8 @@ def _listen(
 
 def _serve(pipe: Connection, work: Work[Any]) -> None:
     """In the new process: after the news an error or the result is the last word."""
+    begin_worker()
     try:
         pipe.send(work(lambda now_ns, line: pipe.send(News(now_ns, line))))
     except VmipatchError as error:
         pipe.send(error)
-    except KeyboardInterrupt:
-        pass

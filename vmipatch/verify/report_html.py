@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from typing import Final
 
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.coverage import Coverage, Share
+from vmipatch.verify.html import BAR_LEN, bar, code, page, printable, section, table
 from vmipatch.verify.lockstep.check import Lockstep
 from vmipatch.verify.verdict import Outcome, Statement, Verdict, sensitive_exits
 
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-"""The page's own promise to load nothing."""
 SHOWN_FINDINGS: Final = 500
 
-_BAR_LEN: Final = 240
-_BAR_HEIGHT: Final = 12
 _NS_PER_S: Final = 1_000_000_000
 _COLUMNS: Final = (Phase.TRAPPED, Phase.AUDIT, Phase.MEASURED)
 _GOOD: Final = (Statement.PROVEN, Statement.PROVEN_AND_BOOTED, Statement.BOOTED)
@@ -30,29 +26,21 @@ def html_report(verdict: Verdict) -> str:
     evidence = verdict.evidence
     sections = [
         _head(verdict),
-        _section("Phases", _phases(verdict)),
-        _section("Findings", _findings(verdict)) if verdict.findings else "",
-        _section("Lockstep", _lockstep(evidence.lockstep)) if evidence.lockstep else "",
-        _section("Sites executed", _coverage(evidence.coverage)) if evidence.coverage else "",
-        _section("Exits from the guest", _exits(evidence.boots)) if evidence.boots else "",
-        _section("Sites left native", _native(verdict)),
-        _section("Consoles", _consoles(evidence.boots)) if evidence.boots else "",
+        section("Phases", _phases(verdict)),
+        section("Findings", _findings(verdict)) if verdict.findings else "",
+        section("Lockstep", _lockstep(evidence.lockstep)) if evidence.lockstep else "",
+        section("Sites executed", _coverage(evidence.coverage)) if evidence.coverage else "",
+        section("Exits from the guest", _exits(evidence.boots)) if evidence.boots else "",
+        section("Sites left native", _native(verdict)),
+        section("Consoles", _consoles(evidence.boots)) if evidence.boots else "",
     ]
-    style = resources.files("vmipatch.verify").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>vmipatch verify: {escape(evidence.kernel)}</title>\n"
-        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    return page(evidence.kernel, sections)
 
 
 def _head(verdict: Verdict) -> str:
     evidence = verdict.evidence
     kind = "good" if verdict.statement in _GOOD else "bad"
-    origin = f"made from {_code(evidence.original)}" if evidence.original else "original not given"
+    origin = f"made from {code(evidence.original)}" if evidence.original else "original not given"
     facts = [
         ("sites annotated", f"{len(evidence.sites.annotated):,}"),
         ("left native", f"{len(evidence.sites.native):,}"),
@@ -62,14 +50,10 @@ def _head(verdict: Verdict) -> str:
         facts.insert(1, ("executed", f"{evidence.coverage.percent:.1f} %"))
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
     return (
-        f'<header class="{kind}">\n<h1>{_code(evidence.kernel)}</h1>\n'
+        f'<header class="{kind}">\n<h1>{code(evidence.kernel)}</h1>\n'
         f'<p class="verdict">{escape(verdict.statement.value)}</p>\n<p>{origin}</p>\n'
         f'<div class="facts">{cells}</div>\n</header>\n'
     )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}</section>\n"
 
 
 def _phases(verdict: Verdict) -> str:
@@ -79,7 +63,7 @@ def _phases(verdict: Verdict) -> str:
     for phase in verdict.phases:
         boot = boots.get(phase.phase)
         spent = f"{boot.now_ns / _NS_PER_S:.3f} s" if boot else ""
-        bar = _bar([(boot.now_ns / longest_ns, "used")]) if boot and longest_ns else ""
+        share = bar([(boot.now_ns / longest_ns, "used")]) if boot and longest_ns else ""
         mark = {Outcome.HOLDS: "good", Outcome.FAILS: "bad", Outcome.NOT_DONE: "none"}
         rows.append(
             [
@@ -87,21 +71,21 @@ def _phases(verdict: Verdict) -> str:
                 f'<span class="mark {mark[phase.outcome]}">{escape(phase.outcome.value)}</span>',
                 escape(phase.what),
                 spent,
-                bar,
+                share,
             ]
         )
-    return _table(["phase", "outcome", "", "virtual time", ""], rows, right={3})
+    return table(["phase", "outcome", "", "virtual time", ""], rows, right={3})
 
 
 def _findings(verdict: Verdict) -> str:
     shown = verdict.findings[:SHOWN_FINDINGS]
     rows = [
-        [escape(f.phase.value), escape(f.aspect.value), _code(f.place), escape(f.message)]
+        [escape(f.phase.value), escape(f.aspect.value), code(f.place), escape(f.message)]
         for f in shown
     ]
     rest = len(verdict.findings) - len(shown)
     more = f"<p>and {rest} more; --json has them all</p>\n" if rest else ""
-    return _table(["phase", "about", "place", "what"], rows) + more
+    return table(["phase", "about", "place", "what"], rows) + more
 
 
 def _lockstep(found: Lockstep) -> str:
@@ -109,9 +93,9 @@ def _lockstep(found: Lockstep) -> str:
     rows = [[escape(kind.value), f"{count:,}"] for kind, count in found.compared.items()]
     if found.flags_checked:
         rows.append(["virtual interrupt flag against its model", f"{found.flags_checked:,}"])
-    told = _printable("\n".join(found.history))
+    told = printable("\n".join(found.history))
     history = f"<pre>{escape(told)}</pre>\n" if found.history else ""
-    return _table(["compared and the same", "events"], rows, right={1}) + history
+    return table(["compared and the same", "events"], rows, right={1}) + history
 
 
 def _coverage(coverage: Coverage) -> str:
@@ -123,7 +107,7 @@ def _coverage(coverage: Coverage) -> str:
         "functions. What was not executed rests on the static check alone.</p>\n"
     )
     rows = [_share_row(share) for share in (coverage.whole, *coverage.classes)]
-    classes = _table(["class", "executed", "sites", ""], rows, right={1, 2})
+    classes = table(["class", "executed", "sites", ""], rows, right={1, 2})
     return (
         intro
         + classes
@@ -133,12 +117,12 @@ def _coverage(coverage: Coverage) -> str:
 
 
 def _share_row(share: Share) -> list[str]:
-    bar = _bar([(1.0, "track"), (share.executed / share.sites, "used")])
-    return [_code(share.name), f"{share.executed:,}", f"{share.sites:,}", bar]
+    drawn = bar([(1.0, "track"), (share.executed / share.sites, "used")])
+    return [code(share.name), f"{share.executed:,}", f"{share.sites:,}", drawn]
 
 
 def _functions(title: str, shares: Sequence[Share]) -> str:
-    items = "".join(f"<li>{_code(s.name)} {s.executed} of {s.sites}</li>\n" for s in shares)
+    items = "".join(f"<li>{code(s.name)} {s.executed} of {s.sites}</li>\n" for s in shares)
     return f"<details><summary>{title}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
@@ -161,12 +145,12 @@ def _exits(boots: dict[Phase, BootResult]) -> str:
     header = ["kind"] + [text for b in columns for text in (b.phase.value, "")]
     right = {1 + 2 * i for i in range(len(columns))}
     note = "<p>Bars are logarithmic: a quarter of the length is about a power of ten or two.</p>\n"
-    return note + _table(header, sums + rows, right=right)
+    return note + table(header, sums + rows, right=right)
 
 
 def _count(count: int, most: int) -> tuple[str, str]:
     share = math.log10(count + 1) / math.log10(most + 1)
-    return (f"{count:,}", _bar([(share, "used")], _BAR_LEN // 2) if count else "")
+    return (f"{count:,}", bar([(share, "used")], BAR_LEN // 2) if count else "")
 
 
 def _native(verdict: Verdict) -> str:
@@ -175,51 +159,19 @@ def _native(verdict: Verdict) -> str:
         return "<p>none</p>\n"
     reasons = sites.by_reason().most_common()
     most = reasons[0][1]
-    rows = [[escape(reason), f"{n:,}", _bar([(n / most, "used")])] for reason, n in reasons]
+    rows = [[escape(reason), f"{n:,}", bar([(n / most, "used")])] for reason, n in reasons]
     items = "".join(
-        f"<li>{_code(f'{s.va:#x}')} {_code(s.function)} {escape(s.kind)}: {escape(s.reason)}"
+        f"<li>{code(f'{s.va:#x}')} {code(s.function)} {escape(s.kind)}: {escape(s.reason)}"
         f"{'' if s.trapping else ', would not fault'}</li>\n"
         for s in sites.native
     )
-    table = _table(["reason", "sites", ""], rows, right={1})
-    return f"{table}<details><summary>all of them</summary>\n<ul>\n{items}</ul>\n</details>\n"
+    counts = table(["reason", "sites", ""], rows, right={1})
+    return f"{counts}<details><summary>all of them</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
 def _consoles(boots: dict[Phase, BootResult]) -> str:
     return "".join(
         f"<details><summary>{escape(phase.value)}, {boot.console.count(chr(10))} lines</summary>\n"
-        f"<pre>{escape(_printable(boot.console))}</pre>\n</details>\n"
+        f"<pre>{escape(printable(boot.console))}</pre>\n</details>\n"
         for phase, boot in boots.items()
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Cells are HTML already; the columns `right` hold numbers."""
-    numeric = frozenset(right)
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if i in numeric else ''}>{cell}</{tag}>"
-            for i, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>\n" for row in rows)
-    head = cells([escape(text) for text in header], "th")
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
-
-
-def _bar(parts: Sequence[tuple[float, str]], length: int = _BAR_LEN) -> str:
-    """Rectangles over each other, each a share of the length and a class of the style sheet."""
-    rectangles = "".join(
-        f'<rect class="{kind}" width="{share * length:.1f}" height="{_BAR_HEIGHT}" rx="2"/>'
-        for share, kind in parts
-    )
-    return f'<svg width="{length}" height="{_BAR_HEIGHT}" aria-hidden="true">{rectangles}</svg>'
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>" if text else ""

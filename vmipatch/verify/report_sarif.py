@@ -7,6 +7,8 @@ Static Analysis Results Interchange Format (SARIF) Version 2.1.0, OASIS, 27 Marc
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -19,12 +21,14 @@ SCHEMA_URI = (
 )
 
 
-def sarif(kernel: str, static: StaticVerdict | None) -> bytes:
-    """One run with every rule and every kept finding about the file `kernel`.
+def sarif(files: Sequence[tuple[str, StaticVerdict | None]]) -> bytes:
+    """One run with every rule and every kept finding about `files`: names and static checks.
 
-    Without a static check the run is there and says that it did not take place.
+    Without a static check of each the run is there and says that it did not take place.
     """
-    findings = static.findings if static else ()
+    totals: Counter[str] = Counter()
+    for _, static in files:
+        totals.update({r.number: n for r, n in static.totals.items()} if static else {})
     run: dict[str, Any] = {
         "tool": {
             "driver": {
@@ -33,10 +37,15 @@ def sarif(kernel: str, static: StaticVerdict | None) -> bytes:
                 "rules": [_rule(rule) for rule in RULES],
             }
         },
-        "invocations": [{"executionSuccessful": static is not None}],
+        "invocations": [{"executionSuccessful": all(static for _, static in files)}],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(kernel, finding) for finding in findings],
-        "properties": {"totals": {r.number: n for r, n in static.totals.items()} if static else {}},
+        "results": [
+            _result(name, finding)
+            for name, static in files
+            if static
+            for finding in static.findings
+        ],
+        "properties": {"totals": dict(sorted(totals.items()))},
     }
     document = {"$schema": SCHEMA_URI, "version": VERSION, "runs": [run]}
     return (json.dumps(document, indent=1) + "\n").encode()
@@ -54,7 +63,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _result(kernel: str, finding: Finding) -> dict[str, Any]:
     place: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": {"uri": quote(kernel)}},
+        "physicalLocation": {"artifactLocation": {"uri": quote(kernel, errors="surrogateescape")}},
         "logicalLocations": [{"fullyQualifiedName": finding.place or "file"}],
     }
     if finding.va:

@@ -158,7 +158,8 @@ def _judge_static(evidence: Evidence) -> PhaseVerdict:
         return PhaseVerdict(Phase.STATIC, Outcome.NOT_DONE, why)
     if static.holds:
         counts = static.counts
-        what = f"{counts['instructions']} instructions, {counts['records']} records"
+        instructions, records = counts.get("instructions", 0), counts.get("records", 0)
+        what = f"{instructions} instructions, {records} records"
         if counts.get(RECOVERED):
             what += "; symbols and references of the original were recovered"
         return PhaseVerdict(Phase.STATIC, Outcome.HOLDS, what)

@@ -17,6 +17,7 @@ from vmipatch.errors import VmipatchError
 from vmipatch.verify.lockstep.compare import Comparer
 from vmipatch.verify.lockstep.events import Event
 from vmipatch.verify.lockstep.world import WorldEnd, WorldOrder, run_world
+from vmipatch.workers import begin_worker
 
 _START: Final = "spawn"
 """A fresh interpreter, as for the steps of vmipatch.verify.parallel."""
@@ -86,9 +87,8 @@ def _receive(pipe: Connection, process: BaseProcess) -> list[Event] | WorldEnd:
 
 def _serve(pipe: Connection, order: WorldOrder) -> None:
     """In the new process: events, then an error or the end."""
+    begin_worker()
     try:
         pipe.send(run_world(order, pipe.send))
     except VmipatchError as error:
         pipe.send(error)
-    except KeyboardInterrupt:
-        pass

@@ -9,12 +9,11 @@ import subprocess
 import threading
 from pathlib import Path
 
-import click
 import pytest
 
 from tests.cli.commands import COMMAND, ENVIRONMENT, invoke
-from vmipatch.cli.outputs import Output, check_outputs, write_all
-from vmipatch.errors import EnvironmentProblem, ExitCode
+from vmipatch.errors import EnvironmentProblem, ExitCode, OutputTaken
+from vmipatch.files.outputs import Output, check_outputs, write_all
 
 
 def test_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
@@ -102,9 +101,9 @@ def test_output_over_the_input_is_refused(kind: str, tmp_path: Path) -> None:
 def test_two_outputs_in_one_place_are_refused(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("new")
-    with pytest.raises(click.UsageError, match="would be written over"):
+    with pytest.raises(OutputTaken, match="would be written over"):
         check_outputs([], [str(tmp_path / "new"), None, str(link)])
-    with pytest.raises(click.UsageError, match="would be written over"):
+    with pytest.raises(OutputTaken, match="would be written over"):
         check_outputs([], ["-", "-"])
 
 

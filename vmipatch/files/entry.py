@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""What became of one file of a tree?"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmipatch.scan import ScanResult
+    from vmipatch.verify.static import StaticVerdict
+
+
+class FileOutcome(enum.StrEnum):
+    """What a job came to for one file."""
+
+    REWRITTEN = "rewritten"
+    UNTOUCHED = "untouched"  # a module in which nothing had to be done
+    COPIED = "copied"  # whatever is not a module; of `verify`: a link that is the same
+    RESTORED = "restored"
+    FAILED = "failed"  # left out
+    PROVEN = "proven"
+    REFUTED = "refuted"
+
+
+WRONG = frozenset({FileOutcome.FAILED, FileOutcome.REFUTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How many sensitive instructions of a module stay as they are, by reason."""
+
+    reasons: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, scanned: ScanResult) -> Left:
+        """Of all sites that stay native."""
+        from vmipatch.scan import Disposition
+
+        native = (Disposition.NATIVE_TRAPPING, Disposition.NATIVE_UNPRIVILEGED)
+        reasons = Counter(s.reason.value for s in scanned.sites if s.disposition in native)
+        return cls(tuple(sorted(reasons.items())))
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return sum(count for _, count in self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree, and what became of it."""
+
+    path: str
+    """Relative to the tree."""
+    outcome: FileOutcome
+    sites: int = 0
+    left: Left = Left()
+    added_len: int = 0
+    signature_len: int = 0
+    """Bytes of a signature that was taken off."""
+    gives: str = ""
+    """What `restore` gives back of it, by the label of a Gives."""
+    message: str = ""
+    """The error, where there was one; findings, one a line."""
+    input_sha256: str = ""
+    output_sha256: str = ""
+    static: StaticVerdict | None = field(default=None, repr=False, compare=False)
+    """The proof, of a module that was verified."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the file failed or was refuted."""
+        return self.outcome in WRONG

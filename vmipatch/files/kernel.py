@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""What can be done with a kernel, in a vmlinux or a bzImage?"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vmipatch.choices import BootCodeChoice, Mode
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.files.file import File
+from vmipatch.files.kind import Kind
+from vmipatch.image.bzimage import BzImage, elf_length
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.linked import LinkedKernel
+from vmipatch.image.packing import Compression
+from vmipatch.image.reloc_list import parse_list
+from vmipatch.image.trim import without_debug
+from vmipatch.image.types import Trimmed
+
+if TYPE_CHECKING:
+    from vmipatch.emu.machine import MachineOptions, Terminal, Tracer
+    from vmipatch.files.census import Census
+    from vmipatch.files.rewriting import RewrittenKernel
+    from vmipatch.files.running import Run
+    from vmipatch.files.verification import Verification, VerifyOptions
+    from vmipatch.files.wrapping import Wrapped
+    from vmipatch.restore import Restored
+    from vmipatch.rewrite import RewriteOptions
+    from vmipatch.verify.parallel import Watcher
+
+
+@dataclass(frozen=True)
+class KernelFile(File):
+    """A vmlinux or a bzImage."""
+
+    data: bytes = field(repr=False, compare=False)
+    """The file, unpacked if it was packed as a whole; of a vmlinux maybe without debug sections."""
+    packing: Compression = field(default=Compression.NONE, compare=False)
+    """How the file as a whole was packed."""
+    trimmed: Trimmed | None = field(default=None, compare=False)
+    """Set if debug sections were let go of."""
+
+    @classmethod
+    def of(
+        cls, name: str, kind: Kind, sha256: str, data: bytes, *, keep_debug: bool = True,
+        packing: Compression = Compression.NONE,
+    ) -> KernelFile:  # fmt: skip
+        """The file with `data`. Raises MalformedImage if that is not an ELF file or bzImage."""
+        file = cls(name, kind, sha256, data, packing)
+        if kind is Kind.BZIMAGE:
+            return file
+        if keep_debug or ".symtab" not in file.image.section_by_name:
+            return file
+        image = without_debug(file.image)
+        return replace(file, data=image.data, trimmed=image.trimmed)
+
+    @cached_property
+    def bzimage(self) -> BzImage | None:
+        """What the bzImage holds, None of a vmlinux. Raises as BzImage.parse does."""
+        return BzImage.parse(self.data, self.name) if self.kind is Kind.BZIMAGE else None
+
+    @cached_property
+    def image(self) -> ElfImage:
+        """The ELF kernel in the file. Raises as BzImage.parse and ElfImage.parse do."""
+        if self.bzimage is not None:
+            return ElfImage.parse(self.bzimage.vmlinux, self.name)
+        image = ElfImage.parse(self.data, self.name)
+        return image if self.trimmed is None else replace(image, trimmed=self.trimmed)
+
+    @cached_property
+    def linked(self) -> LinkedKernel:
+        """The kernel with symbols and relocations; what it lacks is recovered from its bytes.
+
+        Raises as `image` and vmipatch.recover.recover do.
+        """
+        image, relocs = self.image, None
+        if ".symtab" in image.section_by_name or ".vmi.annotation" in image.section_by_name:
+            return LinkedKernel.complete(image)
+        if self.bzimage is not None:
+            relocs = self.bzimage.relocs
+        elif len(tail := self.data[elf_length(self.data, self.name) :]):
+            relocs = parse_list(tail, self.name)
+        from vmipatch.recover import recover
+
+        return recover(image, relocs).kernel
+
+    @property
+    def elf_sha256(self) -> str:
+        """The SHA-256 of the ELF file: the file's own, or that of what the bzImage holds."""
+        if self.bzimage is not None:
+            return hashlib.sha256(self.bzimage.vmlinux).hexdigest()
+        return self.image.file_sha256
+
+    def scan(self) -> Census:
+        """Its sensitive instructions, and the account of every byte of code.
+
+        Raises the errors of `image` and of vmipatch.scan.scan.
+        """
+        from vmipatch.files.census import census_of
+
+        return census_of(self.image)
+
+    def rewrite(
+        self,
+        options: RewriteOptions | None = None,
+        *,
+        debug: KernelFile | None = None,
+        boot_code: BootCodeChoice = BootCodeChoice.AUTO,
+    ) -> RewrittenKernel:
+        """The kernel with VMI call sites, in a file of the same kind.
+
+        `debug` is the vmlinux inside of a bzImage with symbols and relocations, `boot_code` says
+        whose boot code starts a bzImage; a vmlinux has neither. Raises NotServed,
+        InputNotUnderstood and what vmipatch.rewrite raises.
+        """
+        from vmipatch.files.rewriting import rewrite_kernel
+
+        self._require_unpacked()
+        return rewrite_kernel(self, options, debug, boot_code)
+
+    def verify(
+        self,
+        original: KernelFile | None = None,
+        options: VerifyOptions | None = None,
+        watcher: Watcher | None = None,
+    ) -> Verification:
+        """Whether this rewritten kernel still is `original`; without one it is only booted.
+
+        `watcher` is told how the steps go on. Raises NotServed, InputNotUnderstood and what
+        vmipatch.verify raises.
+        """
+        from vmipatch.files.verification import verify_kernel
+
+        return verify_kernel(self, original, options, watcher)
+
+    def restore(self) -> Restored:
+        """The file that this one was made from.
+
+        Raises InputNotUnderstood if it is not an output of `rewrite`, or was changed since.
+        """
+        from vmipatch.restore import restore, restore_bzimage
+
+        self._require_unpacked()
+        if self.kind is Kind.BZIMAGE:
+            return restore_bzimage(self.data, self.name)
+        return restore(self.image)
+
+    def run(
+        self,
+        mode: Mode,
+        *,
+        initrd: bytes = b"",
+        append: str = "console=ttyS0",
+        options: MachineOptions | None = None,
+        rom: bytes | None = None,
+        terminal: Terminal | None = None,
+        trace: Tracer | None = None,
+    ) -> Run:
+        """Boot it on the emulated PC until it ends, without a user unless `terminal` is one.
+
+        `append` is the kernel's command line, `rom` the ROM of the modes that have one (our own if
+        not given). Raises InputNotUnderstood if it does not fit the machine, EnvironmentProblem if
+        this host cannot emulate.
+        """
+        from vmipatch.files.running import run_kernel
+
+        return run_kernel(self, mode, initrd, append, options, rom, terminal, trace)
+
+    def wrap(self, *, kaslr: bool = True) -> Wrapped:
+        """A bzImage with vmipatch's own boot code around the kernel.
+
+        With `kaslr` the boot code chooses where it runs, if it has relocations. Raises as `image`
+        and vmipatch.image.wrap.wrap do.
+        """
+        from vmipatch.files.wrapping import wrap_kernel
+
+        return wrap_kernel(self.image, kaslr=kaslr)
+
+    def _require_unpacked(self) -> None:
+        if self.packing is not Compression.NONE:
+            raise InputNotUnderstood(
+                f"the file is packed by {self.packing.label}, and the output would not be",
+                file=self.name,
+                hint="unpack it first",
+            )

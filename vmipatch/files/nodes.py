@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""What is in a tree of files? Every node once, by what it is; no link is followed."""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vmipatch.errors import EnvironmentProblem
+
+MODULE_SUFFIXES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
+
+
+class NodeKind(enum.Enum):
+    """What a name in a directory stands for."""
+
+    DIRECTORY = "directory"
+    MODULE = "module"  # a regular file, by its name
+    FILE = "file"  # any other regular file
+    LINK = "symbolic link"  # wherever it points to, if anywhere
+    SPECIAL = "special file"  # pipe, device or socket
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One name in a tree."""
+
+    path: str
+    """Relative to the tree; bytes that are not UTF-8 as os.fsdecode has them."""
+    kind: NodeKind
+    size: int
+    """Bytes of a regular file."""
+
+
+def nodes_of(root: str) -> list[Node]:
+    """All nodes below the directory `root`, by path, so that a directory precedes what is in it.
+
+    Raises EnvironmentProblem if `root` is not a directory or cannot be read.
+    """
+    if not os.path.isdir(root):
+        why = "is not a directory" if os.path.lexists(root) else "does not exist"
+        raise EnvironmentProblem(why, file=root, hint="give the directory of a module tree")
+    return sorted(_below(root, ""), key=lambda node: node.path.split(os.sep))
+
+
+def is_module_name(path: str) -> bool:
+    """Whether a file is named as modules are."""
+    return path.endswith(MODULE_SUFFIXES)
+
+
+def _below(root: str, directory: str) -> Iterator[Node]:
+    try:
+        with os.scandir(os.path.join(root, directory)) as entries:
+            found = list(entries)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot be read: {error.strerror}",
+            file=os.path.join(root, directory),
+            hint="check its permissions",
+        ) from error
+    for entry in found:
+        path = os.path.join(directory, entry.name)
+        kind = _kind_of(entry)
+        size = entry.stat(follow_symlinks=False).st_size
+        yield Node(path, kind, size if kind in (NodeKind.FILE, NodeKind.MODULE) else 0)
+        if kind is NodeKind.DIRECTORY:
+            yield from _below(root, path)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> NodeKind:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if stat.S_ISLNK(mode):
+        return NodeKind.LINK
+    if stat.S_ISDIR(mode):
+        return NodeKind.DIRECTORY
+    if stat.S_ISREG(mode):
+        return NodeKind.MODULE if is_module_name(entry.name) else NodeKind.FILE
+    return NodeKind.SPECIAL

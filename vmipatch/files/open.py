@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What is this? A path or a file's bytes, read once, as a value that knows its kind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vmipatch.errors import NotServed
+from vmipatch.files.file import BYTES, read_file, sha256_of
+from vmipatch.files.kernel import KernelFile
+from vmipatch.files.kind import Kind
+from vmipatch.files.module import ModuleFile
+from vmipatch.image.bzimage import is_bzimage
+from vmipatch.image.elf import require_magic
+from vmipatch.image.module import is_module
+from vmipatch.image.packed import packing_of, unpack
+from vmipatch.image.packing import Compression
+
+if TYPE_CHECKING:
+    from vmipatch.files.tree import ModuleTree
+
+
+def open_any(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, keep_debug: bool = True
+) -> KernelFile | ModuleFile | ModuleTree:
+    """What `source` is: a kernel, a module or a tree of modules.
+
+    `source` is a path (of a pipe, too), or the bytes of a file; `name` is what messages and reports
+    call it. A file is read here, once and whole, and never again. Without `keep_debug` the debug
+    sections of a vmlinux, nine tenths of a distribution's, are let go of: a rewrite is the same,
+    but cannot keep them for `restore`.
+
+    Raises EnvironmentProblem if it cannot be read, MalformedImage if it is none of these.
+    """
+    if isinstance(source, bytes):
+        return open_bytes(source, name or BYTES, keep_debug=keep_debug)
+    path = os.fspath(source)
+    if os.path.isdir(path):
+        from vmipatch.files.tree import ModuleTree
+
+        return ModuleTree(path)
+    return open_bytes(read_file(path), name or path, keep_debug=keep_debug)
+
+
+def open_kernel(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, keep_debug: bool = True
+) -> KernelFile:
+    """The kernel in `source`. Raises as `open_any`, and NotServed for a module or a tree."""
+    found = open_any(source, name=name, keep_debug=keep_debug)
+    if not isinstance(found, KernelFile):
+        raise NotServed(
+            f"a {found.kind.value} is not a kernel", file=found.name,
+            hint="give a vmlinux or a bzImage",
+        )  # fmt: skip
+    return found
+
+
+def open_bytes(data: bytes, name: str, *, keep_debug: bool = True) -> KernelFile | ModuleFile:
+    """What a file with these bytes is. Raises MalformedImage if it is neither."""
+    digest = sha256_of(data)
+    if is_bzimage(data):
+        return KernelFile.of(name, Kind.BZIMAGE, digest, data)
+    packing = packing_of(data)
+    content = data if packing is Compression.NONE else unpack(data, name)
+    if is_module(content):
+        kind = Kind.MODULE if packing is Compression.NONE else Kind.PACKED_MODULE
+        return ModuleFile(name, kind, digest, data, content)
+    kind = Kind.BZIMAGE if is_bzimage(content) else Kind.VMLINUX
+    if kind is Kind.VMLINUX:
+        require_magic(content, name)
+    return KernelFile.of(name, kind, digest, content, keep_debug=keep_debug, packing=packing)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""What came of a run of a kernel on the emulated PC?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.machine import Machine, MachineOptions, Silence, Terminal, Tracer
+from vmipatch.emu.modes import build_machine
+from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.report import RunResult
+from vmipatch.files.kind import Kind
+from vmipatch.image.protected_mode import hides_payload, protected_mode_code
+from vmipatch.image.setup_header import SetupHeader
+from vmipatch.image.symbols import SymbolTable
+from vmipatch.rom import build_rom
+
+if TYPE_CHECKING:
+    from vmipatch.files.kernel import KernelFile
+
+SCHEMA: Final = "vmipatch.run/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A sensitive instruction that a paravirtual kernel executed itself."""
+
+    place: str
+    """Function and offset."""
+    va: int
+    code: bytes
+    form: str
+    """As the manual writes it."""
+    is_unprivileged: bool
+    """Whether it would have been silently wrong on hardware."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run ended, and what was seen in it."""
+
+    kernel: str
+    mode: Mode
+    result: RunResult = field(hash=False)
+    executed: tuple[Executed, ...]
+    """In address order; empty but in modes with a ROM."""
+    memory_sha256: str
+    """Of the guest's memory at the end."""
+    console: str | None = field(repr=False)
+    """What the kernel wrote to its serial line; None if a terminal of the caller's heard it."""
+
+    def report(self) -> dict[str, Any]:
+        """The JSON report (docs/schemas/run-1.json)."""
+        findings = [
+            {
+                "place": each.place,
+                "va": each.va,
+                "bytes": each.code.hex(),
+                "form": each.form,
+                "unprivileged": each.is_unprivileged,
+                "count": each.count,
+            }
+            for each in self.executed
+        ]
+        return {
+            "kernel": self.kernel,
+            "mode": self.mode.value,
+            **self.result.as_json(),
+            "findings": findings,
+            "memory_sha256": self.memory_sha256,
+        }
+
+
+def run_kernel(
+    file: KernelFile,
+    mode: Mode,
+    initrd: bytes,
+    append: str,
+    options: MachineOptions | None,
+    rom: bytes | None,
+    terminal: Terminal | None,
+    trace: Tracer | None,
+) -> Run:
+    """As KernelFile.run says."""
+    if rom is None:
+        rom = build_rom(Flavor.PARAVIRT).data
+    boot = _boot(file, append, initrd)
+    symbols = boot.kernel.symbols  # if they are damaged, better said before the kernel runs
+    silence = Silence()
+    machine = build_machine(mode, terminal or silence, options, rom=rom, trace=trace)
+    result = machine.run(boot)
+    console = silence.heard.decode("utf-8", "replace") if terminal is None else None
+    digest = machine.memory.digest()
+    return Run(file.name, mode, result, _executed(machine, symbols), digest, console)
+
+
+def _boot(file: KernelFile, command_line: str, initrd: bytes) -> Boot:
+    """The kernel of a file; a bzImage that does not tell where it is has to unpack itself."""
+    if file.kind is Kind.BZIMAGE:
+        header = SetupHeader.parse(file.data, file.name)
+        if hides_payload(header):
+            code = protected_mode_code(file.data, header, file.name)
+            return Boot(code, command_line, initrd, header)
+    return Boot(file.image, command_line, initrd)
+
+
+def _executed(machine: Machine, symbols: SymbolTable) -> tuple[Executed, ...]:
+    if not isinstance(machine.privilege, ParavirtPrivilege):
+        return ()
+    return tuple(
+        Executed(
+            symbols.place_of(each.va), each.va, each.code, each.name, each.is_unprivileged,
+            each.count,
+        )
+        for each in machine.privilege.audit.findings()
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Is each module of a tree what it was made from? The verdict about all, and its papers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from vmipatch import __version__
+from vmipatch.errors import VmipatchError
+from vmipatch.files.entry import Entry, FileOutcome
+from vmipatch.files.file import read_file
+from vmipatch.files.kind import require_pair
+from vmipatch.files.nodes import Node, NodeKind, is_module_name
+from vmipatch.files.pool import run_all
+from vmipatch.files.tree_copy import Watch
+from vmipatch.files.tree_report import tree_report
+from vmipatch.verify.certificate import NEVER_COVERED, NOT_DONE_OF_MODULES
+from vmipatch.verify.report_html_tree import TreeRow, html_tree_report
+from vmipatch.verify.report_sarif import sarif
+from vmipatch.verify.static import RULES
+from vmipatch.verify.verdict import Statement
+
+if TYPE_CHECKING:
+    from vmipatch.files.tree import ModuleTree
+
+CERTIFICATE_SCHEMA: Final = "vmipatch.tree-certificate/1"
+NOT_COMPARED: Final = (
+    "files that are not modules, such as modules.dep: depmod makes them anew",
+    "depmod -b DIR, or a comparison of the two directories",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeVerification:
+    """The verdict about a tree, and the papers that can be written of it."""
+
+    tree: str
+    original: str
+    entries: tuple[Entry, ...] = field(repr=False)
+    """Of modules and of links that are named as modules, by path."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every module is proven."""
+        return not any(entry.is_wrong for entry in self.entries)
+
+    @property
+    def statement(self) -> str:
+        """The verdict in one line."""
+        statement = Statement.PROVEN if self.holds else Statement.FAILS
+        return statement.value
+
+    def report(self) -> dict[str, Any]:
+        """The JSON report (docs/schemas/tree-1.json)."""
+        return tree_report(self.tree, self.entries)
+
+    def certificate(self) -> dict[str, Any]:
+        """What was proven of each module, with hashes (docs/schemas/tree-certificate-1.json)."""
+        return {
+            "holds": self.holds,
+            "statement": self.statement,
+            "rules": [rule.number for rule in RULES],
+            "modules": [
+                {
+                    "path": entry.path,
+                    "outcome": entry.outcome.value,
+                    "input_sha256": entry.input_sha256 or None,
+                    "output_sha256": entry.output_sha256 or None,
+                    "broken": {r.number: n for r, n in entry.static.totals.items()}
+                    if entry.static
+                    else {},
+                    "counts": dict(entry.static.counts) if entry.static else {},
+                    "message": entry.message,
+                }
+                for entry in self.entries
+            ],
+            "not_done": [
+                {"what": what, "how": how} for what, how in (*NOT_DONE_OF_MODULES, NOT_COMPARED)
+            ],
+            "never_covered": list(NEVER_COVERED),
+            "tool": {"name": "vmipatch", "version": __version__},
+        }
+
+    def sarif(self) -> bytes:
+        """The findings of all modules as SARIF 2.1.0."""
+        return sarif([(os.path.join(self.tree, e.path), e.static) for e in self.entries])
+
+    def html(self) -> str:
+        """The verdict as a page."""
+        rows = [
+            TreeRow(entry.path, entry.outcome.value, entry.sites, entry.message, entry.is_wrong)
+            for entry in self.entries
+        ]
+        return html_tree_report(self.tree, self.original, self.statement, rows)
+
+
+def verify_tree(
+    tree: ModuleTree,
+    original: ModuleTree,
+    executor: Executor | None,
+    jobs: int | None,
+    watch: Watch | None,
+) -> TreeVerification:
+    """As ModuleTree.verify says."""
+    require_pair(tree.kind, original.kind, tree.name)
+    was = {node.path: node for node in original.nodes}
+    now = {node.path: node for node in tree.nodes}
+    entries = list(_unlike(original.name, tree.name, was, now))
+    wrong = {entry.path for entry in entries}
+    wanted = [n for n in was.values() if n.kind is NodeKind.MODULE and n.path not in wrong]
+    for entry in run_all(original.name, wanted, _Verify(original.name, tree.name), executor, jobs):
+        entries.append(entry)
+        if watch is not None:
+            watch(entry)
+    entries.sort(key=lambda entry: entry.path)
+    return TreeVerification(tree.name, original.name, tuple(entries))
+
+
+def _unlike(
+    original: str, tree: str, was: Mapping[str, Node], now: Mapping[str, Node]
+) -> Iterator[Entry]:
+    """What is named as a module, and is not a module in both trees."""
+    for path in sorted(was.keys() | now.keys()):
+        old, new = was.get(path), now.get(path)
+        if not is_module_name(path) or _are(old, new, NodeKind.MODULE):
+            continue
+        if _are(old, new, NodeKind.DIRECTORY) or _are(old, new, NodeKind.SPECIAL):
+            continue
+        if _are(old, new, NodeKind.LINK):
+            goals = [os.readlink(os.path.join(root, path)) for root in (original, tree)]
+            if goals[0] == goals[1]:
+                yield Entry(path, FileOutcome.COPIED)
+            else:
+                message = f"the link points to {goals[1]}, that of the original to {goals[0]}"
+                yield Entry(path, FileOutcome.REFUTED, message=message)
+        elif old is None:
+            yield Entry(path, FileOutcome.REFUTED, message="it has no original")
+        elif new is None:
+            message = f"it is missing: the original has a {old.kind.value} here"
+            yield Entry(path, FileOutcome.REFUTED, message=message)
+        else:
+            message = f"it is a {new.kind.value}, in the original a {old.kind.value}"
+            yield Entry(path, FileOutcome.REFUTED, message=message)
+
+
+def _are(old: Node | None, new: Node | None, kind: NodeKind) -> bool:
+    return old is not None and new is not None and old.kind is new.kind is kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Verify:
+    """Proves one module of a rewritten tree."""
+
+    original: str
+    tree: str
+
+    def __call__(self, node: Node) -> Entry:
+        from vmipatch.files.tree import open_module
+
+        path, place = node.path, os.path.join(self.tree, node.path)
+        try:
+            was = open_module(read_file(os.path.join(self.original, path)), path)
+            return open_module(read_file(place), place).verify(was).entry(path)
+        except VmipatchError as error:
+            return Entry(path, FileOutcome.FAILED, message=str(error.in_file(place)))

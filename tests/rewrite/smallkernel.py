@@ -17,6 +17,7 @@ import struct
 from dataclasses import dataclass, field
 
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, STB_LOCAL, TEXT, ElfBuilder
+from tests.support.nobits import without_bytes
 from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_PC32
@@ -133,6 +134,8 @@ class SmallKernel:
         """With `room`, .text has filler enough that nothing behind it need move."""
         self.labels: dict[str, tuple[int, int, int]] = {}
         self.entry = "startup_32"
+        self.zeros: list[str] = []
+        """Sections whose zeros are in the file though they are called NOBITS."""
         self.blocks: list[Block] = []
         self.text = self.block(".text", TEXT_VA, TEXT)
         self.text.label("_text")
@@ -182,7 +185,10 @@ class SmallKernel:
 
     def image(self) -> ElfImage:
         """The file, read."""
-        return ElfImage.parse(self.build(), "small")
+        data = self.build()
+        for name in self.zeros:
+            data = without_bytes(data, name)
+        return ElfImage.parse(data, "small")
 
     def rewrite(self, padding: Padding = Padding.PREFIX) -> Outcome:
         """Rewrite it and read the result."""

@@ -23,6 +23,7 @@ from tests.rewrite.smallkernel import (
     Word,
 )
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, TEXT
+from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_OBJECT, SYMBOL, SymbolTable
 from vmipatch.image.types import SectionKind
 from vmipatch.scan.site import Disposition, Reason
@@ -50,6 +51,37 @@ def full_kernel(*, room: bool) -> SmallKernel:
     init.function("setup", "fb", Branch("e8", "g"), "a1", Word("variable"), "c3")
     kernel.block(".init.data", INIT_DATA_VA, DATA).put(Word("setup"), Word("f"))
     return kernel
+
+
+def kernel_that_ends_with_modinfo() -> SmallKernel:
+    """Bytes behind .bss, whose zeros are in the file for them, as in Linux since 6.17."""
+    kernel = full_kernel(room=False)
+    bss_va = INIT_DATA_VA + PAGE
+    next(b for b in kernel.blocks if b.name == ".init.data").align(PAGE, bytes(1))
+    kernel.block(".bss", bss_va, DATA).put(bytes(2 * PAGE))
+    kernel.block(".modinfo", bss_va + 2 * PAGE, DATA).put(b"license=GPL\0")
+    kernel.zeros.append(".bss")
+    return kernel
+
+
+def test_zeros_of_bss_may_be_in_the_file() -> None:
+    kernel = kernel_that_ends_with_modinfo()
+    done = kernel.rewrite()
+    assert check_static(kernel.image(), done.image).findings == ()
+    section = done.image.section_by_name[".modinfo"]
+    assert done.image.section_bytes(section) == b"license=GPL\0"
+    assert min(s.va for s in done.image.sections if s.name == ".vmi.annotation") > section.va
+
+
+def test_byte_in_the_file_where_bss_is_fails_the_proof() -> None:
+    kernel = kernel_that_ends_with_modinfo()
+    done = kernel.rewrite()
+    bss = done.image.section_by_name[".bss"]
+    load = next(s for s in done.image.loads if s.va <= bss.va < s.va + s.mem_len)
+    wrong = bytearray(done.image.data)
+    wrong[load.off + bss.end_va - 1 - load.va] = 1
+    findings = check_static(kernel.image(), ElfImage.parse(bytes(wrong))).findings
+    assert [(f.rule.number, f.va) for f in findings] == [("VP051", bss.va)]
 
 
 @pytest.fixture(params=[True, False], ids=["absorb", "shift"])

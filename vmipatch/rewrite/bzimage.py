@@ -60,7 +60,7 @@ def rewrite_bzimage(
     InputNotUnderstood if `linked` is another kernel, and what rewrite and repack raise.
     """
     linked = LinkedKernel.of(linked)
-    require_twin(bzimage, linked.image)
+    unpacked = require_twin(bzimage, linked.image).unpacked
     options = options or RewriteOptions()
     with ThreadPoolExecutor(1) as pool:
         payload = bzimage.payload
@@ -75,8 +75,8 @@ def rewrite_bzimage(
     if choice is not BootCodeChoice.OWN:
         try:
             frame = Frame(data, bzimage, found, options.keep_original)
-            notes = notes_for(frame, image, kernel.placement, relocs)
-            made = repack(data, bzimage, image, relocs, recipe, notes)
+            notes = notes_for(frame, image, kernel.placement, relocs, unpacked)
+            made = repack(data, bzimage, image, relocs, recipe, notes, unpacked)
         except InputNotUnderstood as error:
             if choice is BootCodeChoice.KEEP:
                 raise

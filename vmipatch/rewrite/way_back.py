@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 
 from vmipatch.errors import MalformedImage, VmipatchError
@@ -24,21 +24,30 @@ from vmipatch.rewrite.placement import Placement
 
 
 def notes_for(
-    frame: Frame, kernel: ElfImage, placement: Placement, relocs: tuple[int, ...] | None
+    frame: Frame,
+    kernel: ElfImage,
+    placement: Placement,
+    relocs: tuple[int, ...] | None,
+    unpacked: Collection[str],
 ) -> Callable[[bytes], bytes]:
     """From the new bzImage to the notes with which that of `frame` comes back.
 
-    `relocs` is the relocation list of the rewritten `kernel`.
+    `relocs` is the relocation list of the rewritten `kernel`, and `unpacked` names its loaded
+    sections that are not packed.
     """
-    inside = cache(lambda: _kernel_note(frame, kernel, placement, relocs))
+    inside = cache(lambda: _kernel_note(frame, kernel, placement, relocs, unpacked))
     return lambda new: frame_note(frame, inside(), new)
 
 
 def _kernel_note(
-    frame: Frame, kernel: ElfImage, placement: Placement, relocs: tuple[int, ...] | None
+    frame: Frame,
+    kernel: ElfImage,
+    placement: Placement,
+    relocs: tuple[int, ...] | None,
+    unpacked: Collection[str],
 ) -> bytes:
     old = frame.old
-    elf = stripped(kernel)
+    elf = stripped(kernel, unpacked)
     new_list = b"" if relocs is None else emit_list(relocs)
     body = Body.of(ElfImage.parse(elf, kernel.name), len(elf), new_list)
     target = ElfImage.parse(old.vmlinux, old.name)

@@ -54,3 +54,12 @@ def test_segment_that_would_be_overwritten_is_refused() -> None:
 def test_kernel_without_relocations_gets_no_list() -> None:
     elf = stripped(ElfImage.parse(small_kernel()))
     assert payload_image(elf, None, LINK_PA, "small") == elf
+
+
+def test_section_that_is_not_packed_leaves_zeros_and_no_header() -> None:
+    image = ElfImage.parse(small_kernel())
+    section = image.section_by_name[".rodata"]
+    packed = ElfImage.parse(stripped(image, {".rodata"}))
+    assert ".rodata" not in packed.section_by_name
+    load = next(s for s in packed.loads if s.va == section.va)
+    assert packed.data[load.off : load.off + load.file_len] == bytes(section.size)

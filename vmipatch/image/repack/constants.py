@@ -64,7 +64,9 @@ class Constants:
                 file=kernel.name,
                 place="section headers",
             )
-        end_pa = max(s.pa + s.mem_len for s in kernel.loads)
+        # Not the end of the last segment: .modinfo, which follows _end since 6.17, is not packed.
+        first = min(kernel.loads, key=lambda segment: segment.va)
+        end_pa = max(s.end_va for s in kernel.allocated_sections) - first.va + first.pa
         return cls(
             input_len=input_len,
             output_len=output_len,

@@ -8,7 +8,7 @@ arch/x86/boot/compressed/misc.c): nothing may be overwritten before it was read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from vmipatch.errors import InputNotUnderstood
@@ -22,22 +22,27 @@ KEPT_PREFIX = ".vmi."
 _WORD_LEN = 4
 
 
-def stripped(image: ElfImage) -> bytes:
+def stripped(image: ElfImage, unpacked: Collection[str] = ()) -> bytes:
     """What `objcopy -S` leaves of a kernel: its segments and the headers of what they load.
 
-    And the sections of vmipatch. Symbols, relocations and debug information go.
+    And the sections of vmipatch. Symbols, relocations and debug information go, and the loaded
+    sections named in `unpacked`, which leave zeros.
     """
     kept = [
         s
         for s in image.sections
         if s.kind is SectionKind.NULL
-        or s.is_alloc
+        or (s.is_alloc and s.name not in unpacked)
         or s.name.startswith(KEPT_PREFIX)
         or holds_names(image, s)
     ]
     loaded = max(s.off + s.file_len for s in image.loads)
     contents = [Content(replace(s, link=0, info=0), image.section_bytes(s)) for s in kept]
-    return write_elf(image, image.data[:loaded], contents, image.segments)
+    memory = bytearray(image.data[:loaded])
+    for name in unpacked:
+        section = image.section_by_name[name]
+        memory[section.off : section.off + section.size] = bytes(section.size)
+    return write_elf(image, bytes(memory), contents, image.segments)
 
 
 def payload_image(elf: bytes, relocs: Sequence[int] | None, link_pa: int, name: str) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from vmipatch.image.bzimage import BzImage
@@ -56,21 +56,23 @@ def repack(
     relocs: tuple[int, ...] | None,
     recipe: Recipe,
     note_for: Callable[[bytes], bytes] | None = None,
+    unpacked: Collection[str] = (),
 ) -> Repacked:
     """The bzImage `data`, read as `old`, with the vmlinux `kernel` in it.
 
     `relocs` are the words that move with the kernel; `recipe` tells how to pack. `note_for` gives,
     for the new file, what is to stand behind its payload; what stands there counts for nothing but
-    the length of the file and the sum in its last four bytes. Raises UnclassifiedReference if the
+    the length of the file and the sum in its last four bytes; `unpacked` names loaded sections that
+    the build does not pack. Raises UnclassifiedReference if the
     boot code holds a word of which nobody can say what it means, InputNotUnderstood if the kernel
     does not fit it.
     """
     boot = BootCode.parse(data, old.header, old.name)
     before = ElfImage.parse(old.vmlinux, old.name)
     link = Link.of(before, old.header)
-    unpacked = payload_image(stripped(kernel), relocs, link.pa, old.name)
-    payload = pack_payload(recipe, unpacked)
-    job = _Job(data, old, boot, before, kernel, unpacked, link)
+    inside = payload_image(stripped(kernel, unpacked), relocs, link.pa, old.name)
+    payload = pack_payload(recipe, inside)
+    job = _Job(data, old, boot, before, kernel, inside, link)
     made = job.around(payload, b"")
     if note_for is None:
         return made

@@ -187,7 +187,7 @@ def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report
         if fault is not None:
             report.add(SEGMENT_HEADER, new.va, f"{_show(new)} {fault}", f"segment {index}")
     for section in output.allocated_sections:
-        if section.size and not any(_holds(segment, section) for segment in output.loads):
+        if section.size and not any(_holds(s, section, output.data) for s in output.loads):
             message = "no segment puts it where it is linked"
             report.add(SEGMENT_HEADER, section.va, message, section.name)
 
@@ -215,12 +215,17 @@ def _share(a: int, b: int, first: Segment, second: Segment) -> bool:
     return a < b + second.mem_len and b < a + first.mem_len
 
 
-def _holds(segment: Segment, section: Section) -> bool:
+def _holds(segment: Segment, section: Section, data: bytes) -> bool:
+    """Whether the segment loads the section; what has no bytes is zeros, in the file or not.
+
+    Where loaded bytes follow .bss, as .modinfo does since 6.17, the file holds its zeros.
+    """
     at = section.va - segment.va
     if at < 0 or at + section.size > segment.mem_len:
         return False
     if not section.has_bytes:
-        return at >= segment.file_len
+        end = min(at + section.size, segment.file_len)
+        return not any(data[segment.off + at : segment.off + max(at, end)])
     return section.off == segment.off + at and at + section.size <= segment.file_len
 
 

@@ -13,29 +13,12 @@ flavour=$2
 . "$(dirname "$0")/packages.sh"
 cd "$scratch/apt"
 
-# usage: unpack PACKAGE PATTERN...: only these files, for a debug package unpacks to gigabytes
-unpack() {
-    package=$1
-    shift
-    own apt-get download "$package:i386"
-    dpkg-deb --fsys-tarfile ./"$package"_*.deb | tar -x --wildcards "$@"
-    rm ./"$package"_*.deb
-}
-
 image=$(own apt-cache show --no-all-versions "linux-image-$flavour:i386" |
     sed -n "s/^Depends:.*\(linux-image-6\.1\.[^ ,]*-$flavour\)\( .*\)*$/\1/p")
 if [ -z "$image" ]; then
     echo "debian.sh: the package lists have no linux-image-$flavour of 6.1: are they Debian 12's?" >&2
     exit 1
 fi
-release=${image#linux-image-}
-unpack "$image" "./boot/vmlinuz-$release" "./boot/config-$release" "./lib/modules/$release"
-unpack "$image-dbg" "./usr/lib/debug/boot/*-$release"
 out=$scratch/debian-$flavour
-mkdir "$out"
-mv "boot/vmlinuz-$release" "$out/vmlinuz"
-mv "boot/config-$release" "$out/config"
-mv "lib/modules/$release" "$out/modules"
-mv "usr/lib/debug/boot/vmlinux-$release" "$out/vmlinux"
-# The image package's System.map is a stub.
-mv "usr/lib/debug/boot/System.map-$release" "$out/System.map"
+unpack_image "$image" "" "$out"
+unpack_debug "$image" "" "$out"

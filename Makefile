@@ -11,13 +11,14 @@ CODE := $(wildcard vmipatch tests examples tools benchmarks)
 EXAMPLE := build/example/vmlinux
 REWRITTEN := build/example/vmlinux.vmi
 
-.PHONY: help demo test test-distro lint format bench kernels campaign mutants clean programs
+.PHONY: help demo test test-distro test-corpus lint format bench kernels campaign mutants clean programs
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      build a small guest kernel, rewrite it, verify the result'
 	@echo 'make test      lint, then every test, boots in QEMU too'
 	@echo 'make test-distro  the tests of Debian 12 kernels, which it fetches (1.6 GB)'
+	@echo 'make test-corpus  every kernel of the corpus, every step: hours, docs/support.md (CORPUS=NAME...)'
 	@echo 'make lint      format, style, types, direction of imports, licences'
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     what rewritten kernels, rewriting and the emulator cost (docs/bench.md)'
@@ -54,6 +55,10 @@ test-distro: kernels programs
 		/sbin/mke2fs:e2fsprogs
 	$(BIN)/python -m tests.kernels debian-686 debian-686-pae tiny-packed smp-pae-modules
 	CI=$${CI:-true} $(BIN)/pytest -n auto --dist loadfile -m distro
+
+# It goes on where it was stopped. CORPUS names rows and options: 'debian11-* --steps scan,rewrite'.
+test-corpus: kernels programs
+	nice $(BIN)/python -m tests.corpus $(CORPUS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check $(CODE)

@@ -31,6 +31,8 @@ def _by_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Instructions
     return list(zip(*rows, strict=True))
 
 
+WITHOUT_FILLS = st.binary(max_size=60).map(lambda code: code.replace(b"\0", b"\1"))
+"""What a linker filled depends on what stands in front of it."""
 Decoder = Callable[..., Instructions]
 both = pytest.mark.parametrize("decoder", [_by_first, _by_second])
 
@@ -48,7 +50,7 @@ def test_split_at_a_boundary_changes_nothing(decoder: Decoder) -> None:
 
 @both
 @settings(max_examples=200)
-@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=4))
+@given(WITHOUT_FILLS, st.lists(st.integers(0, 60), max_size=4))
 def test_splits_are_as_if_the_parts_were_decoded_one_by_one(
     decoder: Decoder, code: bytes, offs: list[int]
 ) -> None:

@@ -15,7 +15,8 @@ from tests.rewrite.smallkernel import (
     SmallKernel,
 )
 from tests.support.elfbuilder import RODATA
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import InputNotUnderstood, UnclassifiedReference
+from vmipatch.verify.static import check_static
 
 TEN_SITES = "fa " * 10
 """They grow by 40 bytes."""
@@ -49,10 +50,43 @@ def test_short_condition_becomes_near(opcode: str) -> None:
     assert done.target(done.va("f") + 2) == end_of(done)
 
 
-def test_short_condition_with_a_hint_becomes_near() -> None:
-    done = over(Short("2e74", ".Lend")).rewrite()
-    assert done.code("f", 2) == b"\x0f\x84"
-    assert done.target(done.va("f") + 2) == end_of(done)
+@pytest.mark.parametrize("prefixes", ["2e", "3e", "67", "f2", "f3", "2e3e", "f2672e3e"])
+@pytest.mark.parametrize(("opcode", "near"), [("74", "0f84"), ("eb", "e9")])
+def test_short_branch_with_prefixes_becomes_near_and_keeps_them(
+    prefixes: str, opcode: str, near: str
+) -> None:
+    kernel = over(Short(prefixes + opcode, ".Lend"))
+    done = kernel.rewrite()
+    code = bytes.fromhex(prefixes + near)
+    assert done.code("f", len(code)) == code
+    assert done.target(done.va("f") + len(code)) == end_of(done)
+    verdict = check_static(kernel.image(), done.image)
+    assert verdict.holds, "\n".join(map(str, verdict.findings))
+
+
+@pytest.mark.parametrize("prefixes", ["2e", "67", "f3", "2e3e"])
+@pytest.mark.parametrize("opcode", ["eb", "75", "e2", "e3"])
+def test_short_branch_with_prefixes_that_reaches_is_led_on(prefixes: str, opcode: str) -> None:
+    kernel = over(Short(prefixes + opcode, ".Lend"), between="fa fa")
+    done = kernel.rewrite()
+    code = bytes.fromhex(prefixes + opcode)
+    assert done.code("f", len(code) + 1) == code + b"\x0a"
+    verdict = check_static(kernel.image(), done.image)
+    assert verdict.holds, "\n".join(map(str, verdict.findings))
+
+
+@pytest.mark.parametrize("opcode", ["66eb", "6674", "66e2", "2e66eb"])
+def test_short_branch_of_16_bits_is_refused_as_what_it_is(opcode: str) -> None:
+    with pytest.raises(UnclassifiedReference, match="16 bits"):
+        over(Short(opcode, ".Lend"), between="fa fa").rewrite()
+
+
+def test_branch_of_16_bits_that_nothing_reaches_stays_as_it_is() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("f", "fa c3 66eb05 c3")
+    done = kernel.rewrite()
+    assert done.code("f", 10) == bytes.fromhex("3e3e3e3efa c3 66eb05 c3")
+    assert check_static(kernel.image(), done.image).holds
 
 
 def test_short_jump_becomes_near() -> None:

@@ -71,8 +71,8 @@ def taken_for_a_return(stream: Decoded, at: int) -> Decoded:
 
 
 def first_with(bug: Bug) -> Callable[..., InstructionStream]:
-    def decode_wrongly(code: bytes, va: int, *known: Any) -> InstructionStream:
-        stream = decode(code, va, *known)
+    def decode_wrongly(code: bytes, va: int, *known: Any, **more: Any) -> InstructionStream:
+        stream = decode(code, va, *known, **more)
         found = (i for i in range(len(stream)) if stream.bytes_at(i) == POPF)
         at = next(found, None)
         return stream if at is None else bug(stream, at)
@@ -81,8 +81,8 @@ def first_with(bug: Bug) -> Callable[..., InstructionStream]:
 
 
 def second_with(bug: Bug) -> Callable[..., Decoded]:
-    def decode_wrongly(code: bytes, va: int, splits: Any = ()) -> Decoded:
-        found = decode_second(code, va, splits)
+    def decode_wrongly(code: bytes, va: int, *known: Any) -> Decoded:
+        found = decode_second(code, va, *known)
         offs = (found.starts - va).tolist()
         at = next((i for i, off in enumerate(offs) if code[off : off + 1] == POPF), None)
         return found if at is None else bug(found, at)

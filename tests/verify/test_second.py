@@ -34,7 +34,7 @@ BRANCHES = [
     ("0f8500000000", Leaves.CONDITION, 4),
     ("e2fe", Leaves.LOOP, 1),
     ("e300", Leaves.LOOP, 1),
-    ("66e80000", Leaves.CALL, 2),
+    ("66e80000", Leaves.NARROW, 0),
     ("ff10", Leaves.NEXT, 0),
     ("ff18", Leaves.NEXT, 0),
     ("ff20", Leaves.STOP, 0),

@@ -18,6 +18,7 @@ import iced_x86
 import numpy as np
 
 from vmipatch.isa.classify import has_sensitive_opcode
+from vmipatch.isa.fill import link_fills
 
 
 class Flow(enum.IntEnum):
@@ -29,14 +30,16 @@ class Flow(enum.IntEnum):
     CONDITION = 3  # jcc rel8, jcc rel32
     LOOP = 4  # loop, loopcc, jecxz: rel8 only
     STOP = 5  # ret, iret, indirect jump, ud2: does not fall through
+    NARROW = 6  # a direct branch of 16 bits (prefix 66): to below 64 KiB, where no kernel is
 
 
 class Shape(enum.IntEnum):
-    """Instructions that compilers emit as padding."""
+    """What compilers and linkers emit as padding."""
 
     CODE = 0
     NOP = 1
     INT3 = 2
+    LINK_FILL = 3  # no instruction: see vmipatch.isa.fill
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,16 @@ class InstructionStream:
             name = _CODE_NAMES.get(code, "")
             if name == "INT3":
                 result[self.codes == code] = Shape.INT3
+            elif code == FILL_BYTE:
+                result[self.codes == code] = Shape.LINK_FILL
             elif name.startswith("NOP"):
                 result[self.codes == code] = Shape.NOP
             elif name in _NOP_ENDS:
                 index = np.flatnonzero(self.codes == code)
                 last = octets[self.starts[index].astype(np.int64) - self.va + self.lens[index] - 1]
-                likely = index[np.isin(last, list(_NOP_ENDS[name]))]
+                is_likely = np.isin(last, list(_NOP_ENDS[name]))
+                is_likely |= (name == "LEA_R32_M") & (self.lens[index] <= SHORT_LEA_LEN)
+                likely = index[is_likely]
                 result[likely[self._are_nops(likely)]] = Shape.NOP
         return result
 
@@ -134,14 +141,14 @@ class InstructionStream:
     def branch_widths(self) -> np.ndarray:
         """Bytes of displacement (1 or 4) of each of `branches`."""
         flows, lens = self.flows[self.branches], self.lens[self.branches]
-        offs = self.starts[self.branches].astype(np.int64) - self.va
+        at = self.starts[self.branches].astype(np.int64) - self.va
         octets = np.frombuffer(self.code, dtype=np.uint8)
-        # A branch hint prefix before a short jcc gives a third byte: the opcode tells.
-        first = octets[offs]
-        hinted = np.isin(first, (0x2E, 0x3E))
-        second = octets[np.minimum(offs + hinted, len(octets) - 1)]
-        short = (second & 0xF0 == 0x70) | (second == 0xEB) | (flows == Flow.LOOP)
-        return np.where(short & (lens <= 3), 1, 4)
+        # Hints and other prefixes may stand before the opcode, which alone tells.
+        for _ in range(int(lens.max(initial=0)) - 2):
+            at += _IS_PREFIX[octets[at]]
+        opcode = octets[at]
+        short = (opcode & 0xF0 == 0x70) | (opcode == 0xEB) | (flows == Flow.LOOP)
+        return np.where(short, 1, 4)
 
     @cached_property
     def branch_targets(self) -> np.ndarray:
@@ -168,6 +175,9 @@ class InstructionStream:
         kinds, first = np.unique(self.codes, return_index=True)
         for code, index in zip(kinds.tolist(), first.tolist(), strict=True):
             if code:
+                if code in _NO_ENCODING:
+                    flows[code] = Flow.STOP
+                    continue
                 example = self.bytes_at(index)
                 flows[code] = _flow(example)
                 # Operands decide too: MOV to and from segments has one code for all registers.
@@ -175,6 +185,15 @@ class InstructionStream:
         return flows, sensitive
 
 
+FILL_BYTE = int(iced_x86.Code.DECLAREBYTE)
+"""The code of each byte with which a linker filled a gap."""
+UD0 = bytes.fromhex("0fff")
+"""WARN() of Linux 4.12 to 4.15, without the ModRM byte that Intel's processors take along."""
+_NO_ENCODING = (FILL_BYTE, int(iced_x86.Code.UD0))
+"""Codes of what the library does not decode: they are given by place."""
+SHORT_LEA_LEN = 4
+"""Bytes of a lea without displacement, with a prefix: `8d 04 20` is one of the Athlon's nops."""
+_IS_PREFIX = np.isin(np.arange(256), list(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"))
 _NOP_ENDS = {
     "LEA_R32_M": (0x00,),
     "MOV_RM32_R32": range(0xC0, 0x100, 9),
@@ -191,29 +210,75 @@ _CODE_NAMES: dict[int, str] = {
 
 
 _IS_DISPUTED = np.zeros(1 << 16, np.bool_)
-_IS_DISPUTED[[code for code, name in _CODE_NAMES.items() if name.startswith("UD0")]] = True
-"""Processors and decoders disagree whether UD0 has a ModRM byte: no kernel has it, and a file that
-does is damaged."""
+_IS_DISPUTED[[code for code, name in _CODE_NAMES.items() if name.startswith("UD0_")]] = True
+"""Processors and decoders disagree whether UD0 has a ModRM byte: where nothing says how long it is,
+it is no instruction."""
 
 
 def decode(
-    code: bytes, va: int, splits: Sequence[int] = (), data: Sequence[tuple[int, int]] = ()
+    code: bytes,
+    va: int,
+    splits: Sequence[int] = (),
+    data: Sequence[tuple[int, int]] = (),
+    ends: Sequence[int] = (),
 ) -> InstructionStream:
     """Decode `code`, linked at `va`, from end to end.
 
     `splits` are addresses at which an instruction is known to begin (symbols): decoding starts
-    anew there, so that no instruction runs over one. `data` are ranges of addresses known to hold
-    none: each byte of them decodes as nothing.
+    anew there, so that no instruction runs over one; `0f ff` between two of them is an instruction.
+    `data` are ranges of addresses known to hold none: each byte of them decodes as nothing. `ends`
+    are addresses at which functions end: what a linker put after one is no instruction either.
     """
+    stream = _decode(code, va, splits, data)
+    after = stream.starts.astype(np.int64) + stream.lens
+    last = after[np.isin(stream.flows, (Flow.STOP, Flow.JUMP, Flow.CALL))]
+    last = np.unique(np.concatenate([last, np.array(ends, np.int64)]))
+    return _with_fills(stream, link_fills(code, va, np.unique(np.array(splits, np.int64)), last))
+
+
+def _with_fills(stream: InstructionStream, fills: list[tuple[int, int]]) -> InstructionStream:
+    """The stream with each byte of `fills` for itself; their ends are instructions' ends."""
+    starts = stream.starts.astype(np.int64)
+    low = np.searchsorted(starts, [start for start, _ in fills])
+    high = np.searchsorted(starts, [end for _, end in fills])
+    whole = [
+        (start, end, first, last)
+        for (start, end), first, last in zip(fills, low.tolist(), high.tolist(), strict=True)
+        if first < len(starts) and starts[first] == start
+    ]
+    if not whole:
+        return stream
+    gone = np.zeros(len(starts), np.bool_)
+    for _, _, first, last in whole:
+        gone[first:last] = True
+    single = np.concatenate([np.arange(start, end) for start, end, _, _ in whole])
+    new_starts = np.concatenate([starts[~gone], single])
+    order = np.argsort(new_starts, kind="stable")
+    lens = np.concatenate([stream.lens[~gone], np.ones(len(single), np.uint8)])
+    codes = np.concatenate([stream.codes[~gone], np.full(len(single), FILL_BYTE, np.uint16)])
+    ordered = new_starts[order].astype(np.uint32)
+    return InstructionStream(stream.va, stream.code, ordered, lens[order], codes[order])
+
+
+def _decode(
+    code: bytes, va: int, splits: Sequence[int], data: Sequence[tuple[int, int]]
+) -> InstructionStream:
+    """Decode without a thought of what linkers fill in."""
     known = (*splits, *(edge for ends in data for edge in ends))
     inner = sorted({s for s in known if va < s < va + len(code)})
     if not data:
         stream = _decode_parts(code, va, [], frozenset())
         # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
         over = np.searchsorted(stream.starts, inner, side="right") - 1
-        if np.array_equal(stream.starts[over], inner):
+        if np.array_equal(stream.starts[over], inner) and not _has_short_trap(code, va, inner):
             return stream
     return _decode_parts(code, va, inner, frozenset(start for start, _ in data))
+
+
+def _has_short_trap(code: bytes, va: int, inner: Sequence[int]) -> bool:
+    """Whether two neighbours among the edges `inner` have a ud0 between them."""
+    pairs = pairwise(inner) if UD0 in code else ()
+    return any(end - at == len(UD0) and code[at - va : end - va] == UD0 for at, end in pairs)
 
 
 def _decode_parts(
@@ -227,6 +292,10 @@ def _decode_parts(
         if start in of_data:
             lens.extend([1] * len(part))
             codes.extend([0] * len(part))
+            continue
+        if part == UD0:
+            lens.append(len(UD0))
+            codes.append(_NO_ENCODING[1])
             continue
         decoder = iced_x86.Decoder(32, part)
         while done < len(part):
@@ -250,6 +319,8 @@ def _decode_parts(
 def _flow(code: bytes) -> Flow:
     instruction = iced_x86.Decoder(32, code).decode()
     control = iced_x86.FlowControl
+    if instruction.op_count and instruction.op0_kind == iced_x86.OpKind.NEAR_BRANCH16:
+        return Flow.NARROW
     match instruction.flow_control:
         case control.CALL if instruction.is_call_near:
             return Flow.CALL
@@ -277,12 +348,12 @@ def is_nop(code: bytes) -> bool:
             instruction.op1_kind == iced_x86.OpKind.REGISTER
             and instruction.op0_register == instruction.op1_register
         )
-    return bool(
-        instruction.mnemonic == mnemonic.LEA
-        and instruction.memory_base == instruction.op0_register
-        and instruction.memory_index == register.NONE
-        and instruction.memory_displacement == 0
-    )
+    if instruction.mnemonic != mnemonic.LEA or instruction.memory_displacement:
+        return False
+    base, index = instruction.memory_base, instruction.memory_index
+    if index != register.NONE and instruction.memory_index_scale != 1:
+        return False
+    return instruction.op0_register in (base, index) and register.NONE in (base, index)
 
 
 def text_of(code: bytes, va: int) -> str:

@@ -6,6 +6,7 @@ hide a site. Known defects of capstone 5 are put right here, and nowhere else:
 
 - `ud1` (0f b9 /r) is given as two bytes, its ModRM as an instruction of its own;
 - `serialize` (0f 01 e8) is unknown;
+- near jcc (0f 80 to 0f 8f) after both f2 or f3 and 67 is unknown;
 - far `ff /3` and `ff /5` carry the ids of near branches (they have no displacement, so that
   the opcode decides here).
 """
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.errors import VmipatchError
+from vmipatch.isa.fill import link_fills
 
 Octets = npt.NDArray[np.uint8]
 Addresses = npt.NDArray[np.int64]
@@ -39,6 +41,7 @@ class Leaves(enum.IntEnum):
     CONDITION = 3  # jcc
     LOOP = 4  # loop, loopcc, jecxz: displacements of one byte only
     STOP = 5  # ret, iret, sysexit, indirect jump
+    NARROW = 6  # direct branch of 16 bits: its target is below 64 KiB
 
 
 class Filler(enum.IntEnum):
@@ -47,6 +50,7 @@ class Filler(enum.IntEnum):
     CODE = 0
     NOP = 1
     INT3 = 2
+    LINK_FILL = 3  # bytes that a linker put in a gap, each for itself: no instructions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +83,7 @@ class _Piece:
 _COLUMNS = ("starts", "lens", "ids")
 _NOTHING = _Piece(*(np.zeros(0, np.int64) for _ in _COLUMNS))
 _UNKNOWN, _SERIALIZE = 0, -1
+_TRAPS = (x86.X86_INS_UD0, x86.X86_INS_UD1, x86.X86_INS_UD2)
 _SERIALIZE_CODE = b"\x0f\x01\xe8"
 _WINDOW = 1 << 16
 _LONGEST = 15
@@ -92,10 +97,14 @@ _INSN = np.dtype(
 )
 
 
-def decode_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Decoded:
+def decode_second(
+    code: bytes, va: int, splits: Sequence[int] = (), ends: Sequence[int] = ()
+) -> Decoded:
     """Decode `code`, linked at `va`, from end to end.
 
-    An instruction is known to begin at each address of `splits`: decoding starts anew there.
+    An instruction is known to begin at each address of `splits`: decoding starts anew there, and
+    `0f ff` between two of them is an instruction. Functions end at `ends`: what a linker put after
+    one is no instruction.
     """
     inner = sorted({s for s in splits if va < s < va + len(code)})
     piece = _joined(_pieces(code, va))
@@ -107,7 +116,38 @@ def decode_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Decoded:
             each for start, end in edges for each in _pieces(code[start - va : end - va], start)
         )
     octets = np.frombuffer(code + bytes(_LONGEST), np.uint8)
-    return _described(octets, va, piece.starts, piece.lens, piece.ids)
+    found = _described(octets, va, piece.starts, piece.lens, piece.ids)
+    after = found.starts + found.lens
+    is_last = np.isin(found.leaves, (Leaves.STOP, Leaves.JUMP, Leaves.CALL))
+    last = after[is_last | np.isin(piece.ids, _TRAPS)]
+    last = np.unique(np.concatenate([last, np.array(ends, np.int64)]))
+    fills = link_fills(code, va, np.unique(np.array(splits, np.int64)), last)
+    return _filled(found, [fill for fill in fills if fill[0] in after])
+
+
+def _filled(found: Decoded, fills: list[tuple[int, int]]) -> Decoded:
+    """The same with the bytes of `fills` for themselves; instructions end where each begins."""
+    if not fills:
+        return found
+    kept = np.ones(len(found), np.bool_)
+    for start, end in fills:
+        kept[slice(*np.searchsorted(found.starts, (start, end)))] = False
+    single = np.concatenate([np.arange(start, end) for start, end in fills])
+    count = len(single)
+    order = np.argsort(np.concatenate([found.starts[kept], single]), kind="stable")
+
+    def joined(column: np.ndarray, of_fill: np.ndarray | int) -> np.ndarray:
+        added = np.broadcast_to(np.asarray(of_fill, column.dtype), count)
+        return np.concatenate([column[kept], added])[order]
+
+    return Decoded(
+        joined(found.starts, single),
+        joined(found.lens, 1),
+        joined(found.leaves, Leaves.STOP),
+        joined(found.widths, 0),
+        joined(found.fillers, Filler.LINK_FILL),
+        joined(found.known, 1),
+    )
 
 
 def instruction_len(code: bytes) -> int:
@@ -174,13 +214,20 @@ def _by_hand(code: bytes) -> tuple[int, int]:
         twin = _bulk(code[:at] + b"\x0f\xaf" + code[at + 2 :], 0)
         if len(twin.lens):
             return int(twin.lens[0]), int(x86.X86_INS_UD1)
+    is_near = code[at : at + 1] == b"\x0f" and code[at + 1 : at + 2] in _NEAR_CONDITIONS
+    if is_near and _LOCK not in code[:at]:
+        bare = _bulk(b"\x66" * (_OPERAND_SIZE in code[:at]) + code[at:], 0)
+        if len(bare.lens):
+            length = at + int(bare.lens[0]) - (_OPERAND_SIZE in code[:at])
+            return length, int(bare.ids[0])
     return 1, _UNKNOWN
 
 
 _LEGACY = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _IS_LEGACY = np.isin(np.arange(256), sorted(_LEGACY))
 _IS_SEGMENT = np.isin(np.arange(256), [0x26, 0x2E, 0x36, 0x3E])
-_OPERAND_SIZE = 0x66
+_OPERAND_SIZE, _LOCK = 0x66, 0xF0
+_NEAR_CONDITIONS = [bytes((0x80 + condition,)) for condition in range(16)]
 
 
 def _described(
@@ -195,13 +242,15 @@ def _described(
     branches = np.flatnonzero(leaves)
     opcode_at = offs[branches].copy()
     halved = np.zeros(len(branches), np.bool_)
-    for _ in range(4):
+    for _ in range(int(lens[branches].max(initial=0)) - 1):
         halved |= octets[opcode_at] == _OPERAND_SIZE
         opcode_at += _IS_LEGACY[octets[opcode_at]]
     opcode, second = octets[opcode_at], octets[opcode_at + 1]
     short = (opcode & 0xF0 == 0x70) | (opcode == 0xEB) | (opcode & 0xFC == 0xE0)
     near = (opcode & 0xFE == 0xE8) | ((opcode == 0x0F) & (second & 0xF0 == 0x80))
-    widths[branches] = np.where(short, 1, np.where(near, np.where(halved, 2, 4), 0))
+    widths[branches] = np.where(short, 1, np.where(near, 4, 0))
+    narrow = branches[halved & (widths[branches] > 0)]
+    widths[narrow], leaves[narrow] = 0, Leaves.NARROW
     # Branches through a register or memory, and far ones.
     leaves[(widths == 0) & (leaves == Leaves.CALL)] = Leaves.NEXT
     leaves[(widths == 0) & (leaves == Leaves.JUMP)] = Leaves.STOP
@@ -233,10 +282,22 @@ def _fillers(
 ) -> Octets:
     """Nops as gas and the kernel write them, and int3."""
     result = np.zeros(len(ids), np.uint8)
-    result[ids == x86.X86_INS_NOP] = Filler.NOP
+    nops = np.flatnonzero(ids == x86.X86_INS_NOP)
+    result[nops[_are_of_assemblers(octets, offs[nops])]] = Filler.NOP
     result[ids == x86.X86_INS_INT3] = Filler.INT3
     same = _moves_to_itself(octets, offs, ids) | _loads_its_base(octets, offs, lens, ids)
     result[same] = Filler.NOP
+    return result
+
+
+def _are_of_assemblers(octets: Octets, offs: Addresses) -> npt.NDArray[np.bool_]:
+    """Which nops are 90 or 0f 1f: capstone calls reserved ones (0f 18 to 0f 1e) nops as well."""
+    at = offs.copy()
+    for _ in range(_LONGEST - 1):
+        at += _IS_LEGACY[octets[at]]
+    result: npt.NDArray[np.bool_] = (octets[at] == 0x90) | (
+        (octets[at] == 0x0F) & (octets[at + 1] == 0x1F)
+    )
     return result
 
 
@@ -257,7 +318,10 @@ def _moves_to_itself(
 def _loads_its_base(
     octets: Octets, offs: Addresses, lens: Addresses, ids: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """`lea esi, [esi + 0]` and kin, with or without SIB and segment prefixes."""
+    """`lea esi, [esi + 0]` and kin, with or without SIB and segment prefixes.
+
+    The register may be base or index: `8d 04 05 00 00 00 00` is one of the Athlon's nops.
+    """
     result = np.zeros(len(ids), np.bool_)
     which = np.flatnonzero(ids == x86.X86_INS_LEA)
     at = offs[which].copy()
@@ -266,11 +330,14 @@ def _loads_its_base(
     modrm, sib = octets[at + 1], octets[at + 2]
     reg, has_sib = (modrm >> 3) & 7, modrm & 7 == 4
     base = np.where(has_sib, sib & 7, modrm & 7)
-    no_index = ~has_sib | ((sib >> 3) & 7 == 4)
+    index, scale = (sib >> 3) & 7, sib >> 6
+    has_base = (modrm >> 6 != 0) | (base != 5)
+    no_index = ~has_sib | (index == 4)
+    alone = np.where(has_base, (reg == base) & no_index, has_sib & (reg == index) & ~no_index)
+    alone &= no_index | (scale == 0)
     disp_len = offs[which] + lens[which] - (at + 2 + has_sib)
     zero = np.ones(len(which), np.bool_)
     for back in range(1, 5):
         zero &= (disp_len < back) | (octets[offs[which] + lens[which] - back] == 0)
-    plain = (octets[at] == 0x8D) & ((modrm >> 6 != 0) | (base != 5))
-    result[which] = plain & (reg == base) & no_index & zero
+    result[which] = (octets[at] == 0x8D) & alone & zero
     return result

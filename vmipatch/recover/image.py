@@ -169,7 +169,7 @@ def _border(
     """Start of the function in front of which padding gives most room; None: the end of .text."""
     text = image.section_by_name[TEXT]
     stream = next(s for s in streams if s.va == text.va)
-    filler = stream.shapes != Shape.CODE
+    filler = (stream.shapes == Shape.NOP) | (stream.shapes == Shape.INT3)
     total = np.concatenate(([0], np.cumsum(np.where(filler, stream.lens, 0), dtype=np.int64)))
     starts = np.append(stream.starts.astype(np.int64), stream.end_va)
     inside = [(start, end) for start, end in fixed if text.va <= start < text.end_va]

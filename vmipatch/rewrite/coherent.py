@@ -13,7 +13,7 @@ from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, WORD_LEN
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
-from vmipatch.isa.decode import Shape
+from vmipatch.isa.decode import Flow, Shape
 from vmipatch.rewrite.references import image_range
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.ledger import ByteClass
@@ -67,6 +67,19 @@ def require_branches_inside(found: ScanResult) -> None:
         proven = account.class_at(places) == ByteClass.CODE
         for va in places[proven][:1].tolist():
             raise _astray(found.image, va, "this branch leads out of the kernel", SPOILT)
+
+
+def require_wide_branches(found: ScanResult) -> None:
+    """Raise UnclassifiedReference if a branch of proven code has 16 bits.
+
+    It leads below 64 KiB from wherever it stands, where no kernel has code.
+    """
+    message = "this branch has 16 bits, and leads out of the kernel"
+    for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
+        places = stream.starts[stream.flows == Flow.NARROW].astype(np.int64)
+        proven = account.class_at(places) == ByteClass.CODE
+        for va in places[proven][:1].tolist():
+            raise _astray(found.image, va, message)
 
 
 def require_branches_lead_to_instructions(code_map: CodeMap) -> None:

@@ -19,6 +19,9 @@ NEAR_JUMP = b"\xe9"
 NEAR_CONDITION = 0x80
 """Second opcode byte of `jo rel32`; the low four bits of a short jcc are added (Intel SDM, Jcc)."""
 
+SHORT_LEN = 2
+"""Bytes of a branch with a displacement of one byte, but for its prefixes, which stay."""
+
 
 def emit_code(
     stream: InstructionStream,
@@ -57,9 +60,10 @@ def _replacement(
     old = stream.bytes_at(index)
     match Flow(int(stream.flows[index])):
         case Flow.JUMP:
-            return NEAR_JUMP + bytes(4)
+            return old[:-SHORT_LEN] + NEAR_JUMP + bytes(4)
         case Flow.CONDITION:
-            return bytes((0x0F, NEAR_CONDITION | old[-2] & 15)) + bytes(4)
+            near = bytes((0x0F, NEAR_CONDITION | old[-SHORT_LEN] & 15))
+            return old[:-SHORT_LEN] + near + bytes(4)
     return INT3 * change.new_len if old == INT3 else nops(change.new_len)
 
 
@@ -78,7 +82,7 @@ def _lead_branches(
     flows = stream.flows[stream.branches]
     if changed:
         widened = among(starts, np.array(sorted(changed), dtype=np.int64))
-        lens[widened] = np.where(flows[widened] == Flow.JUMP, 5, 6)
+        lens[widened] += np.where(flows[widened] == Flow.JUMP, 5, 6) - SHORT_LEN
         widths[widened] = 4
     ends = new(starts) + lens
     targets = new(stream.branch_targets)

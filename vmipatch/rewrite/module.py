@@ -28,6 +28,7 @@ from vmipatch.rewrite.coherent import (
     require_led_to_instructions,
     require_operands,
     require_whole_functions,
+    require_wide_branches,
 )
 from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
@@ -106,6 +107,7 @@ def rewrite_module(
     require_led_to_instructions(scanned.code_map)
     require_whole_functions(scanned.code_map)
     require_operands(scanned.code_map)
+    require_wide_branches(scanned)
     bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
     code_map = scanned.code_map
     placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))

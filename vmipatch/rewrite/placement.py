@@ -335,4 +335,5 @@ def _widen(stream: InstructionStream, index: int, zones: Zones) -> Change:
             place=f"{va:#x}",
             hint="report this kernel: the layout has to move its target closer",
         )
-    return Change(va, old_len, NEAR_JUMP_LEN if flow is Flow.JUMP else NEAR_CONDITION_LEN)
+    near_len = NEAR_JUMP_LEN if flow is Flow.JUMP else NEAR_CONDITION_LEN
+    return Change(va, old_len, old_len - SHORT_JUMP_LEN + near_len)

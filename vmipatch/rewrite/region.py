@@ -73,7 +73,7 @@ class Region:
 def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> list[Padding]:
     """Runs of nop or int3 in front of a function or the end, to which nothing leads."""
     starts = stream.starts.astype(np.int64)
-    filler = stream.shapes != Shape.CODE
+    filler = (stream.shapes == Shape.NOP) | (stream.shapes == Shape.INT3)
     filler[filler] = ~among(starts[filler], code_map.targets)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], filler.view(np.int8), [0]))))
     first, behind = edges[::2], np.append(starts, stream.end_va)[edges[1::2]]

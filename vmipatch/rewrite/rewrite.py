@@ -25,6 +25,7 @@ from vmipatch.rewrite.coherent import (
     require_operands,
     require_tables_lead_to_instructions,
     require_whole_functions,
+    require_wide_branches,
     require_words_lead_to_image,
 )
 from vmipatch.rewrite.emit_code import emit_code
@@ -108,6 +109,7 @@ def rewrite(
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
     require_branches_inside(found)
+    require_wide_branches(found)
     require_branches_lead_to_instructions(found.code_map)
     if not kernel.is_recovered:
         require_accounted(found)

@@ -148,7 +148,7 @@ class _Finder:
             return False
         flows = stream.flows[start:stop]
         ends = np.isin(flows[:-1], (Flow.STOP, Flow.JUMP)).any()
-        return not ends and not (flows == Flow.LOOP).any()
+        return not ends and not np.isin(flows, (Flow.LOOP, Flow.NARROW)).any()
 
 
 def build(

@@ -14,10 +14,10 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
-from vmipatch.isa.decode import InstructionStream, decode
+from vmipatch.isa.decode import UD0, InstructionStream, decode
 from vmipatch.tables.find import find_all
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
-from vmipatch.tables.table import TableName, Tables
+from vmipatch.tables.table import Role, TableName, Tables
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,17 @@ class CodeMap:
         Raises MalformedImage and MalformedTable.
         """
         tables = find_all(image)
-        labels = _labels_by_section(image)
+        labels, ends = _labels_by_section(image), function_ends(image)
+        short_traps = two_byte_traps(image, tables)
         bugs = tables.places(TableName.INLINE_BUGS)["va"].astype(np.int64)
         inline = [(va + UD2_LEN, va + INLINE_BUG_LEN) for va in bugs.tolist()]
         streams = {
             section.index: decode(
-                image.section_bytes(section), section.va, labels.get(section.index, []), inline
+                image.section_bytes(section),
+                section.va,
+                [*labels.get(section.index, []), *short_traps],
+                inline,
+                ends,
             )
             for section in image.executable_sections
         }
@@ -89,6 +94,21 @@ class CodeMap:
         """Whether anything leads or points to `va`."""
         at = int(np.searchsorted(self.targets, va))
         return at < len(self.targets) and int(self.targets[at]) == va
+
+
+def function_ends(image: ElfImage) -> list[int]:
+    """Addresses at which functions of known size end."""
+    entries = image.symbols.entries
+    sized = entries[((entries["info"] & 15) == STT_FUNC) & (entries["size"] > 0)]
+    ends: list[int] = (sized["value"].astype(np.int64) + sized["size"]).tolist()
+    return ends
+
+
+def two_byte_traps(image: ElfImage, tables: Tables) -> list[int]:
+    """Start and end of each `0f ff` that the bug table names: it has no ModRM byte there."""
+    bugs = tables.places(TableName.BUG_TABLE, Role.INSTRUCTION)["va"].tolist()
+    short = [va for va in bugs if image.read(va, len(UD0)) == UD0]
+    return [edge for va in short for edge in (va, va + len(UD0))]
 
 
 def _labels_by_section(image: ElfImage) -> dict[int, list[int]]:

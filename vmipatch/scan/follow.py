@@ -23,7 +23,12 @@ from vmipatch.tables.table import Role, TableName
 Numbers = npt.NDArray[np.int64]
 Octets = npt.NDArray[np.uint8]
 
-UD2 = (0x0F, 0x0B)
+UNDEFINED = (b"\x0f\x0b", b"\x0f\xb9", b"\x0f\xff")
+"""ud2, ud1 and ud0."""
+
+
+ADDRESS_SIZE = 0x67
+"""The prefix that compilers put before the ud1 of a trap."""
 
 
 class Evidence(enum.IntEnum):
@@ -82,13 +87,15 @@ class _Code:
 
 
 def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
-    """Which instructions do not go on to the next one. A ud2 may: WARN is one."""
+    """Which instructions do not go on to the next one. A ud2 may: WARN is one, or a ud0 or ud1."""
     stream = code_map.streams[index]
-    octets = np.frombuffer(stream.code + b"\0", np.uint8)
+    octets = np.frombuffer(stream.code + b"\0\0", np.uint8)
     stops: npt.NDArray[np.bool_] = (stream.flows == Flow.JUMP) | (stream.flows == Flow.STOP)
     stopping = np.flatnonzero(stops)
     offs = stream.starts[stopping].astype(np.int64) - stream.va
-    stops[stopping] = (octets[offs] != UD2[0]) | (octets[offs + 1] != UD2[1])
+    offs += octets[offs] == ADDRESS_SIZE
+    opcode = octets[offs].astype(np.uint16) << 8 | octets[offs + 1]
+    stops[stopping] = ~np.isin(opcode, [int.from_bytes(code, "big") for code in UNDEFINED])
     stops[stream.undecodable] = True
     return stops
 

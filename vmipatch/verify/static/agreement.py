@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.isa.classify import classify
+from vmipatch.isa.classify import classify, split_prefixes
 from vmipatch.isa.decode import Flow, InstructionStream, Shape, decode
 from vmipatch.isa.second import Leaves
 from vmipatch.verify.static.candidates import candidates
 from vmipatch.verify.static.rules import DECODERS_DISAGREE
-from vmipatch.verify.static.side import I64, Side
+from vmipatch.verify.static.side import Landmarks, Side
 from vmipatch.verify.static.verdict import Report
 
 SAME_FLOW = {
@@ -25,17 +25,19 @@ SAME_FLOW = {
     Flow.CONDITION: Leaves.CONDITION,
     Flow.LOOP: Leaves.LOOP,
     Flow.STOP: Leaves.STOP,
+    Flow.NARROW: Leaves.NARROW,
 }
 UNDEFINED = (b"\x0f\x0b", b"\x0f\xb9", b"\x0f\xff")
 """ud2, ud1, ud0: one decoder's stop is the other's trap that comes back (a WARN does)."""
 
 
-def check_agreement(side: Side, splits: I64, report: Report) -> None:
+def check_agreement(side: Side, known: Landmarks, report: Report) -> None:
     """Decode `side` again, with the scan's decoder, and compare instruction by instruction."""
     for section in side.sections:
         code = side.image.section_bytes(section)
-        here = splits[(splits >= section.va) & (splits < section.end_va)].tolist()
-        other = decode(code, section.va, here)
+        begins = known.begins
+        here = begins[(begins >= section.va) & (begins < section.end_va)].tolist()
+        other = decode(code, section.va, here, ends=known.function_ends.tolist())
         low, high = np.searchsorted(side.starts, (section.va, section.end_va))
         _compare(side, int(low), int(high), other, report)
 
@@ -55,7 +57,7 @@ def _compare(side: Side, low: int, high: int, other: InstructionStream, report: 
     differs |= (other.codes == 0) == side.known[low:high]
     for at in np.flatnonzero(differs).tolist():
         code = other.bytes_at(at)
-        if not code.startswith(UNDEFINED):
+        if not split_prefixes(code)[1].startswith(UNDEFINED):
             message = f"`{code.hex(' ')}`: the decoders take it for different things"
             va = int(starts[at])
             report.add(DECODERS_DISAGREE, va, message, side.image.symbols.place_of(va))

@@ -48,7 +48,7 @@ from vmipatch.verify.static.rules import (
     SEGMENT_HEADER,
 )
 from vmipatch.verify.static.sealed import check_runtime
-from vmipatch.verify.static.side import I64, Flags, Side
+from vmipatch.verify.static.side import I64, UD0, Flags, Landmarks, Side
 from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
 from vmipatch.verify.static.thunks import check_thunks
 from vmipatch.verify.static.verdict import RECOVERED, Report, StaticVerdict
@@ -100,13 +100,17 @@ class Proof:
         kept = {s.index for s in original.executable_sections}
         sections = [s for s in output.executable_sections if s.index in kept]
         moved = Relocations.of(output).entries
-        self.left = Side.of(
-            original, original.executable_sections, self.chunks.o_va, _places(self.relocated)
+        traps = _short_traps(original, self.tables)
+        known = Landmarks.of(original, self.chunks.o_va, traps)
+        self.left = Side.of(original, original.executable_sections, known, _places(self.relocated))
+        check_agreement(self.left, known, report)
+        self.right = Side.of(
+            output, sections, Landmarks.of(output, self.chunks.p_va, ()), _places(moved)
         )
-        self.right = Side.of(output, sections, self.chunks.p_va, _places(moved))
+        # What is a ud0 here must be the image of one there, and has as many bytes.
+        images = self.right.beginning_with(UD0) if traps else ()
+        check_agreement(self.right, Landmarks.of(output, self.chunks.p_va, images), report)
         self.sides = (self.left, self.right)
-        check_agreement(self.left, self.chunks.o_va, report)
-        check_agreement(self.right, self.chunks.p_va, report)
         self.bodies: Bodies = read_bodies(output, self.right, report)
         self.paired: Match = match(self.chunks, self.left, self.right, self.bodies, report)
         self.led_to = self._led_to()
@@ -320,6 +324,12 @@ class Proof:
         new = self.output.sections[len(self.original.sections) :]
         counts["new bytes"] += sum(s.size for s in new if s.is_alloc)
         counts["chunks"] += len(self.chunks)
+
+
+def _short_traps(image: ElfImage, tables: Tables) -> list[int]:
+    """Each ud0 that the bug table names: it is a WARN(), and has no ModRM byte."""
+    bugs = tables.places(TableName.BUG_TABLE, Role.INSTRUCTION)["va"].tolist()
+    return [va for va in bugs if image.read(va, len(UD0)) == UD0]
 
 
 def _places(entries: np.ndarray) -> I64:

@@ -23,7 +23,11 @@ from vmipatch.verify.static.added import NEW_CODE
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.manifest import Manifest
 from vmipatch.verify.static.matching import Match
-from vmipatch.verify.static.rules import BOUNDARY_UNPROVEN, DECODING_UNACCOUNTED
+from vmipatch.verify.static.rules import (
+    BOUNDARY_UNPROVEN,
+    BYTE_UNACCOUNTED,
+    DECODING_UNACCOUNTED,
+)
 from vmipatch.verify.static.side import I64, Flags, Side
 from vmipatch.verify.static.verdict import Report
 
@@ -138,6 +142,8 @@ def check_boundaries(side: Side, proven: Proven, references_known: bool, report:
         message = f"`{side.code(index).hex(' ')}`: {what}"
         va = int(side.starts[index])
         report.add(BOUNDARY_UNPROVEN, va, message, side.image.symbols.place_of(va))
+    for index in np.flatnonzero(code & (side.leaves == Leaves.NARROW)).tolist():
+        report.add(BYTE_UNACCOUNTED, int(side.starts[index]), "a branch of 16 bits")
     counts = report.counts
     counts["bytes: proven code"] += int(side.lens[code & ~unknown].sum())
     counts["bytes: padding"] += int(side.lens[filler & ~unknown].sum())

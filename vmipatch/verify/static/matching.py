@@ -47,9 +47,11 @@ def match(chunks: Chunks, original: Side, output: Side, bodies: Bodies, report: 
 def essentials(side: Side, first: I64, end: I64) -> tuple[I64, I64]:
     """Indices of what is not filler between addresses first[c] and end[c], for each chunk c.
 
+    What a linker put in gaps counts as well: nobody may change it.
+
     Returns all of them in chunk order, and how many each chunk has.
     """
-    core = np.flatnonzero(side.fillers == Filler.CODE)
+    core = np.flatnonzero((side.fillers == Filler.CODE) | (side.fillers == Filler.LINK_FILL))
     begin = np.searchsorted(side.starts[core], first)
     behind = np.searchsorted(side.starts[core], end)
     count = np.maximum(behind - begin, 0)
@@ -140,8 +142,6 @@ def _compare(paired: Match, original: Side, output: Side, bodies: Bodies, report
         _compare_one(int(o[i]), int(p[i]), original, output, bodies, report)
     for index in np.flatnonzero(~output.known).tolist():
         report.add(BYTE_UNACCOUNTED, int(output.starts[index]), "this byte is no instruction")
-    for index in np.flatnonzero(output.widths == 2).tolist():
-        report.add(BYTE_UNACCOUNTED, int(output.starts[index]), "a branch of 16 bits")
 
 
 def _compare_one(

@@ -49,7 +49,8 @@ PADDING_CHANGED = Rule(
     "padding is where padding was",
     "Filler changes its length only in front of a symbol or at the end of a section, and only "
     "where nothing leads into it. Filler that control can run through consists of nops, and an "
-    "int3 directly behind ret or jmp, a barrier against speculation, stays.",
+    "int3 directly behind ret or jmp, a barrier against speculation, stays. Bytes that are no "
+    "instructions, with which a linker filled the gap between two functions, stay as they are.",
     "the int3 behind a ret is gone",
     _REPORT,
 )

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.symbols import STT_FUNC
 from vmipatch.image.types import Section
 from vmipatch.isa.second import Decoded, decode_second
 
@@ -19,6 +21,27 @@ Flags = npt.NDArray[np.bool_]
 
 WORD = np.arange(4)
 """Offsets of the bytes of a word."""
+
+
+UD0 = bytes.fromhex("0fff")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """What is known of one file's code before it is decoded: ascending addresses."""
+
+    begins: I64
+    """Where instructions begin: chunks, and both ends of a ud0 without ModRM."""
+    function_ends: I64
+
+    @classmethod
+    def of(cls, image: ElfImage, chunk_starts: I64, short_traps: Sequence[int]) -> Landmarks:
+        """Those of `image`, of whose ud0 `short_traps` have two bytes."""
+        edges = [edge for va in short_traps for edge in (va, va + len(UD0))]
+        entries = image.symbols.entries
+        sized = entries[(entries["info"] & 15 == STT_FUNC) & (entries["size"] > 0)]
+        ends = sized["value"].astype(np.int64) + sized["size"]
+        return cls(distinct(np.append(chunk_starts, edges).astype(np.int64)), distinct(ends))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +65,18 @@ class Side:
 
     @classmethod
     def of(
-        cls, image: ElfImage, sections: Sequence[Section], splits: I64, relocated_va: I64
+        cls, image: ElfImage, sections: Sequence[Section], known: Landmarks, relocated_va: I64
     ) -> Side:
-        """Decode `sections` of `image`, beginning anew at each of `splits`."""
+        """Decode `sections` of `image`, beginning anew at each of the landmarks."""
         octets = loaded_part(image)
         ordered = tuple(sorted(sections, key=lambda s: s.va))
         streams = [
-            decode_second(image.section_bytes(s), s.va, splits[_within(splits, s)].tolist())
+            decode_second(
+                image.section_bytes(s),
+                s.va,
+                known.begins[_within(known.begins, s)].tolist(),
+                known.function_ends.tolist(),
+            )
             for s in ordered
         ]
         shifts = [np.full(len(d), s.off - s.va) for s, d in zip(ordered, streams, strict=True)]
@@ -103,6 +131,15 @@ class Side:
         short = self.octets[ends - 1].astype(np.int8)
         disp = np.where(widths == 4, near.astype(np.int64), short.astype(np.int64))
         return (self.starts[which] + self.lens[which] + disp) & 0xFFFFFFFF
+
+    def beginning_with(self, opcode: bytes) -> list[int]:
+        """Addresses of the instructions that begin with the two bytes of `opcode`."""
+        first = self.octets[self.offs] == opcode[0]
+        which = np.flatnonzero(first & (self.lens > 1))
+        found: list[int] = self.starts[which][
+            self.octets[self.offs[which] + 1] == opcode[1]
+        ].tolist()
+        return found
 
     def section_of(self, va: int) -> Section | None:
         """The executable section that holds `va`, or None."""

@@ -170,6 +170,10 @@ class SmallKernel:
 
     def build(self) -> bytes:
         """The ELF file."""
+        return self.builder().build()
+
+    def builder(self) -> ElfBuilder:
+        """What is to be in the ELF file."""
         builder = ElfBuilder(entry=self.va(self.entry) - PAGE_OFFSET)
         for block in self.blocks:
             for va, part in block.open:
@@ -181,7 +185,7 @@ class SmallKernel:
         for name, (va, kind, size) in self.labels.items():
             if not name.startswith(".L"):
                 builder.symbol(name, va, size=size, kind=kind)
-        return builder.build()
+        return builder
 
     def image(self) -> ElfImage:
         """The file, read."""

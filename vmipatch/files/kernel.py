@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmipatch.choices import BootCodeChoice, Mode
 from vmipatch.errors import InputNotUnderstood
+from vmipatch.files.beside import linked_beside
 from vmipatch.files.file import File
 from vmipatch.files.kind import Kind
 from vmipatch.image.bzimage import BzImage, elf_length
@@ -17,6 +18,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.packing import Compression
 from vmipatch.image.reloc_list import parse_list
+from vmipatch.image.relocations import has_relocations
 from vmipatch.image.trim import without_debug
 from vmipatch.image.types import Trimmed
 
@@ -42,14 +44,16 @@ class KernelFile(File):
     """How the file as a whole was packed."""
     trimmed: Trimmed | None = field(default=None, compare=False)
     """Set if debug sections were let go of."""
+    path: str | None = field(default=None, repr=False, compare=False)
+    """Where it was read; what a build leaves beside a vmlinux is looked for there."""
 
     @classmethod
     def of(
         cls, name: str, kind: Kind, sha256: str, data: bytes, *, keep_debug: bool = True,
-        packing: Compression = Compression.NONE,
+        packing: Compression = Compression.NONE, path: str | None = None,
     ) -> KernelFile:  # fmt: skip
         """The file with `data`. Raises MalformedImage if that is not an ELF file or bzImage."""
-        file = cls(name, kind, sha256, data, packing)
+        file = cls(name, kind, sha256, data, packing, path=path)
         if kind is Kind.BZIMAGE:
             return file
         if keep_debug or ".symtab" not in file.image.section_by_name:
@@ -74,11 +78,13 @@ class KernelFile(File):
     def linked(self) -> LinkedKernel:
         """The kernel with symbols and relocations; what it lacks is recovered from its bytes.
 
-        Raises as `image` and vmipatch.recover.recover do.
+        Raises as `image`, vmipatch.recover.recover and vmipatch.files.beside.linked_beside do.
         """
         image, relocs = self.image, None
-        if ".symtab" in image.section_by_name or ".vmi.annotation" in image.section_by_name:
+        if has_relocations(image) or ".vmi.annotation" in image.section_by_name:
             return LinkedKernel.complete(image)
+        if ".symtab" in image.section_by_name:
+            return linked_beside(image, self.path)
         if self.bzimage is not None:
             relocs = self.bzimage.relocs
         elif len(tail := self.data[elf_length(self.data, self.name) :]):

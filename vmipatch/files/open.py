@@ -40,7 +40,7 @@ def open_any(
         from vmipatch.files.tree import ModuleTree
 
         return ModuleTree(path)
-    return open_bytes(read_file(path), name or path, keep_debug=keep_debug)
+    return open_bytes(read_file(path), name or path, keep_debug=keep_debug, path=path)
 
 
 def open_kernel(
@@ -56,8 +56,10 @@ def open_kernel(
     return found
 
 
-def open_bytes(data: bytes, name: str, *, keep_debug: bool = True) -> KernelFile | ModuleFile:
-    """What a file with these bytes is. Raises MalformedImage if it is neither."""
+def open_bytes(
+    data: bytes, name: str, *, keep_debug: bool = True, path: str | None = None
+) -> KernelFile | ModuleFile:
+    """What a file with these bytes is, read at `path`. Raises MalformedImage if it is neither."""
     digest = sha256_of(data)
     if is_bzimage(data):
         return KernelFile.of(name, Kind.BZIMAGE, digest, data)
@@ -69,4 +71,6 @@ def open_bytes(data: bytes, name: str, *, keep_debug: bool = True) -> KernelFile
     kind = Kind.BZIMAGE if is_bzimage(content) else Kind.VMLINUX
     if kind is Kind.VMLINUX:
         require_magic(content, name)
-    return KernelFile.of(name, kind, digest, content, keep_debug=keep_debug, packing=packing)
+    return KernelFile.of(
+        name, kind, digest, content, keep_debug=keep_debug, packing=packing, path=path
+    )

@@ -12,6 +12,9 @@ from vmipatch.files.kind import Kind
 from vmipatch.files.maps import address_map, system_map
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel
+from vmipatch.image.relocations import has_relocations
+from vmipatch.image.twin import require_same_bytes
+from vmipatch.recover import complete
 from vmipatch.restore import Noted
 from vmipatch.rewrite import RewriteOptions, RewrittenImage, Treatment, rewrite
 from vmipatch.rewrite.bzimage import RewrittenBzImage, rewrite_bzimage
@@ -91,8 +94,17 @@ def rewrite_kernel(
 
 def linked_kernel(file: KernelFile, debug: KernelFile | None, *, whole: bool) -> LinkedKernel:
     """What is known of the kernel in `file`, by its debug twin if there is one."""
-    linked = LinkedKernel.complete(debug.image) if debug is not None else file.linked
+    linked = file.linked if debug is None else _twin(file, debug)
     return linked if whole else linked.without_debug()
+
+
+def _twin(file: KernelFile, debug: KernelFile) -> LinkedKernel:
+    """The debug twin; by the bzImage's own list if its build took its relocations out."""
+    relocs = None if file.bzimage is None else file.bzimage.relocs
+    if has_relocations(debug.image) or file.bzimage is None or relocs is None:
+        return LinkedKernel.complete(debug.image)
+    require_same_bytes(file.bzimage, debug.image)
+    return complete(debug.image, relocs).kernel
 
 
 def _require_served(

@@ -80,6 +80,14 @@ class Relocations:
         return cls(merged, skipped)
 
 
+def has_relocations(image: ElfImage) -> bool:
+    """Whether the file says of its code which words the linker filled in."""
+    return any(
+        s.kind is SectionKind.REL and s.size and image.sections[s.info].is_alloc
+        for s in image.sections
+    )
+
+
 def _require_words_apart(entries: np.ndarray, image: ElfImage) -> None:
     """Raise MalformedImage if two entries (dtype REL, by address) have bytes in common."""
     near = np.diff(entries["va"].astype(np.int64)) < WORD_LEN

@@ -15,7 +15,7 @@ from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
-from vmipatch.image.relocations import Relocations
+from vmipatch.image.relocations import Relocations, has_relocations
 from vmipatch.image.types import Section, Segment
 
 _HINT = "give the vmlinux of exactly this kernel: the same package, the same version"
@@ -40,6 +40,13 @@ def require_twin(bzimage: BzImage, debug: ElfImage) -> Twin:
     unpacked = require_same_bytes(bzimage, debug)
     if bzimage.relocs is None:
         return Twin(None, unpacked)
+    if not has_relocations(debug):
+        raise InputNotUnderstood(
+            "this is the kernel that the bzImage holds, and has no relocations",
+            file=debug.name,
+            place="section headers",
+            hint="complete it by the bzImage's own list (vmipatch.recover.complete)",
+        )
     listed = relocation_list(debug, Relocations.of(debug))
     if listed != bzimage.relocs:
         other = min(set(listed) ^ set(bzimage.relocs))
@@ -57,11 +64,15 @@ def require_same_bytes(bzimage: BzImage, debug: ElfImage) -> frozenset[str]:
 
     Raises InputNotUnderstood unless the segments of both have the same places and bytes.
     """
-    payload = ElfImage.parse(bzimage.vmlinux, bzimage.name)
+    return require_same_kernel(ElfImage.parse(bzimage.vmlinux, bzimage.name), debug)
+
+
+def require_same_kernel(payload: ElfImage, debug: ElfImage) -> frozenset[str]:
+    """The same for any file `payload` of which `debug` is to be the whole."""
     unpacked: set[str] = set()
     for packed, loaded in zip(payload.loads, debug.loads, strict=False):
         if _extent(packed) != _extent(loaded):
-            raise _differs(bzimage, debug, f"a segment begins at {packed.va:#x}, or is longer")
+            raise _differs(payload, debug, f"a segment begins at {packed.va:#x}, or is longer")
         old = payload.data[packed.off : packed.off + packed.file_len]
         new = debug.data[loaded.off : loaded.off + loaded.file_len]
         if old == new:
@@ -75,9 +86,9 @@ def require_same_bytes(bzimage: BzImage, debug: ElfImage) -> frozenset[str]:
         if other.any():
             va = packed.va + int(np.flatnonzero(other)[0])
             place = debug.symbols.place_of(va)
-            raise _differs(bzimage, debug, f"the first other byte is at {va:#x}", place)
+            raise _differs(payload, debug, f"the first other byte is at {va:#x}", place)
     if len(list(payload.loads)) != len(list(debug.loads)):
-        raise _differs(bzimage, debug, "one has more segments")
+        raise _differs(payload, debug, "one has more segments")
     return frozenset(unpacked)
 
 
@@ -98,10 +109,10 @@ def _extent(segment: Segment) -> tuple[int, int, int, int]:
 
 
 def _differs(
-    bzimage: BzImage, debug: ElfImage, how: str, place: str | None = None
+    packed: BzImage | ElfImage, debug: ElfImage, how: str, place: str | None = None
 ) -> InputNotUnderstood:
     return InputNotUnderstood(
-        f"this is not the kernel that {bzimage.name} holds: {how}",
+        f"this is not the kernel that {packed.name} holds: {how}",
         file=debug.name,
         place=place,
         hint=_HINT,

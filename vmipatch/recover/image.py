@@ -18,7 +18,7 @@ from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.linked import LinkedKernel, ReferencesFrom
-from vmipatch.image.relocations import R_386_32, RAW_REL
+from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.isa.decode import InstructionStream, Shape, decode
@@ -33,6 +33,7 @@ from vmipatch.recover.references import (
     merged,
     possible_distances,
 )
+from vmipatch.recover.section_symbols import SectionSymbols
 from vmipatch.recover.tables import I64, STUBS, Known, find_bounds, stub_sizes
 from vmipatch.tables.find import find_all
 
@@ -69,6 +70,24 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
     `relocs` are the addresses of its relocation list. Raises InputNotUnderstood if there is no
     list, no .text or no kallsyms; MalformedImage and MalformedTable.
     """
+    listed = listed_places(image, relocs)
+    kallsyms = find_kallsyms(image)
+    if kallsyms is None:
+        raise InputNotUnderstood(
+            "the kernel has no symbols of its own (kallsyms with tokens), and only they name its "
+            "functions",
+            file=image.name,
+            hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
+        )
+    return _Recovery(image, listed, kallsyms).run()
+
+
+def listed_places(image: ElfImage, relocs: Sequence[int] | None) -> I64:
+    """The addresses of the relocation list, ascending.
+
+    Raises InputNotUnderstood if there is none or the kernel has no .text, MalformedImage if its
+    segments load what no section allocates.
+    """
     if not relocs:
         raise InputNotUnderstood(
             "the kernel has no relocations and no relocation list: any word might be an address",
@@ -84,15 +103,7 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
             hint="only section headers tell code from data: give a kernel that has them",
         )
     require_loaded_allocated(image.sections, image.segments, image.name)
-    kallsyms = find_kallsyms(image)
-    if kallsyms is None:
-        raise InputNotUnderstood(
-            "the kernel has no symbols of its own (kallsyms with tokens), and only they name its "
-            "functions",
-            file=image.name,
-            hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
-        )
-    return _Recovery(image, distinct(np.array(relocs, np.int64)), kallsyms).run()
+    return distinct(np.array(relocs, np.int64))
 
 
 class _Recovery:
@@ -107,7 +118,7 @@ class _Recovery:
         addresses = {symbol.name: symbol.va for symbol in kallsyms.symbols}
         self.stub_sizes = stub_sizes(self.known, addresses)
         self.stubs = [
-            Stub(name, addresses[name], _bias(image, addresses[name], kind.layouts[0].entry))
+            Stub(name, addresses[name], bias_of(image, addresses[name], kind.layouts[0].entry))
             for kind, name in STUBS
             if name in self.stub_sizes
         ]
@@ -131,7 +142,7 @@ class _Recovery:
         distances = possible_distances(plain, code, self.relocs, understood)
         fixed = merged([*around(code, targets[doubtful]), *((va, va) for va in distances.tolist())])
         references = References(self.relocs, targets, doubtful, biased, fixed)
-        border = _border(streams, code, fixed, plain)
+        border = border_of(streams, code, fixed, plain)
         image = _with_tables_of_elf(self.image, symbols, references, border)
         return Recovered(image, references, self.image)
 
@@ -155,12 +166,12 @@ class _Recovery:
         return result
 
 
-def _bias(image: ElfImage, va: int, entry: np.dtype) -> int:
+def bias_of(image: ElfImage, va: int, entry: np.dtype) -> int:
     """Stride times the vector that the first stub pushes (`push imm8`; early ones have no bias)."""
     return image.read(va + 1, 1)[0] * entry.itemsize
 
 
-def _border(
+def border_of(
     streams: list[InstructionStream],
     code: Code,
     fixed: Sequence[tuple[int, int]],
@@ -189,6 +200,34 @@ def _with_tables_of_elf(
     border: int | None,
 ) -> ElfImage:
     """`image` with symbols, relocations and a border in .text."""
+    sections = with_border(image, border)
+    contents = [Content(s, bytes_of(image, s)) for s in sections]
+    table = _SymbolTable(sections)
+    for va, name, size, kind, is_global in sorted(symbols, key=lambda s: s[4]):
+        table.add(va, name, size, kind, is_global)
+    symtab_at = len(sections)
+    contents.append(
+        loose(
+            symtab_at, ".symtab", SectionKind.SYMTAB, table.bytes(),
+            link=symtab_at + 1, info=table.locals, entry_len=SYMBOL.itemsize,
+        )
+    )  # fmt: skip
+    contents.append(loose(symtab_at + 1, ".strtab", SectionKind.STRTAB, bytes(table.strings)))
+    if references is not None:
+        for section in sections:
+            entries = table.relocations(section, references)
+            if section.is_alloc and (len(entries) or section.name == TEXT):
+                contents.append(
+                    loose(len(contents), f".rel{section.name}", SectionKind.REL, entries,
+                           link=symtab_at, info=section.index, entry_len=RAW_REL.itemsize)
+                )  # fmt: skip
+    loaded = max(s.off + s.file_len for s in image.loads)
+    data = write_elf(image, image.data[:loaded], contents, image.segments)
+    return ElfImage.parse(data, image.name)
+
+
+def with_border(image: ElfImage, border: int | None) -> list[Section]:
+    """The sections, .text cut in two at `border`; what lies behind it is the last."""
     sections = list(image.sections)
     if border is not None:
         text = image.section_by_name[TEXT]
@@ -199,38 +238,17 @@ def _with_tables_of_elf(
                 size=text.end_va - border, align=1,
             )
         )  # fmt: skip
-    contents = [Content(s, _bytes_of(image, s)) for s in sections]
-    table = _SymbolTable(sections)
-    for va, name, size, kind, is_global in sorted(symbols, key=lambda s: s[4]):
-        table.add(va, name, size, kind, is_global)
-    symtab_at = len(sections)
-    contents.append(
-        _loose(
-            symtab_at, ".symtab", SectionKind.SYMTAB, table.bytes(),
-            link=symtab_at + 1, info=table.locals, entry_len=SYMBOL.itemsize,
-        )
-    )  # fmt: skip
-    contents.append(_loose(symtab_at + 1, ".strtab", SectionKind.STRTAB, bytes(table.strings)))
-    if references is not None:
-        for section in sections:
-            entries = _relocations(section, references, table)
-            if section.is_alloc and (len(entries) or section.name == TEXT):
-                contents.append(
-                    _loose(len(contents), f".rel{section.name}", SectionKind.REL, entries,
-                           link=symtab_at, info=section.index, entry_len=RAW_REL.itemsize)
-                )  # fmt: skip
-    loaded = max(s.off + s.file_len for s in image.loads)
-    data = write_elf(image, image.data[:loaded], contents, image.segments)
-    return ElfImage.parse(data, image.name)
+    return sections
 
 
-def _bytes_of(image: ElfImage, section: Section) -> bytes:
+def bytes_of(image: ElfImage, section: Section) -> bytes:
+    """What the file holds of a section that may be a part of one."""
     if not section.has_bytes:
         return b""
     return image.data[section.off : section.off + section.size]
 
 
-def _loose(
+def loose(
     index: int,
     name: str,
     kind: SectionKind,
@@ -240,29 +258,25 @@ def _loose(
     info: int = 0,
     entry_len: int = 0,
 ) -> Content:
+    """A new section that is not loaded."""
     section = Section(
         index, name, kind, SectionFlag.NONE, 0, 0, len(data), link, info, 4, entry_len
     )
     return Content(section, data)
 
 
-class _SymbolTable:
+class _SymbolTable(SectionSymbols):
     """A .symtab under construction; it begins with one symbol for each section."""
 
     def __init__(self, sections: Sequence[Section]) -> None:
-        self._memory = sorted(
-            (s for s in sections if s.is_alloc and s.size), key=lambda s: (s.va, s.index)
-        )
+        super().__init__(sections)
         self.strings = bytearray(b"\0")
         self._rows: list[tuple[int, int, int, int, int, int]] = [(0, 0, 0, 0, 0, 0)]
-        self.of_section: dict[int, int] = {}
-        self.of_name: dict[str, int] = {}
         self.locals = 1
-        for section in self._memory:
+        for section in self.memory:
             self.of_section[section.index] = len(self._rows)
             self._rows.append((0, section.va, 0, STT_SECTION, 0, section.index))
             self.locals += 1
-        self._starts = np.array([s.va for s in self._memory], np.int64)
 
     def add(self, va: int, name: str, size: int, kind: int, is_global: bool) -> None:
         """Add one symbol; local ones come first."""
@@ -273,42 +287,6 @@ class _SymbolTable:
         self.strings += name.encode("latin-1") + b"\0"
         self.locals += not is_global
 
-    def section_of(self, va: int) -> Section | None:
-        """The section that holds `va` or ends in front of it."""
-        at = int(np.searchsorted(self._starts, va, side="right")) - 1
-        if at < 0:
-            return None
-        section = self._memory[at]
-        if va < section.end_va or (va - section.end_va < PAGE and at + 1 < len(self._memory)):
-            return section
-        return section if va == section.end_va else None
-
-    @property
-    def unmoved(self) -> int:
-        """The symbol of a section that never moves: of data."""
-        return next(self.of_section[s.index] for s in self._memory if not s.is_exec)
-
-    def section_symbols(self, vas: I64) -> I64:
-        """The symbol of the section that holds each address or ends there, else `unmoved`."""
-        at = np.searchsorted(self._starts, vas, side="right") - 1
-        ends = np.array([s.end_va for s in self._memory], np.int64)
-        symbols = np.array([self.of_section[s.index] for s in self._memory], np.int64)
-        inside = (at >= 0) & (vas <= ends[np.maximum(at, 0)])
-        return np.where(inside, symbols[np.maximum(at, 0)], self.unmoved)
-
     def bytes(self) -> bytes:
         """The table as stored."""
         return np.array(self._rows, dtype=SYMBOL).tobytes()
-
-
-def _relocations(section: Section, references: References, table: _SymbolTable) -> bytes:
-    """Elf32_Rel entries of the words of one section, each by a symbol that says how it moves."""
-    places = references.places
-    inside = np.flatnonzero((places >= section.va) & (places < section.end_va))
-    symbols = table.section_symbols(references.targets[inside])
-    symbols[references.doubtful[inside]] = table.unmoved
-    for place, name in references.biased.items():
-        symbols[places[inside] == place] = table.of_name[name]
-    rows = np.zeros(len(inside), dtype=RAW_REL)
-    rows["offset"], rows["info"] = places[inside], symbols << 8 | R_386_32
-    return rows.tobytes()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""What does a vmlinux without relocations tell, with the list of its absolute words?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.recover.taken_out import without_relocations
+from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
+from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import Relocations
+from vmipatch.image.symbols import STT_SECTION
+from vmipatch.recover import complete
+from vmipatch.recover.image import Recovered
+from vmipatch.restore import restore
+from vmipatch.rewrite import Treatment, rewrite
+from vmipatch.verify.static import check_static
+
+
+def small() -> SmallKernel:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", Branch("e8", "reads"), "fa fb", "a1", Word("where"), "c3")
+    kernel.text.function("reads", "0f20c0 c3")
+    data = kernel.writable()
+    data.label("where")
+    data.put(Word("reads"), Word("start_kernel", physical=True), Word("where"))
+    return kernel
+
+
+def completed(kernel: SmallKernel) -> Recovered:
+    data, relocs = without_relocations(kernel)
+    return complete(ElfImage.parse(data, "vmlinux"), relocs)
+
+
+def test_every_word_of_the_list_becomes_a_relocation() -> None:
+    _, relocs = without_relocations(small())
+    entries = Relocations.of(completed(small()).image).entries
+    assert tuple(entries["va"].tolist()) == relocs
+
+
+def test_symbols_and_memory_stay_as_they_were() -> None:
+    found = completed(small())
+    old = found.source.symbols
+    assert np.array_equal(found.image.symbols.entries[: len(old)], old.entries)
+    assert found.image.symbols.strings == old.strings
+    for section in found.source.allocated_sections:
+        mine = found.image.read(section.va, section.size)
+        assert mine == found.source.section_bytes(section)
+
+
+def test_section_without_a_symbol_gets_one() -> None:
+    kernel = small()
+    builder = kernel.builder()
+    builder.symbols = [s for s in builder.symbols if s.kind != STT_SECTION]
+    builder.relocations.clear()
+    _, relocs = without_relocations(kernel)
+    found = complete(builder.image("vmlinux"), relocs)
+    entries = Relocations.of(found.image).entries
+    kinds = found.image.symbols.entries["info"][entries["symbol"]] & 15
+    assert (kinds == STT_SECTION).all()
+
+
+def test_rewritten_kernel_is_proven_and_restored() -> None:
+    found = completed(small())
+    done = rewrite(found.kernel)
+    assert {Treatment.of(site) for site, _ in done.sites} == {Treatment.RELINKED}
+    image = ElfImage.parse(done.data, "rewritten")
+    assert check_static(found.image, image, found.fixed).findings == ()
+    assert restore(image).data == found.source.data
+
+
+def test_symbols_behind_the_border_belong_to_what_lies_there() -> None:
+    kernel = small()
+    kernel.text.function("stays", "fa c3")
+    kernel.rodata().put(Distance("stays", relocated=False))
+    found = completed(kernel)
+    behind = found.image.section_by_name[".text.behind"]
+    assert kernel.va("stays") in behind
+    assert found.image.symbols.by_name["stays"].section == behind.index
+    done = rewrite(found.kernel)
+    image = ElfImage.parse(done.data, "rewritten")
+    assert image.symbols.address("stays") == kernel.va("stays")
+    assert check_static(found.image, image, found.fixed).findings == ()
+    assert restore(image).data == found.source.data
+
+
+def test_vmlinux_without_a_list_or_symbols_is_refused() -> None:
+    data, relocs = without_relocations(small())
+    with pytest.raises(InputNotUnderstood, match="no relocation list"):
+        complete(ElfImage.parse(data), None)
+    builder = small().builder()
+    builder.relocations.clear()
+    builder.symbols.clear()
+    with pytest.raises(InputNotUnderstood, match="no symbols"):
+        complete(builder.image(), relocs)

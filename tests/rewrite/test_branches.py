@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from tests.rewrite.smallkernel import (
     INIT_DATA_VA,
+    PAGE,
+    TEXT_VA,
     Branch,
     Distance,
     Outcome,
@@ -14,8 +18,10 @@ from tests.rewrite.smallkernel import (
     Short,
     SmallKernel,
 )
-from tests.support.elfbuilder import RODATA
+from tests.support.elfbuilder import RODATA, TEXT
 from vmipatch.errors import InputNotUnderstood, UnclassifiedReference
+from vmipatch.rewrite.reach import OutOfReach, Stuck
+from vmipatch.scan.site import Reason
 from vmipatch.verify.static import check_static
 
 TEN_SITES = "fa " * 10
@@ -128,15 +134,82 @@ def test_widening_one_branch_may_widen_another() -> None:
     assert done.target(done.va("f") + 8) == move(kernel.va(".Linner"))
 
 
-@pytest.mark.parametrize(
-    "opcode", ["e2", "e1", "e0", "e3"], ids=["loop", "loope", "loopne", "jecxz"]
+def left_for_branches(done: Outcome) -> list[int]:
+    """Addresses of the sites that are native for the sake of a branch over them."""
+    return [s.va for s in done.done.scan.sites if s.reason is Reason.SHORT_BRANCH]
+
+
+def proven(kernel: SmallKernel) -> Outcome:
+    """The rewritten kernel, which its proof accepts."""
+    done = kernel.rewrite()
+    verdict = check_static(kernel.image(), done.image)
+    assert verdict.holds, "\n".join(map(str, verdict.findings))
+    return done
+
+
+LOOPS = pytest.mark.parametrize(
+    "opcode", ["e2", "e1", "e0", "e3", "67e3"], ids=["loop", "loope", "loopne", "jecxz", "jcxz"]
 )
-def test_branch_without_a_near_form_is_refused_clearly(opcode: str) -> None:
-    kernel = over(Short(opcode, ".Lend"))
+
+
+@LOOPS
+@pytest.mark.parametrize(("idle_len", "most"), [(90, 6), (104, 3), (117, 0)])
+def test_branch_without_a_near_form_keeps_as_few_sites_native_as_it_takes(
+    opcode: str, idle_len: int, most: int
+) -> None:
+    """127 bytes are in reach: each of ten sites of one byte may grow by four."""
+    kernel = over(Short(opcode, ".Lend"), between=TEN_SITES + "40 " * idle_len)
+    kernel.text.function("other", "fa c3")
+    done = proven(kernel)
+    length = len(bytes.fromhex(opcode))
+    assert done.code("f", length) == bytes.fromhex(opcode)
+    (distance,) = struct.unpack("b", done.image.read(done.va("f") + length, 1))
+    assert done.va("f") + length + 1 + distance == end_of(done)
+    assert len(left_for_branches(done)) == 10 - most
+    assert done.code("other", 5) == bytes.fromhex("3e3e3e3efa")
+
+
+def test_loop_backward_keeps_sites_native_and_the_traps_first() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("f", "fa 9c 9d 9c 9d", FILLER, "40 " * 24, Short("e2", "f"), "c3")
+    kernel.text.function("behind", "c3")
+    done = proven(kernel)
+    assert left_for_branches(done)[0] == kernel.va("f"), "cli is emulated, pushf is silently wrong"
+    assert Reason.SHORT_BRANCH.value in done.done.manifest.to_json().decode()
+
+
+def test_loop_over_a_branch_that_became_near_for_sites_elsewhere() -> None:
+    """No site lies under the loop: those go back for whose sake the branch in it became near."""
+    kernel = SmallKernel()
+    kernel.text.function("f", Short("e2", ".Lafter"), "40 " * 122, Short("74", ".Lend"))
+    kernel.text.label(".Lafter")
+    kernel.text.put(TEN_SITES + FILLER)
+    kernel.text.label(".Lend")
+    kernel.text.put("c3")
+    kernel.text.function("behind", "c3")
+    done = proven(kernel)
+    assert 0 < len(left_for_branches(done)) <= 10
+
+
+def test_branch_that_no_site_keeps_from_its_target_is_refused_clearly() -> None:
+    stuck = Stuck(TEXT_VA, "loop and jecxz have no near form", 4, ((TEXT_VA, TEXT_VA + 127),))
     with pytest.raises(InputNotUnderstood, match="loop and jecxz have no near form") as caught:
-        kernel.rewrite()
-    assert caught.value.place == f"{kernel.va('f'):#x}"
+        OutOfReach([stuck]).sites_to_leave([])
+    assert caught.value.place == f"{TEXT_VA:#x}"
     assert caught.value.hint
+
+
+def test_jump_that_an_alternative_replaces_keeps_sites_native() -> None:
+    kernel = over(Short("eb", ".Lend"))
+    replacement = kernel.block(".altinstr_replacement", INIT_DATA_VA + PAGE, TEXT)
+    replacement.label("replacement")
+    replacement.put("90")
+    table = kernel.block(".altinstructions", INIT_DATA_VA, RODATA)
+    table.put(Distance("f"), Distance("replacement"), struct.pack("<HBBB", 0xEB, 2, 0, 0))
+    kernel.bounds("__alt_instructions", "__alt_instructions_end", table)
+    done = proven(kernel)
+    assert done.code("f", 1) == b"\xeb"
+    assert len(left_for_branches(done)) == 4
 
 
 def jump_label_kernel(first: Part, between: str) -> tuple[SmallKernel, int]:
@@ -170,19 +243,12 @@ def test_nop_of_a_jump_label_with_a_near_target_stays() -> None:
 
 
 def test_nop_of_a_short_jump_label_still_reaches_its_target() -> None:
-    """The kernel will write `jmp rel8` over a two-byte nop: the target has to be in its reach.
-
-    Whatever the rewriter does about it, widening to a five-byte nop or refusing, the kernel must
-    not be left to write a truncated displacement.
-    """
+    """The kernel will write `jmp rel8` over a two-byte nop: the target has to be in its reach."""
     kernel, entry = jump_label_kernel("6690", TEN_SITES + FILLER)
-    try:
-        done = kernel.rewrite()
-    except InputNotUnderstood:
-        return
-    length = 2 if done.code("f", 2) == b"\x66\x90" else 5
-    distance = done.pointee(entry + 4) - done.pointee(entry) - length
-    assert length == 5 or -128 <= distance <= 127
+    done = proven(kernel)
+    assert done.code("f", 2) == b"\x66\x90"
+    assert -128 <= done.pointee(entry + 4) - done.pointee(entry) - 2 <= 127
+    assert len(left_for_branches(done)) == 4
 
 
 def test_call_over_grown_code_and_back() -> None:

@@ -15,6 +15,8 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.rewrite.module import MARK, rewrite_module
+from vmipatch.scan.site import Reason
+from vmipatch.verify.static.module import check_module
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import FINAL_TRANSLATION, NEAR_CALL, unpack_records
 
@@ -193,3 +195,17 @@ def test_bytes_that_are_no_instruction_are_refused() -> None:
 def test_module_of_data_alone_stays_as_it_is() -> None:
     data = SmallModule().build()
     assert rewrite_module(data, "small").data == data
+
+
+def test_loop_of_a_module_keeps_sites_native_and_the_rest_is_rewritten() -> None:
+    module = SmallModule()
+    text = module.section(".text")
+    text.function("f", "fa " * 10, "40 " * 100, Short("e2", "f"), "c3")
+    text.function("g", "9c 58 c3")
+    data = module.build()
+    done = rewrite_module(data, "small")
+    kept = [site for site in done.scan.sites if site.reason is Reason.SHORT_BRANCH]
+    assert len(kept) == 6, "128 bytes are in reach, 112 are taken, and each site would take four"
+    assert [site.kind for site, _ in done.sites].count("pushf") == 1
+    verdict = check_module(data, done.data)
+    assert verdict.holds, "\n".join(map(str, verdict.findings))

@@ -34,6 +34,7 @@ from vmipatch.rewrite.emit_code import emit_code
 from vmipatch.rewrite.emit_module import emit_module
 from vmipatch.rewrite.manifest import Manifest, manifest_of
 from vmipatch.rewrite.placement import Placement, place_apart
+from vmipatch.rewrite.reach import OutOfReach
 from vmipatch.rewrite.references import (
     Words,
     lead_relocations,
@@ -108,9 +109,10 @@ def rewrite_module(
     require_whole_functions(scanned.code_map)
     require_operands(scanned.code_map)
     require_wide_branches(scanned)
-    bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
     code_map = scanned.code_map
-    placement = place_apart(code_map, scanned.zones, _regions(scanned, bodies))
+    scanned, bodies, placement = _placed(scanned, options)
+    if not bodies:
+        return RewrittenModule(data, scanned, (), None, module.signature_len)
     require_words_whole(code_map, placement)
     new_data, manifest = _emit(module, scanned, placement, bodies, options, data)
     stored = stored or data
@@ -121,6 +123,19 @@ def rewrite_module(
     return RewrittenModule(
         noted.data, scanned, tuple(bodies), manifest, module.signature_len, noted, recipe
     )
+
+
+def _placed(
+    scanned: ScanResult, options: RewriteOptions
+) -> tuple[ScanResult, list[tuple[Site, Body]], Placement]:
+    """The layout, with the sites left native over which a branch would miss its target."""
+    while True:
+        bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
+        regions = _regions(scanned, bodies)
+        try:
+            return scanned, bodies, place_apart(scanned.code_map, scanned.zones, regions)
+        except OutOfReach as error:
+            scanned = scanned.leaving(error.sites_to_leave(bodies), Reason.SHORT_BRANCH)
 
 
 def _emit(

@@ -6,25 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import REGION_LEN
 from vmipatch.image.types import Section
-from vmipatch.isa.decode import Flow, InstructionStream
+from vmipatch.isa.decode import InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import Body
 from vmipatch.rewrite.fixed import fit_between
 from vmipatch.rewrite.layout import Change, NoRoom, fit
+from vmipatch.rewrite.reach import Reach
 from vmipatch.rewrite.region import Region
 from vmipatch.scan.code import CodeMap
-from vmipatch.scan.site import Reason, Site
+from vmipatch.scan.site import Site
 from vmipatch.scan.zones import Zones
-from vmipatch.tables.table import Role, TableName
 
 PAGE = 4096
-NEAR_JUMP_LEN, NEAR_CONDITION_LEN = 5, 6
 
 
 class InitOverflow(NoRoom):
@@ -93,7 +89,7 @@ def place(
     Branches that no longer reach become near, until nothing changes. `fixed` are ranges of code
     that must not move; with it, even if there are none, no section behind .text moves either.
     Raises InitOverflow if .init.text overflows, Crowded if a site has no room between fixed code,
-    NoRoom if what is added has none, InputNotUnderstood for a branch that cannot be widened.
+    NoRoom if what is added has none, OutOfReach for branches that cannot be widened.
     """
     planner = _Planner(code_map.image, regions, room_len, fixed)
     return _settle(code_map, zones, planner.widened, planner.layout)
@@ -102,7 +98,7 @@ def place(
 def place_apart(code_map: CodeMap, zones: Zones, regions: Sequence[Region]) -> Placement:
     """Lay out sections that have room of their own to grow, as those of a linked module have.
 
-    Raises InputNotUnderstood for a branch that cannot be widened.
+    Raises OutOfReach for branches that cannot be widened.
     """
     widened: dict[int, Change] = {}
 
@@ -126,16 +122,16 @@ def _settle(
     widened: dict[int, Change],
     layout: Callable[[], Placement],
 ) -> Placement:
-    """Lay out until every short branch reaches; those that do not are added to `widened`."""
+    """Lay out until every short branch reaches; those that do not are added to `widened`.
+
+    Raises OutOfReach for those that cannot become near.
+    """
     while True:
         placement = layout()
-        far = [
-            change
-            for _, stream in code_map
-            for change in _out_of_reach(stream, placement.map, widened, zones)
-        ]
+        reach = Reach(code_map, zones, placement.map, widened)
+        far = reach.to_widen()
         if not far:
-            _check_jump_labels(code_map, placement.map)
+            reach.require_jump_labels()
             return placement
         widened.update((change.va, change) for change in far)
 
@@ -283,57 +279,3 @@ def _sections_behind(image: ElfImage, init: Section) -> tuple[list[Section], int
             return behind, section.va
         behind.append(section)
     return behind, init.end_va
-
-
-def _check_jump_labels(code_map: CodeMap, new: AddressMap) -> None:
-    """Raise InputNotUnderstood if a jump that the kernel may write in 2 bytes would not reach."""
-    table = code_map.tables.get(TableName.JUMP_TABLE)
-    if table is None:
-        return
-    places = table.places_of(Role.INSTRUCTION)
-    targets = table.words["target_va"][table.words["role"] == Role.TARGET]
-    short = places["len"] == SHORT_JUMP_LEN
-    reach = new(targets[short]) - (new(places["va"][short]) + SHORT_JUMP_LEN)
-    lost = np.flatnonzero((reach < -128) | (reach > 127))
-    for index in lost.tolist():
-        va = int(places["va"][short][index])
-        if code_map.image.read(va, 1) == SHORT_JUMP:
-            continue  # it was widened: the kernel reads the length of its jump from the code
-        raise InputNotUnderstood(
-            "a jump label of two bytes would no longer reach its target",
-            place=f"{va:#x}",
-            hint="report this kernel: the layout has to move its target closer",
-        )
-
-
-SHORT_JUMP, SHORT_JUMP_LEN = b"\xeb", 2
-
-
-def _out_of_reach(
-    stream: InstructionStream, new: AddressMap, widened: dict[int, Change], zones: Zones
-) -> list[Change]:
-    """Short branches whose displacement no longer fits into a byte."""
-    short = stream.branch_widths == 1
-    index = stream.branches[short]
-    starts = stream.starts[index].astype(np.int64)
-    lens = stream.lens[index].astype(np.int64)
-    reach = new(stream.branch_targets[short]) - (new(starts) + lens)
-    far = index[(reach < -128) | (reach > 127)].tolist()
-    return [_widen(stream, i, zones) for i in far if int(stream.starts[i]) not in widened]
-
-
-def _widen(stream: InstructionStream, index: int, zones: Zones) -> Change:
-    va, old_len = int(stream.starts[index]), int(stream.lens[index])
-    flow = Flow(int(stream.flows[index]))
-    zone = zones.over(va, va + old_len)
-    if zone is not None and zone.reason is Reason.PATCHED:
-        zone = None  # a jump label: the kernel reads the length of its jump from the code
-    if flow is Flow.LOOP or zone is not None:
-        why = "loop and jecxz have no near form" if zone is None else zone.reason.value
-        raise InputNotUnderstood(
-            f"a short branch no longer reaches its target and cannot be widened: {why}",
-            place=f"{va:#x}",
-            hint="report this kernel: the layout has to move its target closer",
-        )
-    near_len = NEAR_JUMP_LEN if flow is Flow.JUMP else NEAR_CONDITION_LEN
-    return Change(va, old_len, old_len - SHORT_JUMP_LEN + near_len)

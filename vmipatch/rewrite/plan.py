@@ -17,6 +17,7 @@ from vmipatch.rewrite.body import Body, body_of, give_up
 from vmipatch.rewrite.fixed import Crowded, overlap
 from vmipatch.rewrite.layout import NoRoom
 from vmipatch.rewrite.placement import InitOverflow, Placement, Regions, place
+from vmipatch.rewrite.reach import OutOfReach
 from vmipatch.rewrite.region import Region
 from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.rewrite.trampoline import Trampoline, Window, build, find_windows
@@ -27,6 +28,8 @@ ROOM_LEN = 0x3000
 """Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
 
 ROOM_ALIGN = 16
+GROWTH_REFUSED = (Reason.NO_ROOM, Reason.SHORT_BRANCH)
+"""Why a site may not grow where it stands, though a trampoline would serve it."""
 ROUNDS = 4
 """How often the room for trampolines is asked for anew, before the last of them are left out."""
 
@@ -152,7 +155,7 @@ def _windows(
 ) -> _Windows:
     """Windows for the sites that found no room, and the bytes that their trampolines take."""
     scanned, _, placement = relinked
-    native = {site.va for site in scanned.sites if site.reason is Reason.NO_ROOM}
+    native = {site.va for site in scanned.sites if site.reason in GROWTH_REFUSED}
     pending = [site for site in wanted.rewritten if site.va in native]
     changed = [(c.va, c.va + c.old_len) for c in placement.all_changes()]
     windows = find_windows(scanned, pending, changed, fixed)
@@ -198,6 +201,7 @@ def _relink(
     empty = _regions(scanned)
     while True:
         bodies = [(site, body_of(site, padding)) for site in scanned.rewritten]
+        reason = Reason.NO_ROOM
         regions = empty.with_sites(bodies)
         try:
             placement = place(scanned.code_map, scanned.zones, regions, room_len, fixed)
@@ -207,6 +211,8 @@ def _relink(
             given = give_up(regions.init.sites, overflow.missing)
         except Crowded as crowded:
             given = crowded.vas
+        except OutOfReach as error:
+            given, reason = error.sites_to_leave(bodies), Reason.SHORT_BRANCH
         if given.isdisjoint(site.va for site, _ in bodies):
             raise InputNotUnderstood(
                 "code has no room where it stands, though none of its sites grows",
@@ -214,7 +220,7 @@ def _relink(
                 place=", ".join(f"{va:#x}" for va in sorted(given)) or "initial code",
                 hint="the file is damaged: build or copy it again",
             )
-        scanned = scanned.leaving(given, Reason.NO_ROOM)
+        scanned = scanned.leaving(given, reason)
 
 
 def _regions(scanned: ScanResult) -> Regions:

@@ -57,7 +57,9 @@ def kernel_that_ends_with_modinfo() -> SmallKernel:
     """Bytes behind .bss, whose zeros are in the file for them, as in Linux since 6.17."""
     kernel = full_kernel(room=False)
     bss_va = INIT_DATA_VA + PAGE
-    next(b for b in kernel.blocks if b.name == ".init.data").align(PAGE, bytes(1))
+    blocks = {block.name: block for block in kernel.blocks}
+    blocks[".init.text"].put(INT3 * PAGE)
+    blocks[".init.data"].align(PAGE, bytes(1))
     kernel.block(".bss", bss_va, DATA).put(bytes(2 * PAGE))
     kernel.block(".modinfo", bss_va + 2 * PAGE, DATA).put(b"license=GPL\0")
     kernel.zeros.append(".bss")

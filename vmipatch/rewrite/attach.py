@@ -108,7 +108,8 @@ def runtime_len(code_map: CodeMap) -> int:
         "module_finalize": 0 if symbols.address(LOADER) is None else start_va,
         "entry_text": entry_va,
         "entry_text_end": entry_va,
-        "keep_calls": start_va if call_keeper(symbols) else 0,
+        "keep_calls": start_va if call_keeper(symbols, code_map.tables) else 0,
+        "keep_value": 0,
     }
     facts = {field.name: known.get(field.name, start_va) for field in fields(RuntimeFacts)}
     return len(build_runtime(RuntimeFacts(**facts), start_va + FAR_LEN).code)
@@ -149,7 +150,7 @@ def _facts(
     logger = next((va for name in LOGGERS if (va := symbols.address(name)) is not None), None)
     loader = symbols.address(LOADER)
     entry_va, entry_end_va = entry_text(symbols)
-    keeper_va = call_keeper(symbols)
+    keeper = call_keeper(symbols, code_map.tables)
     return RuntimeFacts(
         page_offset=code_map.page_offset,
         start_kernel=start_kernel,
@@ -169,7 +170,8 @@ def _facts(
         text_end=room[1],
         entry_text=new.one(entry_va),
         entry_text_end=new.one(entry_end_va),
-        keep_calls=new.one(keeper_va) if keeper_va else 0,
+        keep_calls=new.one(keeper.va) if keeper else 0,
+        keep_value=keeper.value if keeper else 0,
     )
 
 

@@ -50,8 +50,9 @@ class RuntimeFacts:
     """Code that may run on the page tables of user space, which map nothing else of the kernel (0
     and 0 if there is none): at CPL 0 it stays native."""
     keep_calls: int
-    """A variable that is to be 1, so that the kernel copies no instructions over its paravirt
-    calls; 0 if there is none."""
+    keep_value: int
+    """A byte and what is to be written there, so that the kernel copies no instructions over its
+    paravirt calls; 0 and 0 if it copies none."""
 
 
 @dataclass(frozen=True, slots=True)

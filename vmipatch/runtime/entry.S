@@ -41,7 +41,7 @@ vmi_here:
     mov eax, fact_keep_calls
     test eax, eax
     jz vmi_calls_kept
-    mov dword ptr [ebp + eax], 1    # what the kernel would copy over them are no sites
+    mov byte ptr [ebp + eax], fact_keep_value   # what the kernel copies over them are no sites
 vmi_calls_kept:
 
     mov eax, ebp

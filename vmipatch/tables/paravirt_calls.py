@@ -1,28 +1,60 @@
 # SPDX-License-Identifier: MIT
 """Does a kernel copy native instructions over its paravirt calls, and what keeps it from that?
 
-With CONFIG_PARAVIRT a kernel replaces the places of .parainstructions at boot. On what it takes for
-bare hardware an i386 kernel copies instructions there, up to 5.2 from code between labels
-(DEF_NATIVE in arch/x86/kernel/paravirt_patch_32.c, at first in paravirt.c), up to 5.8 from
-constants (paravirt_patch.c). The copies are sites that have no record. The kernel parameter
-noreplace-paravirt (since 2.6.22, arch/x86/kernel/alternative.c) sets a variable that leaves all of
-these calls alone.
+With CONFIG_PARAVIRT a kernel replaces the places of .parainstructions at boot, and those of a
+module when it is loaded. On what it takes for bare hardware an i386 kernel copies instructions
+there, up to 5.1 from code between labels (DEF_NATIVE in arch/x86/kernel/paravirt_patch_32.c, at
+first in paravirt.c), up to 5.8 from constants (paravirt_patch.c). The copies are sites that have no
+record. Two things leave all of these calls alone:
+
+- the variable of the kernel parameter noreplace-paravirt (arch/x86/kernel/alternative.c from 2.6.22
+  to 4.15);
+- a return in the place of the first instruction of apply_paravirt(start, end), which does the work
+  in every version from 2.6.20 on, and gives nothing back. A call of the tracer that stands in front
+  of it (-mfentry) stays, for ftrace looks for it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vmipatch.tables.source import SymbolsSource
+from vmipatch.tables.table import Role, TableName, Tables
 
 COPIED = ("start_pv_irq_ops_irq_disable", "start_cli", "patch_data_xxl")
 """Where the instructions come from: cli is among them in every version."""
-SWITCH = "noreplace_paravirt"
+NATIVE = "native_irq_disable"
+"""What the pointer of the call holds that cli is copied over: a function of its own only where
+there is such a pointer. Unlike constants, kallsyms always lists it."""
+SWITCH, PATCHER = "noreplace_paravirt", "apply_paravirt"
+
+SWITCHED_ON, RETURN = 0x01, 0xC3
 
 
-def call_keeper(symbols: SymbolsSource) -> int:
-    """The address of the variable (int) that has to be 1 for the calls to stay.
+@dataclass(frozen=True, slots=True)
+class CallKeeper:
+    """A byte that keeps the paravirt calls if it is written before the kernel comes to it."""
 
-    0 if the kernel copies no instructions, or has no such variable.
+    va: int
+    value: int
+    """SWITCHED_ON, the variable's lowest byte, or RETURN, an instruction."""
+
+
+def call_keeper(symbols: SymbolsSource, tables: Tables) -> CallKeeper | None:
+    """What keeps the paravirt calls of this kernel.
+
+    None if the kernel copies no instructions, or nothing is known to keep it from that.
     """
-    if all(symbols.address(name) is None for name in COPIED):
-        return 0
-    return symbols.address(SWITCH) or 0
+    copies = any(symbols.address(name) is not None for name in COPIED)
+    has_pointer = symbols.address(NATIVE) is not None
+    has_calls = tables.get(TableName.PARAINSTRUCTIONS) is not None
+    if not copies and not (has_pointer and has_calls):
+        return None
+    switch_va, patcher_va = symbols.address(SWITCH), symbols.address(PATCHER)
+    if switch_va is not None:
+        return CallKeeper(switch_va, SWITCHED_ON)
+    if patcher_va is None:
+        return None
+    traced = tables.places(TableName.MCOUNT, Role.INSTRUCTION)
+    lens = traced["len"][traced["va"] == patcher_va].tolist()
+    return CallKeeper(patcher_va + sum(lens), RETURN)

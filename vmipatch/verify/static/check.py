@@ -150,7 +150,7 @@ class Proof:
         check_added_words(self.output, report)
         check_thunk_calls(self.output, report)
         runtime_va = check_runtime(
-            self.original, self.output, redirect, images, self.bodies, report
+            self.original, self.output, self.tables, redirect, images, self.bodies, report
         )
         check_thunks(self.output, self.right, self.bodies, runtime_va, report)
         symbols.check_new(self.original, self.output, redirect, report)

@@ -18,6 +18,7 @@ from vmipatch.image.types import Section
 from vmipatch.runtime import RuntimeFacts, build_runtime
 from vmipatch.tables.entry_text import entry_text
 from vmipatch.tables.paravirt_calls import call_keeper
+from vmipatch.tables.table import Tables
 from vmipatch.verify.static.added import LOADER, NEW_CODE, START
 from vmipatch.verify.static.bodies import Bodies
 from vmipatch.verify.static.images import Images
@@ -38,6 +39,7 @@ WORD = struct.Struct("<I")
 def check_runtime(
     original: ElfImage,
     output: ElfImage,
+    tables: Tables,
     redirect: dict[int, int],
     images: Images,
     bodies: Bodies,
@@ -65,7 +67,7 @@ def check_runtime(
     if len(whole) < len(PARTS):
         report.add(RUNTIME, runtime_va, "sections that it walks are missing", NEW_CODE)
         return runtime_va
-    facts = _facts(original, output, code, whole, images)
+    facts = _facts(original, output, tables, code, whole, images)
     should = _expected(facts, runtime_va, code, output, whole, bodies)
     _compare(output.read(runtime_va, code.end_va - runtime_va), should, runtime_va, report)
     report.counts["runtime bytes"] += len(should)
@@ -73,7 +75,12 @@ def check_runtime(
 
 
 def _facts(
-    original: ElfImage, output: ElfImage, code: Section, parts: list[Section], images: Images
+    original: ElfImage,
+    output: ElfImage,
+    tables: Tables,
+    code: Section,
+    parts: list[Section],
+    images: Images,
 ) -> RuntimeFacts:
     """What the runtime has to know; where the ROM may be copied to is not known yet."""
     records, init_records, thunk_calls, fallback, translations = parts
@@ -81,6 +88,7 @@ def _facts(
         (va for name in LOGGERS if (va := original.symbols.address(name)) is not None), None
     )
     loader = original.symbols.address(LOADER)
+    keeper = call_keeper(original.symbols, tables)
     entry_va, entry_end_va = entry_text(output.symbols)  # symbols have a rule of their own
     return RuntimeFacts(
         page_offset=images.physical,
@@ -101,7 +109,8 @@ def _facts(
         text_end=code.end_va,
         entry_text=entry_va,
         entry_text_end=entry_end_va,
-        keep_calls=call_keeper(output.symbols),
+        keep_calls=images.one(keeper.va) if keeper else 0,
+        keep_value=keeper.value if keeper else 0,
     )
 
 

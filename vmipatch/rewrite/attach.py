@@ -18,14 +18,13 @@ from vmipatch.rewrite.thunks import Thunks
 from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
 from vmipatch.scan.code import CodeMap
 from vmipatch.tables.entry_text import entry_text
+from vmipatch.tables.log_levels import has_old_levels, logger_of
 from vmipatch.tables.paravirt_calls import call_keeper
 from vmipatch.vmi.record import unpack_records
 
 START = "start_kernel"
 LOADER = "module_finalize"
 """What the module loader calls when a module is in its place and linked (kernel/module.c)."""
-LOGGERS = ("_printk", "printk")
-"""The kernel's log function: since 5.15, before."""
 
 ALIGN = 16
 INT3 = b"\xcc"
@@ -104,7 +103,8 @@ def runtime_len(code_map: CodeMap) -> int:
     entry_va = start_va if any(entry_text(symbols)) else 0
     known = {
         "page_offset": code_map.page_offset,
-        "printk": start_va if any(symbols.address(name) for name in LOGGERS) else 0,
+        "printk": 0 if logger_of(code_map.image) is None else start_va,
+        "old_levels": int(has_old_levels(code_map.image)),
         "module_finalize": 0 if symbols.address(LOADER) is None else start_va,
         "entry_text": entry_va,
         "entry_text_end": entry_va,
@@ -147,7 +147,7 @@ def _facts(
     start_kernel: int,
 ) -> RuntimeFacts:
     symbols = code_map.image.symbols
-    logger = next((va for name in LOGGERS if (va := symbols.address(name)) is not None), None)
+    logger = logger_of(code_map.image)
     loader = symbols.address(LOADER)
     entry_va, entry_end_va = entry_text(symbols)
     keeper = call_keeper(symbols, code_map.tables)
@@ -155,6 +155,7 @@ def _facts(
         page_offset=code_map.page_offset,
         start_kernel=start_kernel,
         printk=0 if logger is None else new.one(logger),
+        old_levels=int(has_old_levels(code_map.image)),
         module_finalize=0 if loader is None else new.one(loader),
         annotation=annotations.records.va,
         annotation_end=annotations.init_records.end_va,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from importlib import resources
 
@@ -17,6 +18,9 @@ SOURCES = (
 )  # fmt: skip
 """In the order in which they run, and can be read."""
 
+_LEVEL = re.compile(r"\\001(\d)")
+"""How messages.S marks the level of a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFacts:
@@ -27,6 +31,8 @@ class RuntimeFacts:
     start_kernel: int
     printk: int
     """The kernel's printk, 0 if it has none."""
+    old_levels: int
+    """1 if it marks the level of a line as `<6>`, as before 3.6, else 0."""
     module_finalize: int
     """What its module loader calls last, 0 if it has no modules."""
     annotation: int
@@ -86,6 +92,8 @@ def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
     }
     package = resources.files("vmipatch.runtime")
     source = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
+    if facts.old_levels:
+        source = _LEVEL.sub(r"<\1>", source)
     linked = assemble(f"{source}\n{opcode_tables()}", va, symbols=symbols, name="runtime")
     at = linked.labels
     return Runtime(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# What the runtime says; byte 1 and `6` are the kernel's mark of an informational message.
+# What the runtime says. Byte 1 and a digit are the kernel's mark of a line's level (6 is a message,
+# 4 a warning); for a kernel older than 3.6 they are assembled as `<6>` and `<4>`.
 
 vmi_said_no_rom:
     .asciz "\0016vmi: no ROM found, native\n"

@@ -17,6 +17,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section
 from vmipatch.runtime import RuntimeFacts, build_runtime
 from vmipatch.tables.entry_text import entry_text
+from vmipatch.tables.log_levels import has_old_levels, logger_of
 from vmipatch.tables.paravirt_calls import call_keeper
 from vmipatch.tables.table import Tables
 from vmipatch.verify.static.added import LOADER, NEW_CODE, START
@@ -25,8 +26,6 @@ from vmipatch.verify.static.images import Images
 from vmipatch.verify.static.rules import REDIRECTED, RUNTIME
 from vmipatch.verify.static.verdict import Report
 
-LOGGERS = ("_printk", "printk")
-"""The kernel's log function: since 5.15, before."""
 PARTS = (
     ".vmi.annotation", ".vmi.annotation.init", ".vmi.thunks", ".vmi.fallback", ".vmi.translation"
 )  # fmt: skip
@@ -84,9 +83,7 @@ def _facts(
 ) -> RuntimeFacts:
     """What the runtime has to know; where the ROM may be copied to is not known yet."""
     records, init_records, thunk_calls, fallback, translations = parts
-    logger = next(
-        (va for name in LOGGERS if (va := original.symbols.address(name)) is not None), None
-    )
+    logger = logger_of(original)
     loader = original.symbols.address(LOADER)
     keeper = call_keeper(original.symbols, tables)
     entry_va, entry_end_va = entry_text(output.symbols)  # symbols have a rule of their own
@@ -94,6 +91,7 @@ def _facts(
         page_offset=images.physical,
         start_kernel=images.one(original.symbols.by_name[START].va),
         printk=0 if logger is None else images.one(logger),
+        old_levels=int(has_old_levels(original)),
         module_finalize=0 if loader is None else images.one(loader),
         annotation=records.va,
         annotation_end=init_records.end_va,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmipatch.rewrite import RewriteOptions, RewrittenImage
     from vmipatch.rewrite.bzimage import RewrittenBzImage
 
+AUTO = "auto"
 EXECUTABLE = 0o755
 """The mode of a new vmlinux, as the linker leaves it."""
 
@@ -34,10 +35,11 @@ EXECUTABLE = 0o755
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the new kernel goes.")
 @click.option(
     "--pad",
-    type=click.Choice([padding.value for padding in Padding]),
-    default=Padding.PREFIX.value,
+    type=click.Choice([AUTO, *(padding.value for padding in Padding)]),
+    default=AUTO,
     show_default=True,
-    help="Fill sites with redundant prefixes where they are ignored, or with nops everywhere.",
+    help="Fill sites with redundant prefixes where they are ignored, or with nops everywhere; "
+    "auto takes nops for a kernel whose kprobes know no prefixes (up to Linux 2.6.35).",
 )
 @click.option(
     "--debug",
@@ -93,7 +95,7 @@ def rewrite_command(
     from vmipatch.rewrite import RewriteOptions
 
     context = click.get_current_context()
-    options = RewriteOptions(Padding(pad), keep_original)
+    options = RewriteOptions(None if pad == AUTO else Padding(pad), keep_original)
     papers = [twin_file, map_file, moves_file, json_file]
     is_tree = is_tree or os.path.isdir(kernel)
     check_outputs([kernel, debug], papers if is_tree else [output, *papers])
@@ -192,9 +194,10 @@ def _summary(done: RewrittenKernel, output: str) -> str:
         if placement.shift_len
         else "no section after .text moved"
     )
+    filled = " as nops" if manifest.padding == Padding.NOP.value else ""
     return (
         f"{output}: {len(result.sites)} sites rewritten{_out_of_line(result)}, {left} left native, "
-        f"{result.added_len} bytes of padding added, {moved}{dropped}"
+        f"{result.added_len} bytes of padding added{filled}, {moved}{dropped}"
     )
 
 

@@ -130,7 +130,7 @@ def _placed(
 ) -> tuple[ScanResult, list[tuple[Site, Body]], Placement]:
     """The layout, with the sites left native over which a branch would miss its target."""
     while True:
-        bodies = [(site, body_of(site, options.padding)) for site in scanned.rewritten]
+        bodies = [(site, body_of(site, options.module_padding)) for site in scanned.rewritten]
         regions = _regions(scanned, bodies)
         try:
             return scanned, bodies, place_apart(scanned.code_map, scanned.zones, regions)
@@ -166,7 +166,7 @@ def _emit(
     )
     added = attach_thunks(code_map, placement.map, thunks, words)
     manifest = replace(
-        manifest_of(module.file, scanned.sites, placement, options.padding, added),
+        manifest_of(module.file, scanned.sites, placement, options.module_padding, added),
         input_sha256=hashlib.sha256(data).hexdigest(),
     )
     by_va = {site.va: (site, body) for site, body in bodies}

@@ -44,15 +44,22 @@ from vmipatch.rewrite.thunks import Thunks, build_thunks
 from vmipatch.rewrite.trampoline import Trampoline, with_jumps
 from vmipatch.scan.scan import ScanResult, scan
 from vmipatch.scan.site import Site
+from vmipatch.tables.kprobes import probe_first_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
     """How to rewrite."""
 
-    padding: Padding = Padding.PREFIX
+    padding: Padding | None = None
+    """None: prefixes, or nops in a kernel whose kprobes look at the first byte alone."""
     keep_original: bool = False
     """Whether the note of the output holds even what a rewrite drops: debug sections."""
+
+    @property
+    def module_padding(self) -> Padding:
+        """How sites of a module are filled up: which kernel it is for is not known."""
+        return self.padding or Padding.PREFIX
 
 
 @dataclass(frozen=True)
@@ -114,16 +121,15 @@ def rewrite(
     if not kernel.is_recovered:
         require_accounted(found)
         require_operands(found.code_map)
-    plan = make_plan(found, options.padding, kernel)
+    padding = options.padding or _padding_for(image)
+    plan = make_plan(found, padding, kernel)
     scanned, placement = plan.scanned, plan.placement
     require_words_whole(scanned.code_map, placement)
     thunks = build_thunks((site for site, _ in plan.sites), plan.room[0])
     annotations = _annotate(plan, thunks)
     words = _all_words(scanned, placement)
     added = attach(scanned.code_map, placement.map, plan.room, thunks, annotations, words)
-    manifest = manifest_of(
-        source, scanned.sites, placement, options.padding, added, plan.trampolines
-    )
+    manifest = manifest_of(source, scanned.sites, placement, padding, added, plan.trampolines)
     data = emit_image(
         image,
         placement,
@@ -138,6 +144,10 @@ def rewrite(
     wanted = Wanted(source, whole=options.keep_original)
     noted = add_note(data, wanted, placement.resized(wanted.image))
     return RewrittenImage(noted, scanned, placement, plan.sites, plan.trampolines, manifest)
+
+
+def _padding_for(image: ElfImage) -> Padding:
+    return Padding.NOP if probe_first_bytes(image) else Padding.PREFIX
 
 
 def _annotate(plan: Plan, thunks: Thunks) -> Annotations:

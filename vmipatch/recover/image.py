@@ -22,6 +22,7 @@ from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.isa.decode import InstructionStream, Shape, decode
+from vmipatch.isa.inner import inner_labels
 from vmipatch.recover.kallsyms import Kallsyms, find_kallsyms
 from vmipatch.recover.references import (
     Code,
@@ -113,7 +114,19 @@ class _Recovery:
         self.image, self.relocs, self.kallsyms = image, relocs, kallsyms
         sections = image.executable_sections
         code_vas = [s.va for s in kallsyms.symbols if any(s.va in section for section in sections)]
-        self.functions = distinct(np.array(code_vas, np.int64))
+        words = frozenset(relocs.tolist())
+        inner = [
+            va
+            for section in sections
+            for va in inner_labels(
+                image.section_bytes(section), section.va, code_vas, frozenset(code_vas), words
+            )
+        ]
+        self.inner = frozenset(inner)
+        """What kallsyms names inside of instructions."""
+        self.functions = distinct(
+            np.array([va for va in code_vas if va not in self.inner], np.int64)
+        )
         self.known = Known(image, relocs, self.functions)
         addresses = {symbol.name: symbol.va for symbol in kallsyms.symbols}
         self.stub_sizes = stub_sizes(self.known, addresses)
@@ -158,6 +171,8 @@ class _Recovery:
             size = min(end, section.end_va) - symbol.va if section is not None and is_code else 0
             size = self.stub_sizes.get(symbol.name, size)
             kind = STT_FUNC if is_code else STT_NOTYPE
+            if symbol.va in self.inner:
+                kind, size = STT_NOTYPE, 0
             result.append((symbol.va, symbol.name, size, kind, symbol.kind.isupper()))
             names.add(symbol.name)
         for name, va in [*self.kallsyms.parts, *self.bounds.items()]:

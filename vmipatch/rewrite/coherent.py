@@ -98,6 +98,7 @@ def require_branches_lead_to_instructions(code_map: CodeMap) -> None:
 def require_led_to_instructions(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if something leads into the middle of an instruction."""
     targets = code_map.targets
+    targets = targets[~np.isin(targets, code_map.inner_labels)]
     for va in targets[_inside(code_map, targets)][:1].tolist():
         raise _astray(code_map.image, va, "something leads into the middle of this instruction")
 

@@ -15,6 +15,7 @@ from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import UD0, InstructionStream, decode
+from vmipatch.isa.inner import inner_labels
 from vmipatch.tables.find import find_all
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
 from vmipatch.tables.table import Role, TableName, Tables
@@ -29,6 +30,8 @@ class CodeMap:
     """By section index, in address order."""
     relocations: Relocations
     tables: Tables
+    inner_labels: tuple[int, ...] = ()
+    """Addresses of labels that name an operand inside of an instruction, ascending."""
 
     @classmethod
     def of(cls, image: ElfImage) -> CodeMap:
@@ -38,6 +41,8 @@ class CodeMap:
         """
         tables = find_all(image)
         labels, ends = _labels_by_section(image), function_ends(image)
+        relocations = Relocations.of(image)
+        inner = _inner_labels(image, labels, relocations)
         short_traps = two_byte_traps(image, tables)
         bugs = tables.places(TableName.INLINE_BUGS)["va"].astype(np.int64)
         inline = [(va + UD2_LEN, va + INLINE_BUG_LEN) for va in bugs.tolist()]
@@ -45,13 +50,13 @@ class CodeMap:
             section.index: decode(
                 image.section_bytes(section),
                 section.va,
-                [*labels.get(section.index, []), *short_traps],
+                [*(va for va in labels[section.index] if va not in inner), *short_traps],
                 inline,
                 ends,
             )
             for section in image.executable_sections
         }
-        return cls(image, streams, Relocations.of(image), tables)
+        return cls(image, streams, relocations, tables, tuple(sorted(inner)))
 
     def __iter__(self) -> Iterator[tuple[Section, InstructionStream]]:
         return ((self.image.sections[index], stream) for index, stream in self.streams.items())
@@ -94,6 +99,22 @@ class CodeMap:
         """Whether anything leads or points to `va`."""
         at = int(np.searchsorted(self.targets, va))
         return at < len(self.targets) and int(self.targets[at]) == va
+
+
+def _inner_labels(
+    image: ElfImage, labels: dict[int, list[int]], relocations: Relocations
+) -> frozenset[int]:
+    entries = image.symbols.entries
+    plain = (entries["info"] & 15 == STT_NOTYPE) & (entries["size"] == 0)
+    candidates = frozenset(entries["value"][plain & (entries["shndx"] < SHN_ABS)].tolist())
+    words = frozenset(relocations.entries["va"].tolist())
+    return frozenset(
+        va
+        for section in image.executable_sections
+        for va in inner_labels(
+            image.section_bytes(section), section.va, labels[section.index], candidates, words
+        )
+    )
 
 
 def function_ends(image: ElfImage) -> list[int]:

@@ -183,6 +183,7 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
     here = [s.index for s in image.executable_sections]
     named &= np.isin(entries["shndx"], here)
     symbols = entries["value"][named].astype(np.int64)
+    symbols = symbols[~np.isin(symbols, code_map.inner_labels)]
     return [
         (Evidence.REFERENCE, distinct(references)),
         (Evidence.TABLE, distinct(np.concatenate(tables))),

@@ -102,6 +102,7 @@ def scan(image: ElfImage) -> ScanResult:
         seen = find_sightings(code_map, stream)
         sites += [_decide(s, section, stream, zones, section.name in movable) for s in seen]
     result = ScanResult(code_map, zones, Ledger(tuple(accounts), tuple(sites)))
+    result = result.leaving(_labelled(result), Reason.LABELLED)
     return result.leaving(_fixed_up(result), Reason.FIXUP)
 
 
@@ -118,6 +119,14 @@ def _require_no_sites_among_data(image: ElfImage) -> None:
                     place=f"{site_va:#x} ({image.symbols.place_of(site_va)})",
                     hint="move the function to a section of code",
                 )
+
+
+def _labelled(result: ScanResult) -> frozenset[int]:
+    """Sites inside of which there is a label."""
+    inner = result.code_map.inner_labels
+    return frozenset(
+        site.va for site in result.rewritten if any(site.va < va < site.end_va for va in inner)
+    )
 
 
 def _fixed_up(result: ScanResult) -> frozenset[int]:

@@ -28,6 +28,7 @@ from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
 from vmipatch.verify.static.early import check_early
 from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
+from vmipatch.verify.static.inner import inner_labels
 from vmipatch.verify.static.ledger import check_boundaries, check_decodings, prove_boundaries
 from vmipatch.verify.static.links import check_links
 from vmipatch.verify.static.manifest import SECTION as MANIFEST_SECTION
@@ -96,7 +97,8 @@ class Proof:
         self.original, self.output, self.report = original, output, report
         self.tables: Tables = find_all(original)
         self.relocated = Relocations.of(original).entries
-        self.chunks: Chunks = correspond(original, output, report)
+        self.inner: I64 = inner_labels(original, _places(self.relocated))
+        self.chunks: Chunks = correspond(original, output, self.inner, report)
         kept = {s.index for s in original.executable_sections}
         sections = [s for s in output.executable_sections if s.index in kept]
         moved = Relocations.of(output).entries
@@ -119,7 +121,7 @@ class Proof:
         )
         self.images = Images.of(
             original, output, self.sides, self.chunks, self.paired, self.bodies, self.fillers
-        )
+        ).with_operands(self.inner, words_in_code(self.sides, self.paired, self.inner))
         self.new_places = self._new_places(_places(self.relocated))
 
     def run(self, manifest: Manifest) -> None:
@@ -158,7 +160,7 @@ class Proof:
         check_native(self.right, self.bodies, manifest, report)
         check_early(self.original, self.tables, self.sides, self.paired, manifest, report)
         check_among_data(self.output, report)
-        led_to = distinct(np.concatenate([self.led_to, self.chunks.o_va]))
+        led_to = distinct(np.concatenate([self.led_to, self.chunks.o_va, self.inner]))
         places = _places(self.relocated)
         check_windows(self.original, manifest.windows, led_to, places, self.tables, report)
         self._check_ledger(manifest)
@@ -281,7 +283,7 @@ class Proof:
         branches = distinct(self.left.targets(np.flatnonzero(self.left.widths > 0)))
         # What only a branch leads to is proven by that branch, if it is proven itself.
         references = references[~among(references, branches) | among(references, held)]
-        proven = prove_boundaries(self.original, self.left, self.tables, references)
+        proven = prove_boundaries(self.original, self.left, self.tables, references, self.inner)
         check_boundaries(self.left, proven, bool(len(self.relocated)), self.report)
         check_decodings(
             self.output, self.right, self.paired, proven, self.bodies, manifest, self.report
@@ -289,13 +291,14 @@ class Proof:
 
     def _check_inside(self) -> None:
         """Nothing leads to an address inside of a body."""
-        images = self.images(self.led_to)
+        led_to = distinct(np.concatenate([self.led_to, self.inner]))
+        images = self.images(led_to)
         index = self.right.over(images)
         body = np.where(index >= 0, self.bodies.body_of[np.maximum(index, 0)], -1)
         first = np.array([int(self.right.starts[b.first]) for b in self.bodies.bodies] or [0])
         inside = (body >= 0) & (images != first[np.maximum(body, 0)]) & (images != NOWHERE)
         for i in np.flatnonzero(inside).tolist():
-            message = f"something led to {self.led_to[i]:#x}: now inside of a body"
+            message = f"something led to {led_to[i]:#x}: now inside of a body"
             self.report.add(INSIDE_BODY, int(images[i]), message)
 
     def _check_entry(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vmipatch.image.ascending import among
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, SymbolTable
 from vmipatch.image.types import Section
@@ -39,16 +40,17 @@ class Chunks:
         return np.where(self.o_va[found] == o_va, self.p_va[found], -1)
 
 
-def correspond(original: ElfImage, output: ElfImage, report: Report) -> Chunks:
+def correspond(original: ElfImage, output: ElfImage, inner: I64, report: Report) -> Chunks:
     """The chunks of all executable sections of `original`, and where they are in `output`.
 
-    Symbols must have been checked to be as many, or more, in the output.
+    Symbols must have been checked to be as many, or more, in the output. Those at `inner` name
+    parts of instructions: no chunk begins there.
     """
     starts: list[tuple[int, int, int]] = []
     kept = {s.index for s in original.executable_sections}
     there = [s for s in output.executable_sections if s.index in kept]
     for section in original.executable_sections:
-        for o_va, o_end, p_va in _of_section(original, output, section):
+        for o_va, o_end, p_va in _of_section(original, output, section, inner):
             if any(s.va <= p_va <= s.end_va for s in there):
                 starts.append((p_va, o_va, o_end))
             else:
@@ -64,13 +66,13 @@ def correspond(original: ElfImage, output: ElfImage, report: Report) -> Chunks:
 
 
 def _of_section(
-    original: ElfImage, output: ElfImage, section: Section
+    original: ElfImage, output: ElfImage, section: Section, inner: I64
 ) -> list[tuple[int, int, int]]:
     """(start, end, new start) of each chunk of one section of the original."""
     entries, moved = original.symbols.entries, output.symbols.entries
     value = entries["value"].astype(np.int64)
     mine = (entries["shndx"] == section.index) & (value >= section.va) & (value < section.end_va)
-    which = np.flatnonzero(mine)
+    which = np.flatnonzero(mine & ~among(value, inner))
     # Of several symbols at one address the function tells: a label may mark a boundary that stays.
     rank = entries["info"][which] & 15 != STT_FUNC
     which = which[np.lexsort((which, rank, value[which]))]

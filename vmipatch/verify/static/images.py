@@ -7,7 +7,7 @@ the rewriter worked with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,6 +81,16 @@ class Images:
             deltas,
             load.va - load.pa,
         )
+
+    def with_operands(self, vas: I64, new_vas: I64) -> Images:
+        """The same map, with labels at `vas` that are inside of instructions, now at `new_vas`."""
+        known = new_vas != NOWHERE
+        code_o = np.concatenate([self.code_o, vas[known]])
+        order = np.argsort(code_o, kind="stable")
+        led, itself = (
+            np.concatenate([column, new_vas[known]])[order] for column in (self.code_p, self.self_p)
+        )
+        return replace(self, code_o=code_o[order], code_p=led, self_p=itself)
 
     def in_code(self, vas: I64) -> Flags:
         """Whether each address lies in an executable section of the original, or at its end."""

@@ -47,13 +47,16 @@ class Proven:
     """Control flow leads into the middle of it."""
 
 
-def prove_boundaries(image: ElfImage, side: Side, tables: Tables, references: I64) -> Proven:
-    """Follow control flow in `side` from symbols, tables and `references`.
+def prove_boundaries(
+    image: ElfImage, side: Side, tables: Tables, references: I64, inner: I64
+) -> Proven:
+    """Follow control flow in `side` from symbols but those at `inner`, tables and `references`.
 
     `references` are the addresses that relocated words hold, and the entry point; they may lead
     inside an instruction, where they are halves of a computation.
     """
     named, places_end = _named(image, tables)
+    named = named[~among(named, inner)]
     reached = np.zeros(len(side), np.bool_)
     for vas in (named, references, places_end):
         index = side.find(vas)

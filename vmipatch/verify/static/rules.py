@@ -75,7 +75,8 @@ TARGET_WITHOUT_IMAGE = Rule(
     "VP006",
     "every target has an image",
     "What a branch, relocation or table word of the original leads to must be the beginning of an "
-    "instruction that the output has, the end of a section, or data.",
+    "instruction that the output has, the end of a section, or data. A label on an operand of four "
+    "bytes, at its relocation or in a near branch, keeps its distance to the instruction's end.",
     "led to 0xc1000003, the inside of an instruction",
     "The original holds a reference that nobody can classify; leave it out of the rewrite.",
 )

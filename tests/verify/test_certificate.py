@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from tests.cli.commands import validated
+from tests.support.elfbuilder import TEXT, ElfBuilder
 from tests.verify.evidence import boot, diverged, evidence, full_verdict
 from tests.verify.pair import small_pair
 from vmipatch.choices import CAMPAIGN_STATES
 from vmipatch.cli.console import json_output
+from vmipatch.image.trim import without_debug
+from vmipatch.image.types import SectionFlag
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.certificate import SCHEMA, certificate
 from vmipatch.verify.plan import Kernel
@@ -29,6 +32,18 @@ def text_of(verdict: Verdict, original: Kernel | None = ORIGINAL) -> str:
 
 def read(verdict: Verdict, original: Kernel | None = ORIGINAL) -> dict[str, Any]:
     return validated(text_of(verdict, original), "certificate-1")
+
+
+def test_kernel_is_known_by_its_whole_file_whoever_took_its_debug_information_out() -> None:
+    builder = ElfBuilder(entry=0x01000000)
+    builder.section(".text", 0xC1000000, b"\xfa\xc3", TEXT)
+    builder.section(".debug_info", 0xF0000000, bytes(1000), SectionFlag.NONE)
+    whole = builder.image()
+    digest = hashlib.sha256(whole.data).hexdigest()
+    trimmed = without_debug(whole)
+    assert len(trimmed.data) < len(whole.data)
+    for known in (Kernel.of(whole), Kernel.of(trimmed), Kernel.of(whole, source=trimmed)):
+        assert (known.sha256, known.file_sha256) == (digest, digest)
 
 
 def test_whole_verification_leaves_nothing_out() -> None:

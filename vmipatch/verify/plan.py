@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 from collections.abc import Callable
@@ -92,7 +91,7 @@ class Kernel:
         `file_sha256` if the image came in a file of another kind, `source` if symbols and
         relocations were recovered: the image as it was found, by which it is known.
         """
-        digest = hashlib.sha256((source or image).data).hexdigest()
+        digest = (source or image).file_sha256
         return cls(image.name, without_debug(image).data, digest, file_sha256 or digest, pinned)
 
 

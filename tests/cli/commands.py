@@ -54,5 +54,6 @@ def validated(text: str, schema: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(text)
     rules = json.loads((ROOT / "docs" / "schemas" / f"{schema}.json").read_text())
     jsonschema.Draft202012Validator(rules).validate(document)
-    assert document["schema"] == f"vmipatch.{schema.replace('-', '/')}"
+    name, _, version = schema.rpartition("-")
+    assert document["schema"] == f"vmipatch.{name}/{version}"
     return document

@@ -9,7 +9,7 @@ import click
 
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
-from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart
+from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart, tree_option
 from vmipatch.files.kind import MODULES
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
@@ -23,7 +23,7 @@ SCHEMA = "vmipatch.restore/1"
 )
 @click.argument("kernel", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Where the kernel goes.")
-@click.option("--tree", "is_tree", is_flag=True, help="KERNEL is a directory of modules.")
+@tree_option
 @jobs_option
 @json_option
 @pass_console
@@ -31,7 +31,6 @@ def restore_command(
     console: Console,
     kernel: str,
     output: str,
-    is_tree: bool,
     jobs: int | None,
     json_file: str | None,
 ) -> None:
@@ -42,9 +41,8 @@ def restore_command(
     from vmipatch.files.open import open_any
     from vmipatch.files.tree import ModuleTree
 
-    is_tree = is_tree or os.path.isdir(kernel)
-    check_outputs([kernel], [json_file] if is_tree else [output, json_file])
-    file = ModuleTree(kernel) if is_tree else open_any(kernel)
+    check_outputs([kernel], [json_file] if os.path.isdir(kernel) else [output, json_file])
+    file = open_any(kernel)
     require_kind(click.get_current_context(), file.kind, kernel)
     if isinstance(file, ModuleTree):
         require_apart(kernel, output, [json_file])

@@ -11,7 +11,7 @@ import click
 from vmipatch.choices import BootCodeChoice, Padding
 from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
-from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart
+from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart, tree_option
 from vmipatch.files.outputs import Output, check_outputs, listed, write_all
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ EXECUTABLE = 0o755
     help="Let `vmipatch restore` give back everything, debug sections too; the output holds a "
     "packed copy of what a note cannot tell.",
 )
-@click.option("--tree", "is_tree", is_flag=True, help="KERNEL is a directory of modules.")
+@tree_option
 @jobs_option
 @json_option
 @pass_console
@@ -78,7 +78,6 @@ def rewrite_command(
     map_file: str | None,
     moves_file: str | None,
     keep_original: bool,
-    is_tree: bool,
     jobs: int | None,
     json_file: str | None,
 ) -> None:
@@ -97,9 +96,8 @@ def rewrite_command(
     context = click.get_current_context()
     options = RewriteOptions(None if pad == AUTO else Padding(pad), keep_original)
     papers = [twin_file, map_file, moves_file, json_file]
-    is_tree = is_tree or os.path.isdir(kernel)
-    check_outputs([kernel, debug], papers if is_tree else [output, *papers])
-    file = ModuleTree(kernel) if is_tree else open_any(kernel, keep_debug=keep_original)
+    check_outputs([kernel, debug], papers if os.path.isdir(kernel) else [output, *papers])
+    file = open_any(kernel, keep_debug=keep_original)
     require_kind(context, file.kind, kernel)
     if isinstance(file, ModuleTree):
         _rewrite_tree(console, file, output, options, jobs, json_file)

@@ -26,6 +26,12 @@ SHOWN = 12
 WHOLE = ("", "input")
 """Labels of what comes back whole: nothing was taken, or the input."""
 
+tree_option = click.option(
+    "--tree",
+    is_flag=True,
+    expose_value=False,
+    help="Take nothing but a directory of modules, which is known without it.",
+)
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),

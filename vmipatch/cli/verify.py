@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +12,7 @@ from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, Extent
 from vmipatch.cli.console import Console, json_option, pass_console
 from vmipatch.cli.papers import Papers
 from vmipatch.cli.served import require_extent, require_kind
-from vmipatch.cli.trees import conclude, jobs_option, progress
+from vmipatch.cli.trees import conclude, jobs_option, progress, tree_option
 from vmipatch.errors import ExitCode
 from vmipatch.files.kind import KERNELS, require_pair
 from vmipatch.files.outputs import STDOUT, check_outputs
@@ -103,9 +102,7 @@ BY_COMPARISON: Final = (Extent.STATIC, Extent.LOCKSTEP)
     "--sarif", "sarif_file", type=click.Path(), help="Write the static findings as SARIF."
 )
 @click.option("--report", "report_file", type=click.Path(), help="Write a page of HTML.")
-@click.option(
-    "--tree", "is_tree", is_flag=True, help="KERNEL and --original are directories of modules."
-)
+@tree_option
 @jobs_option
 @json_option
 @pass_console
@@ -122,7 +119,6 @@ def verify_command(
     certificate_file: str | None,
     sarif_file: str | None,
     report_file: str | None,
-    is_tree: bool,
     jobs: int | None,
     json_file: str | None,
 ) -> None:
@@ -146,14 +142,13 @@ def verify_command(
         raise click.UsageError(f"--{wanted.value} compares with the kernel that --original names")
     papers = Papers(json_file, certificate_file, sarif_file, report_file)
     check_outputs([kernel, original, initrd], papers.files)
-    is_tree = is_tree or os.path.isdir(kernel)
-    file = ModuleTree(kernel) if is_tree else open_any(kernel, keep_debug=False)
+    file = open_any(kernel, keep_debug=False)
     require_kind(context, file.kind, kernel)
     if file.kind not in KERNELS and original is None:
         raise click.UsageError(f"{kernel} is compared with what --original names: give both")
     was = None
     if original is not None:
-        was = ModuleTree(original) if is_tree else open_any(original, keep_debug=False)
+        was = open_any(original, keep_debug=False)
         require_pair(file.kind, was.kind, kernel)
     if isinstance(file, ModuleTree) and isinstance(was, ModuleTree):
         _verify_tree(console, file, was, jobs, papers)

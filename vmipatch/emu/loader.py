@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vmipatch.emu.memory import HIGH_PA, LOW_END_PA, PAGE_LEN, GuestMemory
@@ -66,7 +66,7 @@ class Boot:
 
     kernel: ElfImage
     command_line: str = ""
-    initrd: bytes = b""
+    initrd: bytes = field(default=b"", repr=False)
     setup: SetupHeader | None = None
     """Of the bzImage whose own code `kernel` is."""
 

@@ -77,7 +77,7 @@ class RunResult:
 
     ending: Ending
     details: str
-    statistics: Statistics
+    statistics: Statistics = field(hash=False)
     blocks: int
     executed_len: int
     """Bytes of code executed."""

@@ -35,12 +35,12 @@ class ElfImage:
 
     name: str
     """What to call the file in messages."""
-    data: bytes
-    sections: tuple[Section, ...]
-    segments: tuple[Segment, ...]
+    data: bytes = field(repr=False)
+    sections: tuple[Section, ...] = field(repr=False)
+    segments: tuple[Segment, ...] = field(repr=False)
     entry: int
     """The ELF entry point as stored (a physical address in Linux)."""
-    section_by_name: dict[str, Section] = field(repr=False)
+    section_by_name: dict[str, Section] = field(repr=False, hash=False)
     trimmed: Trimmed | None = None
     """Set where `data` is not the whole file."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import MalformedImage
 from vmipatch.image.elf import ElfImage
@@ -22,7 +22,7 @@ class Content:
     """A section and the bytes it holds (empty where the file holds none)."""
 
     section: Section
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 def write_elf(

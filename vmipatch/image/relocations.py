@@ -30,7 +30,7 @@ SHORT_KINDS = (20, 21, 22, 23)
 """R_386_16, R_386_PC16, R_386_8 and R_386_PC8: what real-mode code has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relocations:
     """All relocations of allocated sections that patch a 32-bit word, in address order."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -45,12 +45,12 @@ class Symbol:
     section: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SymbolTable:
     """All symbols of a file, as an array for bulk work and by name for single look-ups."""
 
     entries: np.ndarray
-    strings: bytes
+    strings: bytes = field(repr=False)
 
     @classmethod
     def empty(cls) -> SymbolTable:

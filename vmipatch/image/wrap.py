@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage
@@ -97,7 +97,7 @@ class _Kernel:
 class _Image:
     """The protected-mode part of the file."""
 
-    code: bytes
+    code: bytes = field(repr=False)
     payload_len: int
     stage_off: int
     """From the start of the kernel to the staged image."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 import keystone
@@ -27,8 +27,8 @@ class Assembled:
     """Code linked at `va`, with the addresses of its labels (those of `.L` kind left out)."""
 
     va: int
-    code: bytes
-    labels: dict[str, int]
+    code: bytes = field(repr=False)
+    labels: dict[str, int] = field(hash=False)
 
 
 def assemble(

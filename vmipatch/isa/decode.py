@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice, pairwise
 
@@ -42,7 +42,7 @@ class Shape(enum.IntEnum):
     LINK_FILL = 3  # no instruction: see vmipatch.isa.fill
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InstructionStream:
     """The instructions of one section, in address order.
 
@@ -51,7 +51,7 @@ class InstructionStream:
     """
 
     va: int
-    code: bytes
+    code: bytes = field(repr=False)
     starts: np.ndarray
     lens: np.ndarray
     codes: np.ndarray

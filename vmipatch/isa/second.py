@@ -73,7 +73,7 @@ class Decoded:
         return len(self.starts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     starts: Addresses
     lens: Addresses

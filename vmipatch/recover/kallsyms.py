@@ -82,7 +82,7 @@ def find_kallsyms(image: ElfImage) -> Kallsyms | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Addresses:
     """The addresses of all symbols, the parts that hold them, and where these begin and end."""
 

@@ -8,7 +8,7 @@ halfwords. Tokens that a small kernel has no use for are empty.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +29,7 @@ class Tokens:
 
     off: int
     index_off: int
-    strings: tuple[bytes, ...]
+    strings: tuple[bytes, ...] = field(repr=False)
 
 
 def find_tokens(data: bytes) -> Iterator[Tokens]:

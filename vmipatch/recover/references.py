@@ -49,7 +49,7 @@ class Stub:
         return self.va - self.bias
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class References:
     """The words of the relocation list, and what stays."""
 

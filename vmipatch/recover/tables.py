@@ -65,7 +65,7 @@ STUBS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """What is known of an image before its tables are."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.errors import InputNotUnderstood, MalformedImage, VmipatchError
 from vmipatch.image.elf import ElfImage
@@ -38,7 +38,7 @@ _LINKED, _STORED = 0, 1
 class WantedModule:
     """The file that is to come back."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """Unpacked, with its signature."""
     name: str
     recipe: Recipe | None

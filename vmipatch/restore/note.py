@@ -21,7 +21,7 @@ import enum
 import lzma
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -62,7 +62,7 @@ class Gives(enum.Enum):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Note:
     """Everything that the output does not say of the file it was made from."""
 
@@ -71,13 +71,13 @@ class Note:
     sha256: bytes
     rows: tuple[tuple[int, int, int], ...]
     """The runs as `runs.told` gives them."""
-    literals: bytes
+    literals: bytes = field(repr=False)
     """What they lack, as `runs.by_length` gives it."""
     answers: np.ndarray
     """Yes or no (bool), in the order in which the questions come up."""
     wrong_at: np.ndarray
     """Offsets in the result (i64, ascending) of bytes that are not what was computed."""
-    right: bytes
+    right: bytes = field(repr=False)
     """What is there instead."""
 
     def pack(self) -> bytes:

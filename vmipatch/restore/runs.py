@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class Body:
     """A rewritten kernel without its note."""
 
     image: ElfImage
-    data: bytes
+    data: bytes = field(repr=False)
     """The file up to the note, then the relocation list that follows it in a bzImage."""
     list_off: int
     """Where the list begins in `data`."""

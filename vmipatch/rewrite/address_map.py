@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AddressMap:
     """A piecewise constant shift: from `starts[i]` on, addresses move by `deltas[i]`.
 
@@ -66,7 +66,7 @@ class Places:
     """Where each site is in the new image: in its place, or out of line."""
 
     map: AddressMap
-    out_of_line: Mapping[int, int]
+    out_of_line: Mapping[int, int] = field(hash=False)
 
     def one(self, va: int) -> int:
         """The new address of the site at `va`."""

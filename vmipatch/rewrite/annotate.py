@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.rewrite.address_map import AddressMap, Places
 from vmipatch.rewrite.body import Body
@@ -34,7 +34,7 @@ class Part:
     name: str
     symbol: str
     va: int
-    data: bytes
+    data: bytes = field(repr=False)
 
     @property
     def end_va(self) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -35,13 +35,13 @@ class Added:
     """The code in the room behind .text."""
 
     va: int
-    code: bytes
+    code: bytes = field(repr=False)
     """As long as the room."""
-    relocations: bytes
+    relocations: bytes = field(repr=False)
     """Elf32_Rel entries of the code."""
     runtime: Runtime | None
     """None if the kernel has no start_kernel: then nobody applies the annotations."""
-    redirect: dict[int, int]
+    redirect: dict[int, int] = field(hash=False)
     """Original address to new address, for branches that are to lead elsewhere."""
 
 

@@ -8,7 +8,7 @@ has to take back all growth; sites for which there is too little are named, to b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.errors import VmipatchError
 from vmipatch.rewrite.body import Body, give_up
@@ -34,7 +34,7 @@ class _Stretch:
 
     start_va: int
     end_va: int
-    items: list[Change | Padding]
+    items: list[Change | Padding] = field(hash=False)
 
 
 def fit_between(

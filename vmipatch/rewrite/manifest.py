@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
@@ -38,7 +38,7 @@ class Manifest:
     """`absorb`: nothing behind .text moved; `shift`: everything behind it moved by shift_len."""
     shift_len: int
     padding: str
-    sites: dict[str, int]
+    sites: dict[str, int] = field(hash=False)
     """Number of sites by disposition."""
     native: tuple[NativeSite, ...]
     dropped: tuple[str, ...]

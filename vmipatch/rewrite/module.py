@@ -8,7 +8,7 @@ code may grow as it needs, and thunks and annotations are sections of the module
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,7 +58,7 @@ INIT_PREFIX = ".init"
 class RewrittenModule:
     """The new file, and what was decided on the way to it."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     scan: ScanResult
     sites: tuple[tuple[Site, Body], ...]
     """The widened sites with their new bodies, in address order."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import REGION_LEN
@@ -37,8 +37,8 @@ class Placement:
     """
 
     map: AddressMap
-    changes: dict[int, tuple[Change, ...]]
-    trailing: dict[int, int]
+    changes: dict[int, tuple[Change, ...]] = field(hash=False)
+    trailing: dict[int, int] = field(hash=False)
     """Section index and shift of executable sections right behind .init.text."""
     text_end_va: int
     room_end_va: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from vmipatch.choices import Padding
@@ -122,8 +122,8 @@ Relinked = tuple[ScanResult, list[tuple[Site, Body]], Placement]
 class _Windows:
     """Windows in address order, and the bytes that the trampoline of each takes anywhere."""
 
-    windows: list[Window]
-    lens: list[int]
+    windows: list[Window] = field(hash=False)
+    lens: list[int] = field(hash=False)
 
     @property
     def length(self) -> int:

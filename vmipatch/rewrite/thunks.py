@@ -25,8 +25,8 @@ class Thunks:
     """All thunks of a kernel, linked."""
 
     va: int
-    code: bytes
-    of_site: dict[int, int]
+    code: bytes = field(repr=False)
+    of_site: dict[int, int] = field(hash=False)
     """Thunk address by original site address; sites that need none are missing."""
     calls: tuple[ThunkCall, ...]
     merges: tuple[int, ...]

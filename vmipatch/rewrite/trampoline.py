@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Trampoline:
     window: Window
     va: int
     code: bytes
-    places: Mapping[int, int]
+    places: Mapping[int, int] = field(hash=False)
     """Where each site of the window is now, by its original address."""
     comes_back: bool
     """Whether it ends with a jump back behind the window."""

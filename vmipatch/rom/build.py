@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.choices import Flavor
 from vmipatch.errors import AssemblyFailed
@@ -38,8 +38,8 @@ class Rom:
     """An image, and where in it things are (offsets from its start)."""
 
     flavor: Flavor
-    data: bytes
-    entries: dict[VmiCall, int]
+    data: bytes = field(repr=False)
+    entries: dict[VmiCall, int] = field(hash=False)
     """The calls it serves."""
     init_off: int
     get_reloc_off: int

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 
 from vmipatch.isa.assemble import assemble
@@ -69,7 +69,7 @@ class Runtime:
     """
 
     va: int
-    code: bytes
+    code: bytes = field(repr=False)
     entry: int
     module_entry: int
     segment_sum_va: int

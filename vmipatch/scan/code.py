@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ class CodeMap:
     """The executable sections of an image as instruction streams, with relocations and tables."""
 
     image: ElfImage
-    streams: dict[int, InstructionStream]
+    streams: dict[int, InstructionStream] = field(hash=False)
     """By section index, in address order."""
     relocations: Relocations
     tables: Tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Decodings:
     """All sensitive decodings of one section, each counted once."""
 
     section: str
-    counts: dict[Bucket, dict[str, int]]
+    counts: dict[Bucket, dict[str, int]] = field(hash=False)
     """By bucket and class of instruction, both sorted; empty buckets have no classes."""
     intervals: tuple[tuple[int, int, Bucket, int], ...]
     """Stretches of the section in which all decodings begin in one bucket: start, end, bucket, and

@@ -8,7 +8,7 @@ what it should at CPL 1.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.classify import classify
@@ -81,7 +81,7 @@ class Made:
     maker: Maker
     template: tuple[int, int] | None
     """[start, end) of what is copied, if the kernel has symbols around it."""
-    sensitive: dict[str, int]
+    sensitive: dict[str, int] = field(hash=False)
     """Sensitive instructions of the template by class."""
 
 

@@ -16,7 +16,7 @@ Stubs are code: their branches are fixed as code is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -82,7 +82,7 @@ def _is_filling(code: bytes) -> bool:
 class _Pack:
     """Stubs that share a jump: what each pushes, how long they are, where they go on."""
 
-    numbers: list[int]
+    numbers: list[int] = field(hash=False)
     length: int
     target_va: int
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.choices import Flavor, Mode
@@ -70,9 +70,9 @@ class BootOrder:
     """What to boot, and how."""
 
     phase: Phase
-    kernel: bytes
+    kernel: bytes = field(repr=False)
     name: str
-    initrd: bytes
+    initrd: bytes = field(repr=False)
     command_line: str
     limit_ns: int
     detail: Detail
@@ -97,11 +97,11 @@ class BootResult(Ended):
     traces: tuple[Trace, ...]
     executed: frozenset[int]
     """Those of the watched sites that were executed."""
-    exits: dict[str, int]
+    exits: dict[str, int] = field(hash=False)
     """How often the guest was left, by kind."""
     emulated: tuple[Finding, ...]
     """Sensitive instructions that a paravirtual kernel executed itself."""
-    functions: dict[int, str]
+    functions: dict[int, str] = field(hash=False)
     """Function and offset of those instructions, by address."""
     became_paravirtual: bool
     seconds: float

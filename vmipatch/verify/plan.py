@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -70,7 +70,7 @@ class Kernel:
     """A kernel file: an ELF file, whatever it came in."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     sha256: str = ""
     """Of the whole ELF file; `data` may lack its debug information."""
     file_sha256: str = ""
@@ -102,7 +102,7 @@ class Request:
     kernel: Kernel
     original: Kernel | None
     extent: Extent = Extent.NORMAL
-    initrd: bytes | None = None
+    initrd: bytes | None = field(default=None, repr=False)
     """None: verify's own."""
     append: str = ""
     """More for the command line."""

@@ -30,7 +30,7 @@ class Translations:
     """Executions of each shape, on either side."""
     faults: int = 0
     """How many of them ended in a fault of the instruction, on either side the same."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Instructions that stay native and were not executed, by kind."""
 
 

@@ -98,13 +98,13 @@ class Evidence:
     original: str | None
     sites: Sites
     static: StaticVerdict | None
-    boots: dict[Phase, BootResult]
+    boots: dict[Phase, BootResult] = field(hash=False)
     coverage: Coverage | None
     required_percent: float | None
     own_workload: bool
     translations: Translations | None = None
     lockstep: Lockstep | None = None
-    seconds: Mapping[Phase, float] = field(default_factory=dict)
+    seconds: Mapping[Phase, float] = field(default_factory=dict, hash=False)
     """How long what is not a boot took on this host."""
 
 

@@ -88,13 +88,13 @@ def repack(
 class _Job:
     """What stays the same while it is tried how much room a note needs."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     old: BzImage
     boot: BootCode
     before: ElfImage
     """The kernel inside of the old file."""
     kernel: ElfImage
-    unpacked: bytes
+    unpacked: bytes = field(repr=False)
     link: Link
 
     def around(self, payload: bytes, behind: bytes) -> Repacked:

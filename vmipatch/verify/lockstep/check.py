@@ -7,7 +7,7 @@ The three machines and what they boot; what they came to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.choices import Mode
 from vmipatch.image.elf import ElfImage
@@ -23,11 +23,11 @@ from vmipatch.verify.user_space import Detail
 class LockstepOrder:
     """What to boot three times."""
 
-    original: bytes
+    original: bytes = field(repr=False)
     original_name: str
-    kernel: bytes
+    kernel: bytes = field(repr=False)
     kernel_name: str
-    initrd: bytes
+    initrd: bytes = field(repr=False)
     command_line: str
     limit_ns: int
     detail: Detail
@@ -37,7 +37,7 @@ class LockstepOrder:
 class Lockstep:
     """What the machines came to; the same on every run and every host."""
 
-    compared: dict[Kind, int]
+    compared: dict[Kind, int] = field(hash=False)
     """How many events all three agreed on."""
     divergence: Divergence | None
     ends: tuple[WorldEnd | None, ...]

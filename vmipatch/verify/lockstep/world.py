@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.choices import Flavor, Mode
@@ -43,9 +43,9 @@ class WorldOrder:
     name: str
     """What reports call it."""
     mode: Mode
-    kernel: bytes
+    kernel: bytes = field(repr=False)
     file: str
-    initrd: bytes
+    initrd: bytes = field(repr=False)
     command_line: str
     limit_ns: int
     detail: Detail

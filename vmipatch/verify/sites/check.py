@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.emu.paravirt import Watch
 from vmipatch.image.elf import ElfImage
@@ -38,7 +38,7 @@ class SitesReport:
     findings: tuple[SiteFinding, ...]
     faults: int
     """Executions that ended in a fault of the instruction."""
-    left_out: dict[str, int]
+    left_out: dict[str, int] = field(hash=False)
     """Instructions that stay native and were not executed, by kind."""
 
     @property

@@ -15,7 +15,7 @@ import enum
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import MalformedTable
 from vmipatch.image.elf import ElfImage
@@ -103,7 +103,7 @@ class Shapes:
 
     shapes: tuple[Shape, ...]
     """By name."""
-    left_out: dict[str, int]
+    left_out: dict[str, int] = field(hash=False)
     """Instructions left native that are not executed, by kind."""
 
 

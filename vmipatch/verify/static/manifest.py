@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.static.outline import Window
@@ -22,9 +22,9 @@ class Manifest:
 
     shift_len: int
     """Bytes by which the sections behind .text moved."""
-    native: dict[int, str]
+    native: dict[int, str] = field(hash=False)
     """Sensitive instructions without a record, by output address, with the reason."""
-    redirect: dict[int, int]
+    redirect: dict[int, int] = field(hash=False)
     """Original addresses and those that branches to them lead to instead of to their images."""
     input_sha256: str = ""
     """Of the file that was rewritten."""

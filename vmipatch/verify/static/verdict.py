@@ -37,9 +37,9 @@ class StaticVerdict:
 
     findings: tuple[Finding, ...]
     """At most KEPT_OF_A_RULE of each rule, by rule and address."""
-    totals: dict[Rule, int]
+    totals: dict[Rule, int] = field(hash=False)
     """How many findings each rule has in all; rules without are missing."""
-    counts: dict[str, int]
+    counts: dict[str, int] = field(hash=False)
     """What was looked at, in words such as `instructions`."""
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 _MAGIC: Final = b"070701"
@@ -22,7 +22,7 @@ class Member:
 
     path: str
     mode: int
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device."""
 

@@ -19,7 +19,7 @@ help:
 	@echo 'make test      lint, then every test, boots in QEMU too'
 	@echo 'make test-distro  the tests of Debian 12 kernels, which it fetches (1.6 GB)'
 	@echo 'make test-corpus  every kernel of the corpus, every step: hours, docs/support.md (CORPUS=NAME...)'
-	@echo 'make lint      format, style, types, direction of imports, licences'
+	@echo 'make lint      format, style, types, direction of imports, licences, words'
 	@echo 'make format    let ruff rewrite what it can'
 	@echo 'make bench     what rewritten kernels, rewriting and the emulator cost (docs/bench.md)'
 	@echo 'make kernels   fetch or build the test kernels'
@@ -65,8 +65,9 @@ lint: $(READY)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo --no-cache
-	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/reuse lint; \
-	else echo 'reuse: left out, this is not a git checkout'; fi
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/reuse lint && \
+	$(BIN)/python -m tools.habits; \
+	else echo 'reuse, habits: left out, this is not a git checkout'; fi
 
 format: $(READY)
 	$(BIN)/ruff format $(CODE)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from vmipatch.choices import Mode as Mode
     from vmipatch.choices import Padding as Padding
     from vmipatch.emu.machine import MachineOptions as MachineOptions
+    from vmipatch.errors import EnvironmentProblem as EnvironmentProblem
+    from vmipatch.errors import InputNotUnderstood as InputNotUnderstood
+    from vmipatch.errors import NotServed as NotServed
+    from vmipatch.errors import OutputTaken as OutputTaken
     from vmipatch.errors import VmipatchError as VmipatchError
     from vmipatch.files.census import Census as Census
     from vmipatch.files.entry import Entry as Entry
@@ -30,10 +34,13 @@ if TYPE_CHECKING:
     from vmipatch.files.kernel import KernelFile as KernelFile
     from vmipatch.files.kind import Kind as Kind
     from vmipatch.files.module import ModuleFile as ModuleFile
+    from vmipatch.files.module import RewrittenModuleFile as RewrittenModuleFile
     from vmipatch.files.open import open_any as open
     from vmipatch.files.rewriting import RewrittenKernel as RewrittenKernel
     from vmipatch.files.running import Run as Run
     from vmipatch.files.tree import ModuleTree as ModuleTree
+    from vmipatch.files.tree_census import TreeCensus as TreeCensus
+    from vmipatch.files.tree_copy import Copied as Copied
     from vmipatch.files.tree_verification import TreeVerification as TreeVerification
     from vmipatch.files.verification import Verification as Verification
     from vmipatch.files.verification import VerifyOptions as VerifyOptions
@@ -44,19 +51,26 @@ __version__ = "0.1.0"
 _HOME = {
     "BootCodeChoice": "vmipatch.choices",
     "Census": "vmipatch.files.census",
+    "Copied": "vmipatch.files.tree_copy",
     "Entry": "vmipatch.files.entry",
+    "EnvironmentProblem": "vmipatch.errors",
     "Extent": "vmipatch.choices",
     "FileOutcome": "vmipatch.files.entry",
+    "InputNotUnderstood": "vmipatch.errors",
     "KernelFile": "vmipatch.files.kernel",
     "Kind": "vmipatch.files.kind",
     "MachineOptions": "vmipatch.emu.machine",
     "Mode": "vmipatch.choices",
     "ModuleFile": "vmipatch.files.module",
     "ModuleTree": "vmipatch.files.tree",
+    "NotServed": "vmipatch.errors",
+    "OutputTaken": "vmipatch.errors",
     "Padding": "vmipatch.choices",
     "RewriteOptions": "vmipatch.rewrite",
     "RewrittenKernel": "vmipatch.files.rewriting",
+    "RewrittenModuleFile": "vmipatch.files.module",
     "Run": "vmipatch.files.running",
+    "TreeCensus": "vmipatch.files.tree_census",
     "TreeVerification": "vmipatch.files.tree_verification",
     "Verification": "vmipatch.files.verification",
     "VerifyOptions": "vmipatch.files.verification",

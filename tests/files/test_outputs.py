@@ -134,3 +134,47 @@ def test_trace_that_finds_no_room_is_an_environment_problem(guest: Path) -> None
     done = invoke("run", "--native", guest, "--limit", "0.01", "--trace", "/dev/full")
     assert done.returncode == ExitCode.ENVIRONMENT
     assert "/dev/full: cannot be written: No space" in done.stderr
+
+
+def test_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    write_all([Output(str(path), b"new", mode=0o755)])
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
+
+
+@pytest.mark.parametrize("arguments", ["scan KERNEL", "verify --sites --states 1 KERNEL"])
+def test_tables_on_a_full_standard_output_are_an_environment_problem(
+    arguments: str, guest: Path, tmp_path: Path
+) -> None:
+    kernel = tmp_path / "vmi"
+    assert invoke("rewrite", guest, "-o", kernel).returncode == ExitCode.SUCCESS
+    _full(arguments.replace("KERNEL", str(kernel)))
+
+
+def test_console_on_a_full_standard_output_is_an_environment_problem(guest: Path) -> None:
+    _full(f"run --native --limit 5 {guest}")
+
+
+def _full(arguments: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments.split()], stdin=subprocess.DEVNULL,
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=ENVIRONMENT,
+        )  # fmt: skip
+    assert done.returncode == ExitCode.ENVIRONMENT
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("vmipatch: standard output: cannot be written: No space")
+
+
+def test_standard_error_that_is_full_changes_no_exit_code(guest: Path, tmp_path: Path) -> None:
+    for arguments, code in (
+        (f"rewrite {guest} -o {tmp_path / 'out'}", ExitCode.SUCCESS),
+        (f"scan {tmp_path / 'missing'}", ExitCode.ENVIRONMENT),
+    ):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*COMMAND, *arguments.split()], stderr=full, check=False, env=ENVIRONMENT
+            )
+        assert done.returncode == code

@@ -16,7 +16,8 @@ DEBUG_VA = 0xF0000000
 """Not loaded: an address for its relocation to name it by."""
 
 
-def test_debug_sections_are_emptied_and_named() -> None:
+def kernel() -> ElfImage:
+    """A kernel of two functions and debug information."""
     builder = ElfBuilder(entry=0x01000000)
     builder.section(".text", TEXT_VA, b"\xfa\xe8\0\0\0\0\xc3", TEXT)
     builder.section(".data", DATA_VA, TEXT_VA.to_bytes(4, "little"))
@@ -24,10 +25,14 @@ def test_debug_sections_are_emptied_and_named() -> None:
     builder.symbol("g", TEXT_VA + 6, size=1, kind=STT_FUNC)
     builder.relocation(TEXT_VA + 2, R_386_PC32, "g")
     builder.relocation(DATA_VA, R_386_32, "f")
-    builder.section(".debug_info", DEBUG_VA, b"stale", SectionFlag.NONE)
+    builder.section(".debug_info", DEBUG_VA, b"stale" * 1000, SectionFlag.NONE)
     builder.relocation(DEBUG_VA, R_386_32, "f")
     builder.section(".comment", 0, b"kept", SectionFlag.NONE)
-    original = builder.image()
+    return builder.image()
+
+
+def test_debug_sections_are_emptied_and_named() -> None:
+    original = kernel()
     done = rewrite(original)
     output = ElfImage.parse(done.data)
     assert output.section_by_name[".debug_info"].size == 0

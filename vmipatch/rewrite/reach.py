@@ -8,7 +8,7 @@ or copies keeps its length. Then sites between the branch and its target have to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class Reach:
     code_map: CodeMap
     zones: Zones
     new: AddressMap
-    widened: Mapping[int, Change]
+    widened: Mapping[int, Change] = field(hash=False)
 
     def to_widen(self) -> list[Change]:
         """The branches that have to become near. Raises OutOfReach for those that cannot."""

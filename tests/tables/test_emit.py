@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tables import samples_code, samples_names
+from tests.tables import samples_code, samples_names, samples_odd
 from tests.tables.scene import TABLE_VA, TEXT_VA, Sample, Scene, relatives, word
 from vmipatch.tables.emit import Emission, emit, store
 from vmipatch.tables.find import find_all
@@ -73,6 +73,14 @@ def test_mcount_is_sorted_again() -> None:
     assert emission.reordered
     assert values == sorted(2 * TEXT_VA + SPAN - va for va in sample.targets.values())
     assert emission.va.tolist() == list(sample.targets)
+
+
+def test_emptied_entries_stay_in_front_of_the_sorted_ones() -> None:
+    sample = samples_odd.mcount_with_emptied_entries()
+    emission = emit(table_of(sample), mirrored)
+    assert emission.reordered
+    moved = sorted(2 * TEXT_VA + SPAN - va for va in sample.targets.values())
+    assert emission.value.tolist() == [0, 0, *moved]
 
 
 def test_kallsyms_reports_what_comes_out_of_order() -> None:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.support.elfbuilder import TEXT
+from tests.support.elfbuilder import STB_GLOBAL, STB_LOCAL, TEXT
 from tests.tables import samples_code
 from tests.tables.scene import (
     DATA_VA,
@@ -20,6 +20,7 @@ from tests.tables.scene import (
     word,
 )
 from vmipatch.errors import MalformedTable
+from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE, STT_OBJECT
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Form, Role, Table, TableName
 
@@ -125,7 +126,7 @@ def test_a_table_that_fits_two_layouts_is_refused() -> None:
 
 def test_sizes_must_divide() -> None:
     scene = Scene()
-    scene.table("__bug_table", bytes(13))
+    scene.table("__bug_table", bytes(12) + b"\1")
     with pytest.raises(MalformedTable, match="13 bytes are no multiple of the entry's 12"):
         find_all(scene.image())
 
@@ -158,3 +159,58 @@ def test_an_error_names_file_and_address() -> None:
     with pytest.raises(MalformedTable) as refusal:
         find_all(sample.damages[1].of(sample.image))
     assert str(refusal.value).startswith(f"sample: {TABLE_VA + 12:#x}: __bug_table: entry 1 ")
+
+
+@pytest.mark.parametrize("filling_len", (4, 20, 0x300))
+def test_zeros_at_the_end_of_a_section_are_no_entries(filling_len: int) -> None:
+    """2.6.27 to 2.6.34 fill the page after the parameters, and a stripped kernel names no end."""
+    scene = Scene()
+    scene.builder.section("strings", RODATA_VA, b"first\0")
+    function = word(TEXT_VA + 8)
+    row = word(RODATA_VA) + struct.pack("<HH", 0o444, 0) + function * 2 + word(DATA_VA)
+    scene.table("__param", row + bytes(filling_len))
+    table = table_of(scene, TableName.MODULE_PARAMS)
+    assert len(table) == 1
+    assert table.end_va == TABLE_VA + len(row)
+
+
+def test_zeros_between_symbols_are_entries() -> None:
+    scene = Scene()
+    scene.table(".init.data", word(TEXT_VA + 8) + bytes(4), "__initcall_start", "__initcall_end")
+    with pytest.raises(MalformedTable, match="entry 1 has its function address"):
+        find_all(scene.image())
+
+
+def test_section_of_zeros_holds_no_table() -> None:
+    scene = Scene()
+    scene.table("__param", bytes(0x40))
+    assert find_all(scene.image()).get(TableName.MODULE_PARAMS) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "binding", "va"),
+    [
+        ("interrupt", STT_FUNC, STB_GLOBAL, TEXT_VA),
+        ("interrupt", STT_FUNC, STB_GLOBAL, RODATA_VA),
+        ("interrupt", STT_OBJECT, STB_LOCAL, RODATA_VA),
+        ("interrupt", STT_NOTYPE, STB_GLOBAL, TEXT_VA),
+        ("sys_call_table", STT_FUNC, STB_GLOBAL, TEXT_VA),
+        ("irq_entries_start", STT_OBJECT, STB_GLOBAL, RODATA_VA),
+        ("early_idt_handlers", STT_FUNC, STB_LOCAL, TEXT_VA),
+    ],
+)
+def test_what_else_has_the_name_of_a_table_is_none(
+    name: str, kind: int, binding: int, va: int
+) -> None:
+    """A function of code, or among data, a variable of one file, data for code."""
+    scene = Scene()
+    scene.builder.section(".rodata", RODATA_VA, bytes(64))
+    scene.builder.symbol(name, va, size=8, kind=kind, binding=binding)
+    assert len(find_all(scene.image())) == 0
+
+
+def test_operands_of_an_unknown_kind_are_called_newer() -> None:
+    scene = Scene()
+    scene.table("runtime_sum_of_all", word(4))
+    with pytest.raises(MalformedTable, match="newer than vmipatch knows"):
+        find_all(scene.image())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.tables import (
     samples_code,
     samples_names,
+    samples_odd,
     samples_old_code,
     samples_old_names,
     samples_records,
@@ -28,18 +29,15 @@ from vmipatch.tables.layout import TableKind
 from vmipatch.tables.table import U32, Form, Table, TableName, stay
 from vmipatch.tables.view import ImageView
 
-MODULES = (samples_code, samples_old_code, samples_names, samples_old_names, samples_records)
-SAMPLES = [
-    make()
-    for module in (
-        samples_code,
-        samples_old_code,
-        samples_names,
-        samples_old_names,
-        samples_records,
-    )
-    for make in module.SAMPLES
-]
+MODULES = (
+    samples_code,
+    samples_old_code,
+    samples_names,
+    samples_old_names,
+    samples_records,
+    samples_odd,
+)
+SAMPLES = [make() for module in MODULES for make in module.SAMPLES]
 each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=str)
 
 

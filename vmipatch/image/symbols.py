@@ -47,6 +47,7 @@ class Symbol:
 
 @dataclass(frozen=True, eq=False)
 class SymbolTable:
+    is_global: bool
     """All symbols of a file, as an array for bulk work and by name for single look-ups."""
 
     entries: np.ndarray
@@ -99,7 +100,7 @@ class SymbolTable:
 
     def _symbol(self, index: int, row: tuple[int, ...]) -> Symbol:
         name, value, size, info, _, shndx = row
-        return Symbol(index, self.name_at(name), value, size, info & 15, shndx)
+        return Symbol(index, self.name_at(name), value, size, info & 15, shndx, bool(info >> 4))
 
     def name_at(self, offset: int) -> str:
         """The NUL-terminated string at `offset` of .strtab."""

@@ -85,10 +85,11 @@ def find_bounds(known: Known) -> dict[str, int]:
         runs = [run for layout in layouts for run in _runs(known, view, table, layout)]
         best = max(runs, key=lambda run: run.end_va - run.start_va, default=None)
         if best is not None:
-            result[table.start], result[table.stop] = best
+            result[table.start], result[table.stop] = best.start_va, best.end_va
     calls = _static_calls(known.image, view)
     if calls is not None:
-        result["__static_call_text_start"], result["__static_call_text_end"] = calls
+        result["__static_call_text_start"] = calls.start_va
+        result["__static_call_text_end"] = calls.end_va
     return result
 
 

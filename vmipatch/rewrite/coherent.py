@@ -18,6 +18,7 @@ from vmipatch.rewrite.references import image_range
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.ledger import ByteClass
 from vmipatch.scan.scan import ScanResult, laid_out
+from vmipatch.tables.table import Role
 
 AROUND_LEN = 1 << 24
 """How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
@@ -114,6 +115,27 @@ def require_tables_lead_to_instructions(code_map: CodeMap) -> None:
         for va in words["va"][astray][:1].tolist():
             message = f"an entry of {table.name.value} leads into the middle of an instruction"
             raise _astray(code_map.image, va, message, SPOILT)
+
+
+def require_tables_name_operands(code_map: CodeMap) -> None:
+    """Raise UnclassifiedReference if a table names an operand that does not end an instruction.
+
+    The kernel overwrites it, wherever the instruction is.
+    """
+    for table in code_map.tables:
+        places = table.places_of(Role.OPERAND)
+        for va, length in zip(places["va"].tolist(), places["len"].tolist(), strict=True):
+            stream = code_map.stream_at(va)
+            index = -1 if stream is None else stream.index_over(va)
+            whole = (
+                stream is not None
+                and stream.starts[index] < va
+                and stream.starts[index] + stream.lens[index] == va + length
+                and stream.shapes[index] == Shape.CODE
+            )
+            if not whole:
+                message = f"an entry of {table.name.value} names no operand of this instruction"
+                raise _astray(code_map.image, va, message)
 
 
 def require_words_lead_to_image(code_map: CodeMap) -> None:

@@ -24,6 +24,7 @@ from vmipatch.rewrite.coherent import (
     require_decoded,
     require_operands,
     require_tables_lead_to_instructions,
+    require_tables_name_operands,
     require_whole_functions,
     require_wide_branches,
     require_words_lead_to_image,
@@ -113,6 +114,7 @@ def rewrite(
     found = scan(image)
     require_decoded(found.code_map)
     require_tables_lead_to_instructions(found.code_map)
+    require_tables_name_operands(found.code_map)
     require_words_lead_to_image(found.code_map)
     require_whole_functions(found.code_map)
     require_branches_inside(found)

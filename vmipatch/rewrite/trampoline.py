@@ -104,7 +104,8 @@ class _Finder:
         self._kept = sorted([*others, *changed])
         self._entry = entry_text(scanned.image.symbols)
         tables = [t.words for t in scanned.code_map.tables]
-        named = [w["target_va"][w["role"] == Role.INSTRUCTION].astype(np.int64) for w in tables]
+        patched = (Role.INSTRUCTION, Role.OPERAND)
+        named = [w["target_va"][np.isin(w["role"], patched)].astype(np.int64) for w in tables]
         named.append(scanned.code_map.relocations.entries["va"].astype(np.int64))
         self._named = distinct(np.concatenate(named))
 

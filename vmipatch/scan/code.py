@@ -90,7 +90,7 @@ class CodeMap:
         parts = [absolute, absolute + self.page_offset]
         parts += [stream.branch_targets for stream in self.streams.values()]
         parts += [table.address_words["target_va"].astype(np.int64) for table in self.tables]
-        parts += [table.places["va"].astype(np.int64) for table in self.tables]
+        parts += [table.instruction_places["va"].astype(np.int64) for table in self.tables]
         entries = self.image.symbols.entries
         parts.append(entries["value"][entries["shndx"] < SHN_ABS].astype(np.int64))
         return distinct(np.concatenate(parts))

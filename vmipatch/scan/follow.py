@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vmipatch.image.ascending import distinct
+from vmipatch.image.ascending import among, distinct
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.decode import Flow
@@ -165,6 +165,8 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
     offset = code_map.page_offset
     in_data = ~np.isin(words["section"], [s.index for s in image.executable_sections])
     entry = image.entry if image.entry >= offset else image.entry + offset
+    operand_words = [t.operand_words["va"].astype(np.int64) for t in code_map.tables]
+    in_data &= ~among(place, distinct(np.concatenate([np.zeros(0, np.int64), *operand_words])))
     references = np.concatenate(
         [
             value[is_absolute],
@@ -175,8 +177,9 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
     )
     tables = [np.zeros(0, np.int64)]
     for table in code_map.tables:
-        tables.append(table.words["target_va"][table.words["role"] != Role.DATA].astype(np.int64))
-        tables.append(table.places["va"].astype(np.int64))
+        is_code = ~np.isin(table.words["role"], (Role.DATA, Role.OPERAND))
+        tables.append(table.words["target_va"][is_code].astype(np.int64))
+        tables.append(table.instruction_places["va"].astype(np.int64))
     entries = image.symbols.entries
     kinds = entries["info"] & 15
     named = ((kinds == STT_FUNC) | (kinds == STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)

@@ -63,10 +63,11 @@ def _values(words: np.ndarray, base_va: int) -> U32:
 
 
 def _keys(table: Table, words: np.ndarray) -> U32:
-    """What a sorted table is sorted by: the first address of each entry."""
-    entry = _entry_of(table)
-    first = np.concatenate([[True], entry[1:] != entry[:-1]])
-    return np.ascontiguousarray(words["target_va"][first])
+    """What a sorted table is sorted by: the first address of each entry, 0 if it has none."""
+    entry, first = np.unique(_entry_of(table), return_index=True)
+    keys = np.zeros(len(table), np.uint32)
+    keys[entry] = words["target_va"][first]
+    return keys
 
 
 def _entry_of(table: Table) -> npt.NDArray[np.int64]:

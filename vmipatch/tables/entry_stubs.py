@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 
 from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
-from vmipatch.tables.locate import array, first_of, symbol
+from vmipatch.tables.locate import array, first_of, stubs
 from vmipatch.tables.nops import INT3, JMP, JMP_SHORT, NOP2
 from vmipatch.tables.table import U32, Form, Role, TableName
 
@@ -212,11 +212,11 @@ _NAMED = Layout(
     _named_places,
 )
 
-IRQ_STUBS = TableKind(TableName.IRQ_STUBS, symbol("irq_entries_start"), (_VECTORS, _PACKS, _NAMED))
-SPURIOUS_STUBS = TableKind(TableName.SPURIOUS_STUBS, symbol("spurious_entries_start"), (_VECTORS,))
+IRQ_STUBS = TableKind(TableName.IRQ_STUBS, stubs("irq_entries_start"), (_VECTORS, _PACKS, _NAMED))
+SPURIOUS_STUBS = TableKind(TableName.SPURIOUS_STUBS, stubs("spurious_entries_start"), (_VECTORS,))
 EARLY_STUBS = TableKind(
     TableName.EARLY_STUBS,
-    first_of(symbol("early_idt_handler_array"), symbol("early_idt_handlers")),
+    first_of(stubs("early_idt_handler_array"), stubs("early_idt_handlers")),
     (_layout(EARLY_STRIDE),),
 )
 INTERRUPTS = TableKind(

@@ -13,7 +13,11 @@ Two kinds of fixup mean more than an address (fixup_exception() in arch/x86/mm/e
 The page-fault handler searches the table by instruction. Kernels with relative words have it
 sorted by the build, which clears `main_extable_sort_needed` and the relocations; those with
 absolute words sort it at boot and may store any order. So may a module: its loader sorts it too
-(kernel/extable.c).
+(kernel/extable.c). An absolute entry of zeros (CentOS 6) names no instruction.
+
+Instructions and fixups are code of the image itself; a handler (`ex_handler_*`) is code that a
+module has from the kernel. That tells entries of two words from those of three where the length of
+a short table fits both, and a handler from a type, whose bits may be any.
 """
 
 from __future__ import annotations
@@ -31,13 +35,14 @@ USER_ACCESS = 0x7FFFFFF0
 """What _ASM_EXTABLE_EX adds to a fixup."""
 USER_ACCESS_FROM = USER_ACCESS - 4
 """The least signed difference of the words of such an entry."""
+WORD_LEN = 4
 LAST_TYPE = 31
 """No kernel has had more fixup types than 32; their numbers are in the low byte."""
 
 
 def _check(draft: Draft) -> None:
-    draft.require_code("insn")
-    draft.require_code("fixup")
+    draft.require_own_code("insn")
+    draft.require_own_code("fixup")
 
 
 def _check_sorted(draft: Draft) -> None:
@@ -50,6 +55,10 @@ def _check_sorted(draft: Draft) -> None:
 
 def _check_handlers(draft: Draft) -> None:
     draft.require_code("handler")
+    if draft.view.is_module:
+        handler = draft.target("handler")
+        supplied = ~draft.view.own_code.hold(handler)
+        draft.require(supplied, "has a handler of its own", handler)
     _check_sorted(draft)
 
 
@@ -57,6 +66,9 @@ def _check_types(draft: Draft) -> None:
     _check_sorted(draft)
     kind = draft.entries["type"]
     draft.require((kind & 0xFF) <= LAST_TYPE, "has a type that no kernel knows", kind)
+    at = draft.words["fixup"]["va"] + np.uint32(WORD_LEN)
+    if draft.view.code.hold((kind + at).astype(np.uint32)).all():
+        raise draft.refusal("has the distance to a handler for its type", wrong=1)
 
 
 def _sorts_at_boot(draft: Draft) -> bool:
@@ -66,6 +78,10 @@ def _sorts_at_boot(draft: Draft) -> bool:
 
 def _is_address(column: Column) -> Mask:
     return np.asarray(column.raw >= FIRST_ADDRESS)
+
+
+def _is_entry(column: Column) -> Mask:
+    return np.asarray((column.raw != 0) | (column.entries["fixup"] != 0))
 
 
 def _mark(column: Column) -> U32:
@@ -110,7 +126,7 @@ EX_TABLE = TableKind(
             "8 bytes: u32 insn, u32 fixup",
             np.dtype(_PAIR),
             (
-                Field("insn", Form.ABSOLUTE, Role.INSTRUCTION),
+                Field("insn", Form.ABSOLUTE, Role.INSTRUCTION, present=_is_entry),
                 Field("fixup", Form.ABSOLUTE, Role.FIXUP, present=_is_address),
             ),
             _check,

@@ -23,6 +23,7 @@ from vmipatch.tables.params import MODULE_PARAMS, SETUP_PARAMS
 from vmipatch.tables.pci_fixups import PCI_FIXUPS
 from vmipatch.tables.processors import CPU_DEVICES, IOMMU
 from vmipatch.tables.pvh_note import PVH_NOTE
+from vmipatch.tables.runtime_constants import RUNTIME_CONSTANTS
 from vmipatch.tables.smp_locks import SMP_LOCKS
 from vmipatch.tables.source import ImageSource
 from vmipatch.tables.static_calls import STATIC_CALLS
@@ -82,6 +83,7 @@ KINDS: tuple[Kind, ...] = (
     SYSCALLS,
     INTERRUPTS,
     PVH_NOTE,
+    RUNTIME_CONSTANTS,
     IRQ_STUBS,
     SPURIOUS_STUBS,
     EARLY_STUBS,

@@ -111,6 +111,14 @@ class Draft:
         there = self.view.code.hold(target, length) | ~self.present[field]
         self.require(there, f"has its {field} address outside of the code", target)
 
+    def require_own_code(self, field: str) -> None:
+        """Each `field`, where present, must point into an executable section of the image: in a
+        module not even at what the kernel supplies.
+        """
+        target = self.target(field)
+        there = self.view.own_code.hold(target) | ~self.present[field]
+        self.require(there, f"has its {field} address outside of the code", target)
+
     def require_data(self, field: str) -> None:
         """Each `field`, where present, must point into memory that the image occupies."""
         target = self.target(field)
@@ -202,8 +210,10 @@ class Layout:
 
     def read(self, view: ImageView, name: TableName, extent: Range) -> Table:
         """The table at `extent` under this layout. Raises MalformedTable if it does not fit."""
-        data = view.image.read(extent.start_va, extent.end_va - extent.start_va)
         entry_len = self.entry.itemsize
+        if extent.is_section and any(field.form is not Form.VALUE for field in self.fields):
+            extent = _without_filling(view, extent, entry_len)
+        data = view.image.read(extent.start_va, extent.end_va - extent.start_va)
         if -len(data) % entry_len > self.lacks_len:
             message = f"{name.value}: {len(data)} bytes are no multiple of the entry's {entry_len}"
             raise Misfit(view.image.name, f"{extent.start_va:#x}", message, 1)
@@ -251,6 +261,13 @@ class Layout:
         return words, field.present(column)
 
 
+def _without_filling(view: ImageView, extent: Range, entry_len: int) -> Range:
+    """A section without entries of zeros at its end: linker scripts fill some up to a page."""
+    data = view.image.read(extent.start_va, extent.end_va - extent.start_va).rstrip(b"\0")
+    used_len = -(-len(data) // entry_len) * entry_len
+    return extent._replace(end_va=min(extent.end_va, extent.start_va + used_len))
+
+
 def origin(words: np.ndarray, base_va: int) -> U32:
     """What each word's address counts from, by its form."""
     form = words["form"]
@@ -284,7 +301,7 @@ class TableKind:
         is there and fits no layout, or several that differ.
         """
         extent = self.locate(view.image)
-        if extent is None:
+        if extent is None or (extent.is_section and not _holds_any(view, extent)):
             return None
         fitting: list[Table] = []
         refusals: list[MalformedTable] = []
@@ -303,6 +320,10 @@ class TableKind:
                 place=f"{extent.start_va:#x}",
             )
         return fitting[0]
+
+
+def _holds_any(view: ImageView, extent: Range) -> bool:
+    return any(view.image.read(extent.start_va, extent.end_va - extent.start_va))
 
 
 def _same(one: Table, other: Table) -> bool:

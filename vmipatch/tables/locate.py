@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vmipatch.errors import MalformedTable
-from vmipatch.tables.source import ImageSource
+from vmipatch.tables.source import ImageSource, SymbolSource
 
 WORD_LEN = 4
+STT_FUNC = 2
+"""The kind of a symbol that names a function (System V ABI, chapter 4)."""
 
 
 class Range(NamedTuple):
@@ -17,6 +19,8 @@ class Range(NamedTuple):
 
     start_va: int
     end_va: int
+    is_section: bool = False
+    """Nothing but a section bounds it: zeros may follow the last entry."""
 
 
 Locator = Callable[[ImageSource], Range | None]
@@ -47,36 +51,49 @@ def section(name: str) -> Locator:
         found = image.section_by_name.get(name)
         if found is None or not (found.is_alloc and found.has_bytes and found.size):
             return None
-        return Range(found.va, found.end_va)
+        return Range(found.va, found.end_va, is_section=True)
 
     return locate
 
 
-def symbol(name: str) -> Locator:
-    """The extent of one symbol that has a size."""
+def stubs(name: str) -> Locator:
+    """The extent of a global symbol of code that has a size; data of that name is another thing."""
 
     def locate(image: ImageSource) -> Range | None:
         found = image.symbols.by_name.get(name)
-        if found is None or not found.size:
+        if found is None or not (found.size and found.is_global and _is_code(image, found.va)):
             return None
-        holder = image.section_at(found.va)
-        if holder is None or found.va + found.size > holder.end_va:
-            raise _contradiction(image, f"{name} does not lie inside of one section")
-        return Range(found.va, found.va + found.size)
+        return _sized(image, name, found)
 
     return locate
 
 
-def array(name: str) -> Locator:
-    """The words from a symbol on: as many as its size says, else up to the next symbol.
+def _sized(image: ImageSource, name: str, found: SymbolSource) -> Range:
+    holder = image.section_at(found.va)
+    if holder is None or found.va + found.size > holder.end_va:
+        raise _contradiction(image, f"{name} does not lie inside of one section")
+    return Range(found.va, found.va + found.size)
 
-    Assembly without .size leaves zeros as filling between an array and what follows.
+
+def _is_code(image: ImageSource, va: int) -> bool:
+    return any(section.va <= va < section.end_va for section in image.executable_sections)
+
+
+def array(name: str) -> Locator:
+    """The words from a global symbol of data on: as many as its size says, else up to the next.
+
+    A function of that name (GNU Mach has an `interrupt`), or a variable of one file, is another
+    thing. Assembly without .size leaves zeros as filling between an array and what follows.
     """
 
     def locate(image: ImageSource) -> Range | None:
         found = image.symbols.by_name.get(name)
-        if found is None or found.size:
-            return symbol(name)(image)
+        if found is None or not found.is_global or found.kind == STT_FUNC:
+            return None
+        if _is_code(image, found.va):
+            return None
+        if found.size:
+            return _sized(image, name, found)
         holder = image.section_at(found.va)
         if holder is None or not holder.has_bytes:
             raise _contradiction(image, f"{name} does not lie inside of one section")

@@ -60,6 +60,7 @@ class TableName(enum.Enum):
     SYSCALLS = "sys_call_table"
     INTERRUPTS = "interrupt"
     PVH_NOTE = ".notes PVH entry"
+    RUNTIME_CONSTANTS = "runtime_*"
     IRQ_STUBS = "irq_entries_start"
     SPURIOUS_STUBS = "spurious_entries_start"
     EARLY_STUBS = "early_idt_handler_array"
@@ -99,6 +100,9 @@ class Role(enum.IntEnum):
     """A named address: code, data, or the end of a section."""
     DATA = 6
     """Data: moves only with its section."""
+    OPERAND = 7
+    """The operand at the end of an instruction, which the kernel overwrites: no instruction begins
+    there, and it moves with the one that it belongs to."""
 
 
 class Order(enum.Enum):
@@ -149,8 +153,16 @@ class Table:
 
     @property
     def address_words(self) -> np.ndarray:
-        """The words that hold an address."""
-        chosen: np.ndarray = self.words[self.words["form"] != Form.VALUE]
+        """The words that hold the address of an instruction or of data."""
+        words = self.words
+        kept = (words["form"] != Form.VALUE) & (words["role"] != Role.OPERAND)
+        chosen: np.ndarray = words[kept]
+        return chosen
+
+    @property
+    def instruction_places(self) -> np.ndarray:
+        """The places that begin with an instruction."""
+        chosen: np.ndarray = self.places[self.places["role"] != Role.OPERAND]
         return chosen
 
     @property
@@ -158,6 +170,12 @@ class Table:
         """The words that point at code for certain (neither data nor named addresses)."""
         words = self.address_words
         return words[~np.isin(words["role"], (Role.DATA, Role.SYMBOL))]
+
+    @property
+    def operand_words(self) -> np.ndarray:
+        """The words that hold the address of an operand inside of an instruction."""
+        chosen: np.ndarray = self.words[self.words["role"] == Role.OPERAND]
+        return chosen
 
     def places_of(self, role: Role) -> np.ndarray:
         """The places with one role, in the order of the entries."""

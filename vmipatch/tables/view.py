@@ -54,6 +54,8 @@ class ImageView:
     image: ImageSource
     code: Extents
     """Executable sections, and what the loader of a module supplies."""
+    own_code: Extents
+    """Executable sections of the image alone."""
     stored: Extents
     """Allocated sections that have bytes in the file."""
     allocated: Extents
@@ -68,6 +70,7 @@ class ImageView:
         return cls(
             image,
             Extents.of([*image.executable_sections, *supplied]),
+            Extents.of(image.executable_sections),
             Extents.of([s for s in allocated if s.has_bytes]),
             Extents.of(allocated),
             np.frombuffer(image.data, dtype=np.uint8),

@@ -194,7 +194,10 @@ class Proof:
         words = self.relocated["value"].astype(np.int64)
         words = (words + np.where(relative, _places(self.relocated), 0)) & 0xFFFFFFFF
         tables = [t.address_words["target_va"].astype(np.int64) for t in self.tables]
-        words = words[~self._in_branch(_places(self.relocated))]
+        places = _places(self.relocated)
+        named = [t.operand_words["va"].astype(np.int64) for t in self.tables]
+        operands = distinct(np.concatenate([np.zeros(0, np.int64), *named]))
+        words = words[~self._in_branch(places) & ~among(places, operands)]
         return distinct(np.concatenate([self.left.targets(branches), words, *tables]))
 
     def _anchored(self) -> Flags:

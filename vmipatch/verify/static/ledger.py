@@ -110,8 +110,9 @@ def _named(image: ElfImage, tables: Tables) -> tuple[I64, I64]:
     parts = [entries["value"][here & labels].astype(np.int64)]
     ends = [np.zeros(0, np.int64)]
     for table in tables:
-        parts.append(table.words["target_va"][table.words["role"] != Role.DATA].astype(np.int64))
-        parts.append(table.places["va"].astype(np.int64))
+        is_code = ~np.isin(table.words["role"], (Role.DATA, Role.OPERAND))
+        parts.append(table.words["target_va"][is_code].astype(np.int64))
+        parts.append(table.instruction_places["va"].astype(np.int64))
         replaced = table.places_of(Role.INSTRUCTION)
         ends.append(replaced["va"].astype(np.int64) + replaced["len"])
     return distinct(np.concatenate(parts)), distinct(np.concatenate(ends))

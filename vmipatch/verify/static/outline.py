@@ -83,7 +83,8 @@ def check_windows(
     `led_to` is what branches, words and tables lead to; `relocated` the places of words.
     """
     entry_va, entry_end_va = entry_text(original.symbols)
-    named = [t.words["target_va"][t.words["role"] == Role.INSTRUCTION] for t in tables]
+    patched = (Role.INSTRUCTION, Role.OPERAND)
+    named = [t.words["target_va"][np.isin(t.words["role"], patched)] for t in tables]
     places = [t.places["va"] for t in tables]
     held = distinct(np.concatenate([relocated, *named, *places]).astype(np.int64))
     for window in windows:

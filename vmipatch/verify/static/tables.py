@@ -79,7 +79,20 @@ class TableCheck:
         # The fault handler sees the instruction itself, whatever padding stands before it.
         faults = (words["role"] == Role.INSTRUCTION) & (table.name is TableName.EX_TABLE)
         led = np.where(faults, self._images.itself(target), self._images(target))
+        led = np.where(words["role"] == Role.OPERAND, self._operand_images(table, target), led)
         return np.where(words["form"] == Form.VALUE, target, led)
+
+    def _operand_images(self, table: Table, vas: I64) -> I64:
+        """Where operands of `table` that end their instructions are; NOWHERE for all else."""
+        left = self._sides[0]
+        places = table.places_of(Role.OPERAND)
+        end_of = dict(
+            zip(places["va"].tolist(), (places["va"] + places["len"]).tolist(), strict=True)
+        )
+        end = np.array([end_of.get(va, NOWHERE) for va in vas.tolist()], np.int64)
+        over = left.over(vas)
+        inside = (over >= 0) & (left.starts[over] < vas) & (left.ends[over] == end)
+        return np.where(inside, words_in_code(self._sides, self._paired, vas), NOWHERE)
 
     def _base(self, table: Table) -> int:
         """What words that are relative to a base count from in the output."""

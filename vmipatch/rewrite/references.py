@@ -28,7 +28,7 @@ from vmipatch.image.symbols import SHN_ABS
 from vmipatch.rewrite.placement import Placement
 from vmipatch.scan.code import CodeMap
 from vmipatch.tables.emit import emit
-from vmipatch.tables.table import U32, TableName
+from vmipatch.tables.table import U32, Order, TableName
 
 STT_SECTION = 3
 WORD_MASK = 0xFFFFFFFF
@@ -100,19 +100,21 @@ def lead_tables(code_map: CodeMap, placement: Placement) -> Words:
 def _without_branches(code_map: CodeMap) -> np.ndarray:
     """The relocations but those of branches, and but those whose symbol the kernel build spoilt.
 
-    The build sorts __mcount_loc after the link: there the words are right and the relocations
-    name other functions.
+    The build sorts some tables after the link: there the words are right, the relocations name
+    other functions or are left where an entry was emptied, and the table says all there is to say.
     """
     entries = code_map.relocations.entries
+    places = entries["va"].astype(np.int64)
     skip = [
         stream.starts[index].astype(np.int64) + stream.lens[index] - 4
         for stream in code_map.streams.values()
         for index in (stream.branches[stream.branch_widths == 4],)
     ]
-    spoilt = code_map.tables.get(TableName.MCOUNT)
-    if spoilt is not None:
-        skip.append(spoilt.words["va"].astype(np.int64))
-    return entries[~among(entries["va"].astype(np.int64), distinct(np.concatenate(skip)))]
+    keep = ~among(places, distinct(np.concatenate(skip)))
+    for table in code_map.tables:
+        if table.order is Order.SORTED or table.name is TableName.MCOUNT:
+            keep &= (places < table.start_va) | (places >= table.end_va)
+    return entries[keep]
 
 
 class _Targets:

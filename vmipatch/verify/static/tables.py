@@ -148,9 +148,11 @@ class TableCheck:
         words = table.words
         inner = words["va"].astype(np.int64) - table.start_va
         entry = inner // entry_len
-        first = np.searchsorted(entry, np.arange(count))
+        named, first = np.unique(entry, return_index=True)
         should = self._should(table, words)
-        order = np.argsort(should[first], kind="stable")
+        keys = np.zeros(count, np.int64)  # an entry without an address comes first
+        keys[named] = should[first]
+        order = np.argsort(keys, kind="stable")
         rank = np.empty(count, np.int64)
         rank[order] = np.arange(count)
         start_va = self._images.one(table.start_va)
@@ -158,7 +160,8 @@ class TableCheck:
         held = words_at(self._octets, file_offsets(self._output, va)).astype(np.int64)
         leads = (held - words["bias"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
         self._compare(table, va, leads, should, words)
-        self._check_order(table, va[first][order], leads[first][order])
+        by_rank = np.argsort(rank[named])
+        self._check_order(table, va[first][by_rank], leads[first][by_rank])
         self._check_rest(table, order, start_va, inner)
 
     def _check_rest(self, table: Table, order: I64, start_va: int, inner: I64) -> None:

@@ -52,6 +52,8 @@ class Distance:
     symbol: str
     addend: int = 0
     relocated: bool = True
+    named: str | None = None
+    """The symbol that the relocation names, if the build has spoilt it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class SmallKernel:
         self.entry = "startup_32"
         self.zeros: list[str] = []
         """Sections whose zeros are in the file though they are called NOBITS."""
+        self.absolute: dict[str, int] = {}
+        """Symbols that belong to no section, whatever their value."""
         self.blocks: list[Block] = []
         self.text = self.block(".text", TEXT_VA, TEXT)
         self.text.label("_text")
@@ -185,6 +189,8 @@ class SmallKernel:
         for name, (va, kind, size) in self.labels.items():
             if not name.startswith(".L"):
                 builder.symbol(name, va, size=size, kind=kind)
+        for name, value in self.absolute.items():
+            builder.symbol(name, value, absolute=True)
         return builder
 
     def image(self) -> ElfImage:
@@ -205,10 +211,10 @@ class SmallKernel:
                 value = self.va(symbol) + addend - (PAGE_OFFSET if physical else 0)
                 if relocated:
                     builder.relocation(va, R_386_32, self._named(named or symbol))
-            case Distance(symbol, addend, relocated):
+            case Distance(symbol, addend, relocated, named):
                 value = self.va(symbol) + addend - va
                 if relocated:
-                    builder.relocation(va, R_386_PC32, self._named(symbol))
+                    builder.relocation(va, R_386_PC32, self._named(named or symbol))
             case Branch(_, target):
                 value = self.va(target) - va - 4
                 builder.relocation(va, R_386_PC32, self._named(target))

@@ -58,13 +58,14 @@ class BuiltSection:
 
 @dataclass(frozen=True, slots=True)
 class BuiltSymbol:
-    """One symbol; its section is looked up by address."""
+    """One symbol; its section is looked up by address, unless it is absolute."""
 
     name: str
     va: int
     size: int
     kind: int
     binding: int
+    absolute: bool = False
 
 
 @dataclass(slots=True)
@@ -102,9 +103,10 @@ class ElfBuilder:
         size: int = 0,
         kind: int = STT_NOTYPE,
         binding: int = STB_GLOBAL,
+        absolute: bool = False,
     ) -> None:
         """Add a symbol: in the section that holds `va` (or ends there), else absolute."""
-        self.symbols.append(BuiltSymbol(name, va, size, kind, binding))
+        self.symbols.append(BuiltSymbol(name, va, size, kind, binding, absolute))
 
     def bounds(self, start: str, stop: str, section: BuiltSection) -> None:
         """Add the two symbols by which a linker script marks the extent of a table."""
@@ -221,7 +223,7 @@ class ElfBuilder:
                 s.size,
                 s.binding << 4 | s.kind,
                 0,
-                _section_index(sections, s.va),
+                SHN_ABS if s.absolute else _section_index(sections, s.va),
             )
             for s in symbols
         )

@@ -30,6 +30,10 @@ STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = range(5)
 SHN_UNDEF = 0
 SHN_ABS = 0xFFF1
 
+_NUMBERS = ("__crc_", "__kcfi_typeid_")
+"""What names begin with whose values may be any number: checksums of exports (scripts/genksyms,
+up to 5.18) and hashes of a function's type."""
+
 _PAGE, _LARGEST_STACK = 1 << 12, 1 << 16
 
 
@@ -43,11 +47,11 @@ class Symbol:
     size: int
     kind: int
     section: int
+    is_global: bool
 
 
 @dataclass(frozen=True, eq=False)
 class SymbolTable:
-    is_global: bool
     """All symbols of a file, as an array for bulk work and by name for single look-ups."""
 
     entries: np.ndarray
@@ -114,6 +118,18 @@ class SymbolTable:
         first, second = (octets[self.entries["name"].astype(np.int64) + at] for at in (0, 1))
         found: npt.NDArray[np.bool_] = (first == 0) | (first == ord(".")) & (second == ord("L"))
         return found
+
+    @property
+    def is_number(self) -> npt.NDArray[np.bool_]:
+        """Which symbols are absolute and hold a number that only happens to look like an address.
+
+        Old linkers made absolute what a linker script defines outside of a section: an address.
+        """
+        found = self.entries["shndx"] == SHN_ABS
+        for index in np.flatnonzero(found).tolist():
+            found[index] = self.name_at(int(self.entries["name"][index])).startswith(_NUMBERS)
+        result: npt.NDArray[np.bool_] = found
+        return result
 
     @cached_property
     def by_name(self) -> Mapping[str, Symbol]:

@@ -273,7 +273,8 @@ class _Emitter:
         low, high = image_range(self.image)
         values = entries["value"].astype(np.int64)
         linked = (entries["shndx"] > 0) & (entries["shndx"] < SHN_ABS)
-        linked |= (entries["shndx"] == SHN_ABS) & (values >= low) & (values <= high)
+        absolute = (entries["shndx"] == SHN_ABS) & (values >= low) & (values <= high)
+        linked |= absolute & ~table.is_number
         new, ends = self.placement.map(values), self._ends(values + entries["size"])
         code = np.isin(entries["shndx"], list(self.placement.changes))
         sized = linked & code & (entries["size"] > 0)

@@ -9,7 +9,7 @@ sections. A word is worth symbol + addend, and which of the two moves is the que
 - function or label, sum outside (`irq_entries_start - 0x100`): a biased base, it moves with the
   symbol;
 - anything in other sections: moves with the section;
-- absolute symbols: stay, unless they lie in the image.
+- absolute symbols: stay, unless they lie in the image and are no checksums.
 
 A value below the page offset is a physical address; its virtual twin decides.
 """
@@ -133,8 +133,9 @@ class _Targets:
         self._of_section = (symbols["info"] & 15) == STT_SECTION
         self._in_code = np.isin(symbols["shndx"], list(placement.changes))
         low, high = image_range(image)
-        outside = (symbols["shndx"] >= SHN_ABS) & ((self._base < low) | (self._base >= high))
-        self._absolute = outside
+        outside = (self._base < low) | (self._base >= high)
+        outside |= image.symbols.is_number[entries["symbol"]]
+        self._absolute = outside & (symbols["shndx"] >= SHN_ABS)
         twin = sums + code_map.page_offset
         physical = (sums < low) & (low <= twin) & (twin <= high)
         self._bias = np.where(physical, code_map.page_offset, 0)

@@ -30,14 +30,14 @@ class Habit:
     instead: str
 
 
-def _habit(pattern: str, instead: str) -> Habit:
-    return Habit(re.compile(pattern, re.IGNORECASE), instead)
+def _habit(pattern: str, instead: str, flags: re.RegexFlag = re.IGNORECASE) -> Habit:
+    return Habit(re.compile(pattern, flags), instead)
 
 
 HABITS: Final = (
     _habit(r"\bbehind\b", "after"),
     _habit(r"\b(leads?|led) to\b", "targets, points to, is relocated to"),
-    _habit(r"\bis none\b", "is not one"),
+    _habit(r"\bis none\b", "is not one", re.NOFLAG),  # `is None` is Python
     _habit(r"\b(it|this|that|which) is no\b", "is not a"),
     _habit(r"\bnobody\b", "no one, or name who; of code: never"),
     _habit(r"\bwhoever\b", "name who"),

@@ -33,7 +33,7 @@ def test_each_habit_is_found(line: str) -> None:
     "line",
     [
         "there is no list", "misled together", '"""What is this? A path."""', "what follows",
-        "a list is nonempty",
+        "a list is nonempty", "if found is None:",
     ],
 )  # fmt: skip
 def test_other_words_are_left_alone(line: str) -> None:

@@ -44,7 +44,7 @@ class Proven:
         return cls(done)
 
     def with_word(self, va: int, value: int) -> StaticVerdict:
-        """What the proof says once the word at `va` is another."""
+        """The proof's verdict once the word at `va` is another."""
         data = bytearray(self.done.image.data)
         off = self.done.image.offset_of(va)
         data[off : off + 4] = (value & 0xFFFFFFFF).to_bytes(4, "little")

@@ -31,8 +31,8 @@ SHN_UNDEF = 0
 SHN_ABS = 0xFFF1
 
 _NUMBERS = ("__crc_", "__kcfi_typeid_")
-"""What names begin with whose values may be any number: checksums of exports (scripts/genksyms,
-up to 5.18) and hashes of a function's type."""
+"""Beginnings of names whose values may be any number: checksums of exports (scripts/genksyms, up
+to 5.18) and hashes of a function's type."""
 
 _PAGE, _LARGEST_STACK = 1 << 12, 1 << 16
 

@@ -63,7 +63,7 @@ def _values(words: np.ndarray, base_va: int) -> U32:
 
 
 def _keys(table: Table, words: np.ndarray) -> U32:
-    """What a sorted table is sorted by: the first address of each entry, 0 if it has none."""
+    """The keys of a sorted table: the first address of each entry, 0 where there is no address."""
     entry, first = np.unique(_entry_of(table), return_index=True)
     keys = np.zeros(len(table), np.uint32)
     keys[entry] = words["target_va"][first]

@@ -40,12 +40,12 @@ class _Constant:
     """One kind of operand."""
 
     kind: str
-    """What the names of its sections begin with, after PREFIX."""
+    """The beginning of its sections' names, after PREFIX."""
     instruction: str
     opcodes: tuple[bytes, ...]
-    """What stands before the operand."""
+    """The bytes before the operand."""
     placeholder: bytes
-    """What the build leaves for it."""
+    """The operand as built."""
 
     def check(self, draft: Draft) -> None:
         """Each word must point to the placeholder in one of the instructions."""

@@ -115,6 +115,10 @@ def classify(
     values = _words_at(image, relocs)
     low = min(s.va for s in image.loads)
     targets = np.where(values < low, values + page_offset, values)
+    # What code adds to its own physical address to get a linked one.
+    linked = (values - page_offset) & 0xFFFFFFFF
+    added = ~code.within(targets) & code.within(linked) & (page_offset > 0)
+    targets = np.where(added, linked, targets)
     into_code = code.within(targets)
     in_code = np.zeros(len(relocs), np.bool_)
     for stream in code.streams:

@@ -62,7 +62,7 @@ def require_branches_inside(found: ScanResult) -> None:
     """
     low, high = image_range(found.image)
     for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
-        target = stream.branch_targets
+        target = found.code_map.linked_targets(stream)
         astray = (target >= NULL_LEN) & ((target < low) | (target >= high))
         places = stream.starts[stream.branches[astray]].astype(np.int64)
         proven = account.class_at(places) == ByteClass.CODE
@@ -91,7 +91,7 @@ def require_branches_lead_to_instructions(code_map: CodeMap) -> None:
     """
     message = "this branch leads into the middle of an instruction"
     for _, stream in code_map:
-        astray = _inside(code_map, stream.branch_targets)
+        astray = _inside(code_map, code_map.linked_targets(stream))
         for va in stream.starts[stream.branches[astray]][:1].tolist():
             raise _astray(code_map.image, va, message)
 
@@ -141,8 +141,9 @@ def require_tables_name_operands(code_map: CodeMap) -> None:
 def require_words_lead_to_image(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if a relocated word holds no address of the kernel.
 
-    Linked or physical; absolute symbols are numbers that may be any. A relocation whose place or
-    symbol is damaged is nearly always one of these.
+    Linked or physical, or what code adds to its own physical address to get a linked one; absolute
+    symbols are numbers that may be any. A relocation whose place or symbol is damaged is nearly
+    always one of these.
     """
     image, rows = code_map.image, code_map.relocations.entries
     low, high = image_range(image)
@@ -151,8 +152,9 @@ def require_words_lead_to_image(code_map: CodeMap) -> None:
     target = (value + np.where(relative, rows["va"].astype(np.int64), 0)) & 0xFFFFFFFF
     number = np.isin(image.symbols.entries["shndx"][rows["symbol"]], (SHN_ABS, SHN_UNDEF))
     good = number | (target < NULL_LEN)
-    for base in (0, code_map.page_offset):
-        good |= (target >= low - base - AROUND_LEN) & (target <= high - base + AROUND_LEN)
+    for base in (0, code_map.page_offset, -code_map.page_offset):
+        near = (target + base) & 0xFFFFFFFF
+        good |= (near >= low - AROUND_LEN) & (near <= high + AROUND_LEN)
     for va, held in zip(rows["va"][~good].tolist(), value[~good].tolist(), strict=True):
         message = f"the relocated word {held:#x} is no address of the kernel"
         raise _astray(image, va, message, SPOILT)

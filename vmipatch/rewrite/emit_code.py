@@ -29,11 +29,13 @@ def emit_code(
     bodies: Mapping[int, tuple[Site, Body]],
     new: AddressMap,
     redirect: Mapping[int, int],
+    linked_targets: np.ndarray,
 ) -> bytes:
     """The new bytes of `stream`: unchanged runs copied, changes filled in, branches led on.
 
-    `bodies` are the sites by address, `redirect` the new targets of branches that are to lead
-    elsewhere than to the image of their target.
+    `linked_targets` are those of `CodeMap.linked_targets`, `bodies` the sites by address,
+    `redirect` the new targets of branches that are to lead elsewhere than to the image of their
+    target.
     """
     parts: list[bytes] = []
     at = stream.va
@@ -45,7 +47,7 @@ def emit_code(
     parts.append(stream.code[at - stream.va :])
     code = bytearray(b"".join(parts))
     changed = {change.va for change in changes if change.old_len}
-    _lead_branches(stream, changed, new, redirect, code)
+    _lead_branches(stream, changed, new, redirect, linked_targets, code)
     return bytes(code)
 
 
@@ -72,6 +74,7 @@ def _lead_branches(
     changed: set[int],
     new: AddressMap,
     redirect: Mapping[int, int],
+    linked_targets: np.ndarray,
     code: bytearray,
 ) -> None:
     """Write the displacement of every direct branch."""
@@ -85,7 +88,7 @@ def _lead_branches(
         lens[widened] += np.where(flows[widened] == Flow.JUMP, 5, 6) - SHORT_LEN
         widths[widened] = 4
     ends = new(starts) + lens
-    targets = new(stream.branch_targets)
+    targets = new(linked_targets) + stream.branch_targets - linked_targets
     for old_va, new_va in redirect.items():
         targets[stream.branch_targets == old_va] = new_va
     reach = targets - ends

@@ -172,7 +172,8 @@ def _emit(
     by_va = {site.va: (site, body) for site, body in bodies}
 
     def emit(index: int, stream: InstructionStream) -> bytes:
-        return emit_code(stream, placement.changes.get(index, ()), by_va, placement.map, {})
+        changes, linked = placement.changes.get(index, ()), code_map.linked_targets(stream)
+        return emit_code(stream, changes, by_va, placement.map, {}, linked)
 
     code = {section.index: emit(section.index, stream) for section, stream in code_map}
     file = emit_module(module, placement, code, words, added, annotations, manifest.to_json())

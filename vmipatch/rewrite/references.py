@@ -11,7 +11,8 @@ sections. A word is worth symbol + addend, and which of the two moves is the que
 - anything in other sections: moves with the section;
 - absolute symbols: stay, unless they lie in the image and are no checksums.
 
-A value below the page offset is a physical address; its virtual twin decides.
+A value below the page offset is a physical address; its virtual twin decides. So it does for a
+linked address plus the page offset, which code adds to its own physical address (lguest).
 """
 
 from __future__ import annotations
@@ -139,6 +140,9 @@ class _Targets:
         twin = sums + code_map.page_offset
         physical = (sums < low) & (low <= twin) & (twin <= high)
         self._bias = np.where(physical, code_map.page_offset, 0)
+        back = (sums - code_map.page_offset) & WORD_MASK
+        added = ~physical & ((sums < low) | (sums > high)) & (low <= back) & (back <= high)
+        self._bias = np.where(added, back - sums, self._bias)
         self._sums = sums + self._bias
 
     def moved(self) -> np.ndarray:

@@ -171,7 +171,8 @@ def _emit_sections(plan: Plan, added: Added) -> dict[int, bytes]:
 
     def emit(index: int, stream: InstructionStream) -> bytes:
         changes = placement.changes.get(index, ())
-        code = emit_code(stream, changes, by_va, placement.map, added.redirect)
+        linked = plan.scanned.code_map.linked_targets(stream)
+        code = emit_code(stream, changes, by_va, placement.map, added.redirect, linked)
         return with_jumps(code, stream, plan.trampolines, placement.map)
 
     return {section.index: emit(section.index, stream) for section, stream in plan.scanned.code_map}

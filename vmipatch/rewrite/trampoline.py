@@ -147,6 +147,10 @@ class _Finder:
             return False
         if self._zones.over(*whole) is not None or overlap(*whole, self._fixed):
             return False
+        linked = self._code_map.linked_targets(stream)
+        mine = slice(*np.searchsorted(stream.branches, (start, stop)))
+        if (linked[mine] != stream.branch_targets[mine]).any():
+            return False  # it runs where the kernel is loaded, as what is out of line does not
         flows = stream.flows[start:stop]
         ends = np.isin(flows[:-1], (Flow.STOP, Flow.JUMP)).any()
         return not ends and not np.isin(flows, (Flow.LOOP, Flow.NARROW)).any()

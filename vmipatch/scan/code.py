@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -71,6 +71,23 @@ class CodeMap:
         load = next(iter(self.image.loads), None)
         return load.va - load.pa if load else 0
 
+    def linked_targets(self, stream: InstructionStream) -> np.ndarray:
+        """Linked target of each of the stream's branches (i64).
+
+        Code that runs where the kernel is loaded, and not where it is linked, may jump to
+        `x + PAGE_OFFSET`: from there that is x as linked. One that leaves again jumps to
+        `x - PAGE_OFFSET`. No other branch is that far from the kernel and hits its code.
+        """
+        found = self._linked_targets.get(stream.va)
+        if found is None:
+            found = _linked(stream.branch_targets, self.page_offset, self.streams.values())
+            self._linked_targets[stream.va] = found
+        return found
+
+    @cached_property
+    def _linked_targets(self) -> dict[int, np.ndarray]:
+        return {}
+
     @cached_property
     def function_starts(self) -> np.ndarray:
         """Addresses of function symbols, ascending (i64)."""
@@ -88,7 +105,7 @@ class CodeMap:
         words = self.relocations.entries
         absolute = words["value"][words["kind"] == R_386_32].astype(np.int64)
         parts = [absolute, absolute + self.page_offset]
-        parts += [stream.branch_targets for stream in self.streams.values()]
+        parts += [self.linked_targets(stream) for stream in self.streams.values()]
         parts += [table.address_words["target_va"].astype(np.int64) for table in self.tables]
         parts += [table.instruction_places["va"].astype(np.int64) for table in self.tables]
         entries = self.image.symbols.entries
@@ -99,6 +116,26 @@ class CodeMap:
         """Whether anything leads or points to `va`."""
         at = int(np.searchsorted(self.targets, va))
         return at < len(self.targets) and int(self.targets[at]) == va
+
+
+def _linked(
+    targets: np.ndarray, page_offset: int, streams: Collection[InstructionStream]
+) -> np.ndarray:
+    """The targets (i64), those in no code replaced by what lies a page offset away in code."""
+    result = targets.copy()
+    for offset in (page_offset, -page_offset) if page_offset else ():
+        twin = (targets - offset) & 0xFFFFFFFF
+        far = ~_within(targets, streams) & _within(twin, streams)
+        result[far] = twin[far]
+    return result
+
+
+def _within(vas: np.ndarray, streams: Collection[InstructionStream]) -> np.ndarray:
+    """Which addresses lie in code (bool array)."""
+    result = np.zeros(len(vas), np.bool_)
+    for stream in streams:
+        result |= (vas >= stream.va) & (vas < stream.end_va)
+    return result
 
 
 def _inner_labels(

@@ -82,7 +82,7 @@ class _Code:
         branch = np.concatenate(
             [s.branches + at for s, at in zip(streams, shift[:-1], strict=True)]
         )
-        target_va = np.concatenate([s.branch_targets for s in streams])
+        target_va = np.concatenate([code_map.linked_targets(s) for s in streams])
         return cls(starts, ends, np.cumsum(begins) - 1, branch, _find(starts, target_va), target_va)
 
 

@@ -28,7 +28,9 @@ def check_branches(
     direct = (original.widths[paired.o] > 0) & (output.widths[paired.p] > 0)
     o, p = paired.o[direct], paired.p[direct]
     was, leads = original.targets(o), output.targets(p)
-    should = lead(images(was), was, redirect)
+    linked = original.linked_targets(o)
+    should = lead(images(linked), linked, redirect)
+    should = np.where(should == NOWHERE, NOWHERE, (should + was - linked) & 0xFFFFFFFF)
     report.counts["branches"] += len(o)
     for i in np.flatnonzero((should != leads) & (should != NOWHERE)).tolist():
         message = f"leads to {leads[i]:#x}, its image is at {should[i]:#x}"

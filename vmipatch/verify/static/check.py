@@ -198,7 +198,7 @@ class Proof:
         named = [t.operand_words["va"].astype(np.int64) for t in self.tables]
         operands = distinct(np.concatenate([np.zeros(0, np.int64), *named]))
         words = words[~self._in_branch(places) & ~among(places, operands)]
-        return distinct(np.concatenate([self.left.targets(branches), words, *tables]))
+        return distinct(np.concatenate([self.left.linked_targets(branches), words, *tables]))
 
     def _anchored(self) -> Flags:
         """Instructions that something leads to, or that the kernel counts on as they are."""
@@ -286,7 +286,7 @@ class Proof:
         entries = [entry, entry + offset]
         held = distinct(np.concatenate([values, values + offset, entries]))
         references = distinct(np.concatenate([self.led_to, held]))
-        branches = distinct(self.left.targets(np.flatnonzero(self.left.widths > 0)))
+        branches = distinct(self.left.linked_targets(np.flatnonzero(self.left.widths > 0)))
         # What only a branch leads to is proven by that branch, if it is proven itself.
         references = references[~among(references, branches) | among(references, held)]
         proven = prove_boundaries(self.original, self.left, self.tables, references, self.inner)

@@ -80,7 +80,7 @@ def follow(side: Side, reached: Flags) -> tuple[Flags, I64]:
     joined[1:] = falls[:-1] & (side.ends[:-1] == side.starts[1:])
     group = np.cumsum(~joined) - 1
     branches = np.flatnonzero(side.widths > 0)
-    leads_to = side.targets(branches)
+    leads_to = side.linked_targets(branches)
     target = side.find(leads_to)
     astray = [np.zeros(0, np.int64)]
     while True:

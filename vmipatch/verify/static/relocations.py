@@ -80,7 +80,14 @@ def _expected(words: Words, images: Images, original: ElfImage, output: ElfImage
         & (np.abs(_signed(addend + images.physical)) < NEAR_OFFSET)
         & (shndx != SHN_ABS)
     )
-    base = np.where(physical, images.physical, 0)
+    # What code adds to its own physical address to get a linked one, too.
+    added = (
+        (words.kind == R_386_32)
+        & (np.abs(_signed(addend - images.physical)) < NEAR_OFFSET)
+        & (shndx != SHN_ABS)
+        & (images.physical > 0)
+    )
+    base = np.where(physical, images.physical, np.where(added, -images.physical, 0))
     addend = _signed(addend + base)
     target = (words.target + base) & 0xFFFFFFFF
     inside = executable & (by_section | ((addend > 0) & (addend <= size)))

@@ -67,7 +67,8 @@ BRANCH_LEADS_ELSEWHERE = Rule(
     "VP005",
     "every branch leads to the image of where it led",
     "The target of each direct call, jump, jcc and loop in the output is the address map's image "
-    "of the original branch's target.",
+    "of the original branch's target. The target may be a page offset away from an instruction, as "
+    "code runs where the kernel is loaded and jumps to where it is linked: then it still is.",
     "leads to 0xc1001235, its image is at 0xc1001234",
     _REWRITE_AGAIN,
 )

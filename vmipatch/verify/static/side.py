@@ -132,6 +132,27 @@ class Side:
         disp = np.where(widths == 4, near.astype(np.int64), short.astype(np.int64))
         return (self.starts[which] + self.lens[which] + disp) & 0xFFFFFFFF
 
+    def linked_targets(self, which: I64) -> I64:
+        """The linked target of each of the direct branches `which`.
+
+        Its target; but what lies in no code, and a page offset away from code, is what code jumps
+        to that runs where the kernel is loaded, or leaves for there.
+        """
+        result = self.targets(which)
+        load = next(self.image.loads, None)
+        page_offset = load.va - load.pa if load else 0
+        for offset in (page_offset, -page_offset) if page_offset else ():
+            twin = (result - offset) & 0xFFFFFFFF
+            far = ~self._in_code(result) & self._in_code(twin)
+            result = np.where(far, twin, result)
+        return result
+
+    def _in_code(self, vas: I64) -> Flags:
+        result = np.zeros(len(vas), np.bool_)
+        for section in self.sections:
+            result |= _within(vas, section)
+        return result
+
     def beginning_with(self, opcode: bytes) -> list[int]:
         """Addresses of the instructions that begin with the two bytes of `opcode`."""
         first = self.octets[self.offs] == opcode[0]

@@ -74,6 +74,8 @@ def verdict(record: Record, expected: str = "", twin: Known | None = None) -> Ve
         if result is not None and not result.holds:
             return Verdict(Colour.RED, f"{step.value}: {result.message}")
     missing = [step.value for step in record.steps if step not in known]
+    if len(missing) == len(record.steps):
+        return Verdict(Colour.OPEN, "not tried")
     if rewrite is not None and (wrong := _left_native(record.mode, rewrite, twin)):
         return Verdict(Colour.RED, wrong)
     if missing:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.corpus.judge import Colour, Verdict, time_ratio, verdict
@@ -33,12 +35,18 @@ def test_missing_step_leaves_it_open() -> None:
     assert judged == Verdict(Colour.OPEN, "not done: verify")
 
 
+def test_kernel_that_was_not_tried_is_open() -> None:
+    untried = replace(record(), known={})
+    assert verdict(untried) == Verdict(Colour.OPEN, "not tried")
+
+
 @pytest.mark.parametrize("mode", [Mode.TWIN, Mode.LINKED])
 @pytest.mark.parametrize("reason", [Reason.NO_ROOM, Reason.FIXED, Reason.NO_TRANSLATION])
 def test_site_left_native_for_another_reason_makes_it_red(mode: Mode, reason: Reason) -> None:
     judged = verdict(record(rewritten(native={reason.value: 1}), mode))
     assert judged == Verdict(Colour.RED, f"left native: {reason.value}")
-    assert verdict(record(rewritten(native={reason.value: 1}), Mode.ALONE))
+    alone = record(rewritten(native={reason.value: 1}), Mode.ALONE)
+    assert verdict(alone).colour is Colour.GREEN
 
 
 @pytest.mark.parametrize(("done", "colour"), [(95, Colour.GREEN), (94, Colour.RED)])

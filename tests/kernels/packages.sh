@@ -48,6 +48,7 @@ unpack_debug() {
 
 if [ "${SUITES:-}" ]; then
     # The system's own mirror, and the keys it trusts, which are those of neighbouring suites too.
+    # shellcheck disable=SC2016  # a field of apt's
     mirror=$(apt-get indextargets --format '$(REPO_URI)' "Identifier: Packages" \
         "Codename: bookworm" | head -n 1)
     if [ -z "$mirror" ]; then

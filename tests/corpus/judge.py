@@ -25,6 +25,7 @@ NATIVE_WITH_RELOCATIONS = frozenset(
         Reason.FIXED_STRIDE,
         Reason.FIRMWARE,
         Reason.FIXUP,
+        Reason.SHORT_BRANCH,
     }
 )
 """Why a site may stay native where relocations and symbols tell all."""

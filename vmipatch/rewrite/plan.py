@@ -23,9 +23,13 @@ from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.rewrite.trampoline import Trampoline, Window, build, find_windows
 from vmipatch.scan.scan import LAID_OUT, ScanResult
 from vmipatch.scan.site import Disposition, Reason, Site
+from vmipatch.tables.paging_levels import never_forbids_execution
 
 ROOM_LEN = 0x3000
-"""Bytes kept free at the end of .text for the runtime (one page) and thunks (two)."""
+"""Bytes kept free at the end of .text for thunks, the runtime, and a copy of a ROM."""
+ROM_COPY_LEN = 0x800
+"""Bytes of our native ROM. The runtime copies it at CPL 0, where the kernel may make the ROM's own
+place non-executable."""
 
 ROOM_ALIGN = 16
 GROWTH_REFUSED = (Reason.NO_ROOM, Reason.SHORT_BRANCH)
@@ -81,12 +85,26 @@ def make_plan(found: ScanResult, padding: Padding, kernel: LinkedKernel) -> Plan
     """
     scanned = found.leaving(untranslatable(found.rewritten), Reason.NO_TRANSLATION)
     if not kernel.is_recovered:
-        scanned, bodies, placement = _relink(scanned, padding, None, ROOM_LEN)
+        scanned, bodies, placement = _relink_whole(scanned, padding)
         room = _room_start(placement), placement.room_end_va
         return Plan(scanned, placement, tuple(bodies), (), room)
     held = {s.va for s in scanned.rewritten if overlap(s.va, s.end_va, kernel.fixed)}
     scanned = scanned.leaving(frozenset(held), Reason.FIXED)
     return _with_trampolines(scanned, padding, kernel.fixed)
+
+
+def _relink_whole(scanned: ScanResult, padding: Padding) -> Relinked:
+    """Lay out code of which all references are known, with less room before a section moves."""
+    wide = _relink(scanned, padding, None, ROOM_LEN)
+    least = _room_len(scanned) + ROOM_ALIGN
+    needs_copy = not never_forbids_execution(scanned.image.symbols)
+    for room_len in (least + ROM_COPY_LEN, *(() if needs_copy else (least,))):
+        if not wide[2].shift_len:
+            break
+        narrow = _relink(scanned, padding, None, room_len)
+        if not narrow[2].shift_len:
+            return narrow
+    return wide
 
 
 def _with_trampolines(

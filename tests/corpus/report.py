@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.corpus.judge import MOST_TIME, Colour, Verdict
 from tests.corpus.state import PRODUCT_LEN, Record, Step
+from tests.corpus.tried import KINDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "support.md"
 UNKNOWN = "?"
@@ -77,7 +78,8 @@ def page(product: str, archive: Sequence[Line], given: Sequence[Line], ratio: fl
             f"(at most {MOST_TIME} is wanted).\n"
         )
     parts += ["## Tried once; a synthetic sample of each kind is in the tests\n"]
-    parts += [_table(given) if given else "None with this state.\n"]
+    parts += [_kinds()]
+    parts += ["Kernels that were brought (`--extra DIR`):\n", _table(given)] if given else []
     lines = [*archive, *given]
     parts += _section("Refused, and why", lines, Colour.REFUSED)
     parts += _section("Does not hold", lines, Colour.RED)
@@ -85,6 +87,12 @@ def page(product: str, archive: Sequence[Line], given: Sequence[Line], ratio: fl
     parts += ["## Left native, by reason\n", _reasons(lines)]
     parts += ["## Checksums\n", _checksums(lines)]
     return "\n".join(parts)
+
+
+def _kinds() -> str:
+    rows = [("kind", "seen in", "sample"), ("---",) * 3]
+    rows += [(kind.what, kind.seen, f"`{kind.sample}`") for kind in KINDS]
+    return _rows(rows)
 
 
 def _table(lines: Iterable[Line]) -> str:

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
-from tests.corpus import report
+import re
+
+import pytest
+
+from tests.corpus import report, state
 from tests.corpus.command import without_places
 from tests.corpus.judge import Colour, verdict
 from tests.corpus.samples import record, rewritten
 from tests.corpus.state import Outcome, Record, Result, Step
 from tests.corpus.table import ROWS, Mode
+from tests.corpus.tried import KINDS, Kind
 
 PRODUCT = "12" * 32
+ONCE = "Tried once; a synthetic sample of each kind is in the tests"
 
 
 def line(known: Record, expected: str = "") -> report.Line:
@@ -38,8 +44,17 @@ def test_row_names_kernel_counts_and_what_holds() -> None:
 def test_kernels_from_archives_stand_apart_from_those_brought_once() -> None:
     page = report.page(PRODUCT, [line(record(name="one"))], [line(record(name="given/two"))], None)
     assert [row[0] for row in rows(page, "Repeatable from public archives")] == ["one"]
-    once = rows(page, "Tried once; a synthetic sample of each kind is in the tests")
-    assert [row[0] for row in once] == ["given/two"]
+    once = rows(page, ONCE)
+    brought = [row[0] for row in once if row[0].startswith("given/")]
+    assert brought == ["given/two"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_kind_that_was_met_once_has_a_sample_in_the_tests(kind: Kind) -> None:
+    file, _, function = kind.sample.partition("::")
+    assert re.search(rf"^def {function}\(", (state.ROOT / file).read_text(), re.M)
+    shown = rows(report.page(PRODUCT, [], [], None), ONCE)
+    assert [kind.what, kind.seen, f"`{kind.sample}`"] in shown
 
 
 def test_refusal_and_fault_are_told_in_full() -> None:

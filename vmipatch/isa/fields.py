@@ -40,6 +40,8 @@ class Field:
     register, an immediate that is moved, added or subtracted."""
     scale: int = 1
     """By how much an index register is multiplied that is added to a displacement."""
+    is_subtracted: bool = False
+    """Whether it is an immediate that is subtracted."""
 
 
 def wide_fields(code: bytes, va: int) -> Iterator[Field]:
@@ -85,7 +87,8 @@ def _fields_of(
             at_off = at - va
             value = int.from_bytes(code[at_off : at_off + _WIDE], "little", signed=True)
             adds = instruction.mnemonic in _ADDING
-            yield Field(at, start, FieldKind.IMMEDIATE, value, adds)
+            subtracts = instruction.mnemonic == iced_x86.Mnemonic.SUB
+            yield Field(at, start, FieldKind.IMMEDIATE, value, adds, is_subtracted=subtracts)
 
 
 def _has_register(instruction: iced_x86.Instruction) -> bool:

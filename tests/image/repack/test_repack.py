@@ -143,6 +143,7 @@ def test_bytes_behind_the_image_are_reported() -> None:
 
 _x = bytes.fromhex
 KNOWN = {
+    "a number that looks like the middle of the payload": (_x("8d 98"), word(-0x14800)),
     "a function of the tail": (_x("8d 83"), ("extract", 0)),
     "its own start": (_x("8d 83"), ("start", 0)),
     "back to startup_32": (_x("e9"), ("-start", 0)),
@@ -161,7 +162,7 @@ def test_reference_is_led(parts: tuple[bytes | tuple[str, int], ...]) -> None:
 
 
 UNKNOWN = {
-    "middle of the payload": Extra(text=(_x("8d 83"), ("payload", 5000))),
+    "last bytes of the payload": Extra(text=(_x("8d 83"), ("payload_end", -4))),
     "end of the payload": Extra(text=(_x("8d 83"), ("payload_end", 0))),
     "end of the payload, added": Extra(text=(_x("81 c3"), ("payload_end", 0))),
     "length of the boot code": Extra(text=(_x("b8"), ("=end", 0))),

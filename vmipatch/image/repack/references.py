@@ -80,7 +80,6 @@ class _Mover:
         found = [
             *self._length_in_head(),
             *self._in_head(),
-            *self._in_entry(),
             *self._in_text(),
             *self._in_data(),
         ]
@@ -181,33 +180,34 @@ class _Mover:
 
     # -- the tail
 
-    def _in_entry(self) -> Iterator[Change]:
-        """The first function of the tail, assembly too."""
-        boot, tail = self.boot, self.boot.tail
-        code, distance = boot.code, boot.head.room_value
-        for field in wide_fields(code[boot.text_off : tail.entry_end_off], boot.text_off):
-            if change := self.constants.change(field.va, field.value):
-                yield change
-            elif code[field.va - len(_SUB_END) : field.va] == _SUB_END:
-                if field.value != boot.end_off:
-                    raise self._unknown(field)
-                yield Change(field.va, field.value + pages(self.distance), "_end")
-            elif boot.head.room is Room.DISTANCE and field.value == -distance:
-                new = extract_distance(boot, self.constants.old, self.constants.new)
-                yield Change(field.va, -new, "distance of the copy")
-            elif change := self._assembly(field):
-                yield change
-
     def _in_text(self) -> Iterator[Change]:
-        """C code."""
-        for field in self._c_fields:
-            change = self.constants.change(field.va, field.value) or self._reference(field)
+        """Assembly and C code."""
+        for field in self._fields:
+            change = self.constants.change(field.va, field.value)
+            if change is None and self.boot.tail.is_assembly(field.va):
+                change = self._of_assembly(field)
+            elif change is None:
+                change = self._reference(field)
             if change:
                 yield change
 
+    def _of_assembly(self, field: Field) -> Change | None:
+        """The change of a field of the tail's assembly."""
+        boot, distance = self.boot, self.boot.head.room_value
+        if boot.code[field.va - len(_SUB_END) : field.va] == _SUB_END:
+            if field.value != boot.end_off:
+                raise self._unknown(field)
+            return Change(field.va, field.value + pages(self.distance), "_end")
+        if boot.head.room is Room.DISTANCE and field.value == -distance:
+            new = extract_distance(boot, self.constants.old, self.constants.new)
+            return Change(field.va, -new, "distance of the copy")
+        if field.is_subtracted and field.value in (field.instruction_va, field.instruction_va - 1):
+            return Change(field.va, field.value + self.distance, "program counter")
+        return self._assembly(field)
+
     @cached_property
-    def _c_fields(self) -> list[Field]:
-        start, end = self.boot.tail.entry_end_off, self.boot.text_end_off
+    def _fields(self) -> list[Field]:
+        start, end = self.boot.text_off, self.boot.text_end_off
         return list(wide_fields_among_data(self.boot.code[start:end], start))
 
     def _reference(self, field: Field) -> Change | None:
@@ -234,14 +234,13 @@ class _Mover:
         """A field of code that addresses from the tail: only what leads out of it changes."""
         boot, value = self.boot, field.value
         if 0 <= target <= boot.text_off:
-            near = _NEAR_PAYLOAD[0] <= target - boot.payload_off < _NEAR_PAYLOAD[1]
-            if target == 0 or near:
+            if target == 0 or _is_near(target, boot.payload_off):
                 return Change(field.va, value - self.distance, "GOT to head or payload")
             # Where the payload ends without padding, its end and the start of .text are one
-            # address.
-            ends = (boot.payload_end_off, boot.text_off)
-            number = field.kind is FieldKind.IMMEDIATE and target not in ends
-            if not number and inside:
+            # address. In its middle nothing has a name: `c - 0xd800` is arithmetic of UTF-16.
+            in_middle = boot.payload_off < target and not _is_near(target, boot.payload_end_off)
+            is_number = in_middle or field.kind is FieldKind.IMMEDIATE
+            if inside and (not is_number or target in (boot.payload_end_off, boot.text_off)):
                 raise self._unknown(field)
         elif inside and value in self._labels_of_tail:
             raise self._unknown(field)
@@ -280,7 +279,7 @@ class _Mover:
         boot, tail = self.boot, self.boot.tail
         found = set(range(*tail.moved_words, WORD_LEN))
         if tail.got_off == 0:
-            found |= jump_tables(boot.code, tail, self._c_fields, boot.name)
+            found |= jump_tables(boot.code, tail, self._fields, boot.name)
         head = boot.code[: boot.head.code_len]
         at = head.find(_MOVE_POINTER)
         while at >= 0:
@@ -313,6 +312,11 @@ class _Mover:
             self.boot.name,
             field.instruction_va,
         )
+
+
+def _is_near(target: int, label: int) -> bool:
+    """Whether compilers may have made `target` of an index of the array at `label`."""
+    return _NEAR_PAYLOAD[0] <= target - label < _NEAR_PAYLOAD[1]
 
 
 def _is_mask(value: int) -> bool:

@@ -31,7 +31,7 @@ _THUNK = re.compile(rb"\x8b[\x04\x0c\x14\x1c\x2c\x34\x3c]\x24\xc3")
 _CALL_LEN = 5
 _FAR_FROM_CALL = 64
 """The addition follows the call; compilers put little between."""
-_MAX_ENTRY_LEN = 256
+_MAX_ASSEMBLY_LEN = 256
 _LEAST_TABLE = 4
 _WORD = struct.Struct("<i")
 
@@ -40,8 +40,9 @@ _WORD = struct.Struct("<i")
 class Tail:
     """The tail as linked, in offsets from startup_32."""
 
-    entry_end_off: int
-    """The end of its first function, which addresses as the head does."""
+    assembly: tuple[tuple[int, int], ...]
+    """Half-open ranges of code that addresses as the head does: the first function, and those that
+    subtract the program counter from itself."""
     text_end_off: int
     """The end of the last function that direct branches lead to."""
     got_off: int
@@ -58,23 +59,30 @@ class Tail:
     def parse(cls, code: bytes, head: Head, name: str) -> Tail:
         """Understand the tail of `code`. Raises UnclassifiedReference if it is built otherwise."""
         stream = decode(code[head.text_off :], head.text_off)
-        entry = code[head.text_off : head.text_off + _MAX_ENTRY_LEN]
+        entry = code[head.text_off : head.text_off + _MAX_ASSEMBLY_LEN]
         cleared = _CLEAR_BSS.match(entry)
         if cleared is None:
             raise unclassified("its tail does not begin by clearing .bss", name, head.text_off)
         bss_off, ebss_off = (head.base_off + _signed(word) for word in cleared.groups())
         moved = _MOVE_GOT.search(entry)
         fetches = frozenset(_fetches(stream, code))
+        sums = list(_sums(code, head, fetches))
+        starts = [va for va, base, is_subtracted in sums if is_subtracted and base == 0]
+        ends = [_end_of_function(stream, va, name) for va in (head.text_off, *starts)]
         return cls(
-            _end_of_entry(stream, name),
+            tuple(zip((head.text_off, *starts), ends, strict=True)),
             _end_of_text(stream, name),
-            _got(code, head, fetches, name),
+            _got(sums, starts, head, name),
             bss_off,
             ebss_off,
             fetches,
             (0, 0) if moved is None else (_signed(moved[1]), _signed(moved[2])),
             stream,
         )
+
+    def is_assembly(self, off: int) -> bool:
+        """Whether the code at `off` addresses as the head does."""
+        return any(start <= off < end for start, end in self.assembly)
 
     def fetch_of(self, field: Field) -> int | None:
         """The program counter to which `field` adds the distance to the GOT, if it does."""
@@ -123,33 +131,41 @@ def _fetches(stream: InstructionStream, code: bytes) -> Iterator[int]:
                 yield behind
 
 
-def _got(code: bytes, head: Head, fetches: frozenset[int], name: str) -> int:
-    """Where the GOT is by what follows each fetch of the program counter: all must agree."""
-    found: dict[int, int] = {}
+def _sums(code: bytes, head: Head, fetches: frozenset[int]) -> Iterator[tuple[int, int, bool]]:
+    """Sums and differences computed right after a fetch of the program counter.
+
+    Its place, what is computed, and whether by a subtraction.
+    """
     for each in wide_fields_among_data(code[head.text_off :], head.text_off):
         if each.kind is FieldKind.IMMEDIATE and each.may_point:
             for fetched in (each.instruction_va, each.instruction_va - 1):
                 if fetched in fetches:
-                    found.setdefault(fetched + each.value, each.instruction_va)
+                    value = -each.value if each.is_subtracted else each.value
+                    yield each.instruction_va, fetched + value, each.is_subtracted
+
+
+def _got(sums: list[tuple[int, int, bool]], assembly: list[int], head: Head, name: str) -> int:
+    """Where the GOT is by what C code computes: all of it must agree."""
+    found = {base for va, base, _ in sums if va not in assembly}
     if len(found) != 1:
         shown = ", ".join(f"{off:#x}" for off in sorted(found)) or "none"
         raise unclassified(f"the global offset table is not found: {shown}", name, head.text_off)
-    return next(iter(found))
+    return found.pop()
 
 
-def _end_of_entry(stream: InstructionStream, name: str) -> int:
-    """The end of the first function: it jumps to the kernel."""
-    furthest = stream.va
+def _end_of_function(stream: InstructionStream, va: int, name: str) -> int:
+    """The end of the function of assembly in which `va` is."""
+    furthest = va
     targets = dict(zip(stream.branches.tolist(), stream.branch_targets.tolist(), strict=True))
-    for index in range(len(stream)):
+    for index in range(max(stream.index_of(va), 0), len(stream)):
         start, flow = int(stream.starts[index]), stream.flows[index]
-        if start - stream.va > _MAX_ENTRY_LEN:
+        if start - va > _MAX_ASSEMBLY_LEN:
             break
         if flow in (Flow.JUMP, Flow.CONDITION):
             furthest = max(furthest, targets[index])
         if flow == Flow.STOP and start >= furthest:
             return start + int(stream.lens[index])
-    raise unclassified("the end of its first function was not found", name, stream.va)
+    raise unclassified("the end of a function of assembly was not found", name, va)
 
 
 def _end_of_text(stream: InstructionStream, name: str) -> int:

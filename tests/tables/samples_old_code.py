@@ -417,6 +417,6 @@ SAMPLES: tuple[Callable[[], Sample], ...] = (
     jump_labels_absolute,
     *(
         partial(static_calls_without_signature, filling)
-        for filling in ("8d7600", "909090", "cccccc", "0000cc")
+        for filling in ("8d7600", "909090", "cccccc", "0000cc", "669090")
     ),
 )

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from tests.cli.commands import ROOT, invoke, validated, vmipatch
+from tests.rewrite.smallkernel import SmallKernel
 from vmipatch import __version__
 from vmipatch.cli.main import INTERRUPTED, cli
 from vmipatch.errors import ExitCode
@@ -37,6 +38,27 @@ def test_scan_json_on_stdout_is_all_there_is(guest: Path) -> None:
         assert not section["bytes"]["unknown"]
         counted = sum(sum(kinds.values()) for kinds in section["decodings"].values())
         assert sum(int(line.split()[-1]) for line in section["decoding_intervals"]) == counted
+
+
+def test_scan_goes_without_a_table_it_does_not_understand(tmp_path: Path) -> None:
+    """It says so, and rewrite refuses the file for the same reason."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "fa c3")
+    table = kernel.rodata()
+    table.put("11111111 22222222 33333333")
+    kernel.bounds("__start___bug_table", "__stop___bug_table", table)
+    path = tmp_path / "vmlinux"
+    path.write_bytes(kernel.build())
+    result = invoke("scan", path, "--json", "-")
+    assert result.returncode == ExitCode.SUCCESS
+    report = validated(result.stdout, "scan-2")
+    assert "cli" in {site["class"] for site in report["sites"]}
+    (reason,) = report["tables_not_understood"]
+    assert reason.startswith(f"{table.va:#x}: __bug_table: entry 0 ")
+    assert f"{path}: {reason}" in result.stderr
+    refused = invoke("rewrite", path, "-o", tmp_path / "out")
+    assert refused.returncode == ExitCode.INPUT
+    assert reason in refused.stderr
 
 
 def test_scan_table_adds_up_to_the_json(guest: Path, tmp_path: Path) -> None:

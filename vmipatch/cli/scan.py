@@ -53,6 +53,10 @@ def scan_command(console: Console, kernel: str, jobs: int | None, json_file: str
         write_all([json_output(json_file, SCHEMA, census.report())])
     if json_file != STDOUT:
         console.data(summary(census))
+    for reason in census.tables_not_understood:
+        console.say(
+            f"{kernel}: {reason}: the census goes without this table, and rewrite refuses the file"
+        )
     for each in census.made:
         console.detail(f"{each.maker.what}: {each.maker.reason} ({each.maker.source})")
     for account in census.result.ledger.sections:

@@ -35,6 +35,14 @@ class Census:
         """Every site, in address order."""
         return tuple(self.result.sites)
 
+    @property
+    def tables_not_understood(self) -> tuple[str, ...]:
+        """Places and reasons of the kernel's tables that fit no known layout.
+
+        The census goes without them; `rewrite` refuses such a file.
+        """
+        return self.result.code_map.refused
+
     def place_of(self, site: Site) -> str:
         """Function and offset of a site, such as `do_exit+0x8`."""
         return self.result.image.symbols.place_of(site.va)
@@ -51,6 +59,7 @@ class Census:
             "sections": [_section(account, found) for account, found in accounts],
             "sites": [self._site(site) for site in self.result.sites],
             "made_at_run_time": [_made(each) for each in self.made],
+            "tables_not_understood": list(self.tables_not_understood),
         }
 
     def _site(self, site: Site) -> dict[str, Any]:
@@ -72,7 +81,7 @@ class Census:
 
 def census_of(image: ElfImage) -> Census:
     """The census of a kernel, or of a module as it is linked. Raises the errors of scan."""
-    result = scan(image)
+    result = scan(image, tolerant=True)
     made = tuple(made_at_run_time(image))
     return Census(image.name, result, tuple(decodings_of(result)), made)
 

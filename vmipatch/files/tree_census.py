@@ -89,10 +89,14 @@ class _Scan:
         place = os.path.join(self.tree, node.path)
         try:
             data = read_file(place)
-            counts = open_module(data, place).scan().counts()
+            census = open_module(data, place).scan()
         except VmipatchError as error:
             message = str(error.in_file(place))
             return ScannedEntry(node.path, FileOutcome.FAILED, message=message)
+        for reason in census.tables_not_understood:
+            message = f"{place}: {reason}"
+            return ScannedEntry(node.path, FileOutcome.FAILED, message=message)
+        counts = census.counts()
         rows = sorted(((k, d, n) for (k, d), n in counts.items()), key=lambda r: (r[0], r[1].value))
         return ScannedEntry(
             node.path, FileOutcome.UNTOUCHED, sum(counts.values()), input_sha256=sha256_of(data),

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from vmipatch.errors import MalformedTable
 from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
@@ -16,7 +17,7 @@ from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import UD0, InstructionStream, decode
 from vmipatch.isa.inner import inner_labels
-from vmipatch.tables.find import find_all
+from vmipatch.tables.find import find_all, find_readable
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
 from vmipatch.tables.table import Role, TableName, Tables
 
@@ -32,14 +33,21 @@ class CodeMap:
     tables: Tables
     inner_labels: tuple[int, ...] = ()
     """Addresses of labels that name an operand inside of an instruction, ascending."""
+    refused: tuple[str, ...] = ()
+    """Places and reasons of the tables that fit no known layout: only a census goes on then."""
 
     @classmethod
-    def of(cls, image: ElfImage) -> CodeMap:
+    def of(cls, image: ElfImage, *, tolerant: bool = False) -> CodeMap:
         """Decode every executable section, starting anew at each symbol and behind inline data.
 
-        Raises MalformedImage and MalformedTable.
+        `tolerant`: tables that fit no known layout are left out, and told in `refused`. Raises
+        MalformedImage and, unless tolerant, MalformedTable.
         """
-        tables = find_all(image)
+        refused: tuple[MalformedTable, ...] = ()
+        if tolerant:
+            tables, refused = find_readable(image)
+        else:
+            tables = find_all(image)
         labels, ends = _labels_by_section(image), function_ends(image)
         relocations = Relocations.of(image)
         inner = _inner_labels(image, labels, relocations)
@@ -56,7 +64,8 @@ class CodeMap:
             )
             for section in image.executable_sections
         }
-        return cls(image, streams, relocations, tables, tuple(sorted(inner)))
+        reasons = tuple(f"{each.place}: {each.message}" for each in refused)
+        return cls(image, streams, relocations, tables, tuple(sorted(inner)), reasons)
 
     def __iter__(self) -> Iterator[tuple[Section, InstructionStream]]:
         return ((self.image.sections[index], stream) for index, stream in self.streams.items())

@@ -85,13 +85,14 @@ class ScanResult:
         return replace(self, ledger=replace(self.ledger, sites=sites))
 
 
-def scan(image: ElfImage) -> ScanResult:
+def scan(image: ElfImage, *, tolerant: bool = False) -> ScanResult:
     """Decode all code of `image`, find every site and decide what becomes of it.
 
-    Raises MalformedImage and MalformedTable, and InputNotUnderstood if a function that lies among
-    data has a site: it cannot become longer.
+    `tolerant`: tables that fit no known layout are left out, for a census (`CodeMap.refused`).
+    Raises MalformedImage, MalformedTable unless tolerant, and InputNotUnderstood if a function that
+    lies among data has a site: it cannot become longer.
     """
-    code_map = CodeMap.of(image)
+    code_map = CodeMap.of(image, tolerant=tolerant)
     _require_no_sites_among_data(image)
     zones = Zones.of(code_map)
     sites: list[Site] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from vmipatch.errors import MalformedTable
 from vmipatch.tables.alternatives import ALTERNATIVES, SMP_ALTERNATIVES
 from vmipatch.tables.altinstr_replacement import ALTINSTR_REPLACEMENT
 from vmipatch.tables.bug_table import BUG_TABLE
@@ -104,5 +105,29 @@ def find_all(image: ImageSource) -> Tables:
     table and entry, if one is there and fails its validation.
     """
     view = ImageView.of(image)
-    found = (kind.parse(view) for kind in (KINDS_OF_MODULE if view.is_module else KINDS))
+    found = (kind.parse(view) for kind in _kinds(view))
     return Tables(tuple(table for table in found if table is not None))
+
+
+def find_readable(image: ImageSource) -> tuple[Tables, tuple[MalformedTable, ...]]:
+    """The tables that fit a known layout, and why the others do not.
+
+    A census can do without some tables; who moves code cannot, and asks `find_all`.
+    """
+    view = ImageView.of(image)
+    found: list[Table] = []
+    refusals: dict[str, MalformedTable] = {}
+    for kind in _kinds(view):
+        try:
+            table = kind.parse(view)
+        except MalformedTable as refusal:
+            # One table may be asked for another's sake.
+            refusals.setdefault(str(refusal), refusal)
+            continue
+        if table is not None:
+            found.append(table)
+    return Tables(tuple(found)), tuple(refusals.values())
+
+
+def _kinds(view: ImageView) -> tuple[Kind, ...]:
+    return KINDS_OF_MODULE if view.is_module else KINDS

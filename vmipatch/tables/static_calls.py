@@ -6,9 +6,9 @@ a signature: three letters from 5.15 on, a ud1 from 5.18 on. Up to 5.14 there is
 trampoline is aligned to 4 bytes, and the last one ends with its instruction. Between trampolines of
 one object the assembler fills with nops; after the last of an object it is the linker, with what
 the linker script says for .text (0xcccc, arch/x86/kernel/vmlinux.lds.S of 5.10; ld.lld makes a
-number of four bytes of it, high byte first), in a module with nops of its own. The kernel checks signature and length before it
-writes: a missing byte is a BUG at boot. The table lies in .text and moves with it; what it holds is
-code.
+number of four bytes of it, high byte first), in a module with nops of its own. The kernel checks
+signature and length before it writes: a missing byte is a BUG at boot. The table lies in .text and
+moves with it; what it holds is code.
 """
 
 from __future__ import annotations

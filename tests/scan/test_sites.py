@@ -242,6 +242,35 @@ def test_code_that_runs_into_the_head_code_is_early_if_its_address_is_held() -> 
     assert early_sites(kernel) == [va, va + 2, kernel.va("default_entry") + 5]
 
 
+def test_function_that_ends_with_a_call_does_not_run_into_the_head_code() -> None:
+    """As init_real_mode of 7.2, which panics right before startup_32, or a second processor's."""
+    kernel = SmallKernel()
+    kernel.text.function("begin", "90 c3")
+    kernel.text.function("panic", "fa ebfe")
+    kernel.text.function("init_real_mode", "fa", Branch("e8", "panic"))
+    kernel.text.function("cpu", "fb", Short("eb", "default_entry"), align=1)
+    kernel.text.function("other", "fa", Branch("e8", "panic"))
+    kernel.text.function("startup_32_smp", "8ed0", align=1)
+    kernel.text.label("default_entry")
+    kernel.text.put(TO_PAGING, "c3")
+    held = (Word(name) for name in ("init_real_mode", "other", "startup_32_smp"))
+    kernel.rodata().put(Word("cpu", physical=True), *held)
+    early = [kernel.va("cpu"), kernel.va("startup_32_smp"), kernel.va("default_entry") + 5]
+    assert early_sites(kernel) == early
+
+
+def test_false_entry_does_not_run_into_the_head_code_after_a_call() -> None:
+    kernel = SmallKernel()
+    kernel.text.function("begin", "90 c3")
+    kernel.text.function("panic", "ebfe")
+    kernel.text.function("init_real_mode", "fa", Branch("e8", "panic"))
+    kernel.text.function("boots", "fb", TO_PAGING, "c3", align=1)
+    kernel.rodata().put(Word("init_real_mode", physical=True))
+    kernel.entry = "boots"
+    va = kernel.va("boots")
+    assert early_sites(kernel) == [va, va + 6]
+
+
 @pytest.mark.parametrize(
     "setting", ["0d00000080 0f22c0", "81c900000080 0f22c1", "b933000580 0f22c1"]
 )

@@ -26,15 +26,20 @@ from vmipatch.scan.code import CodeMap
 
 def ranges_before_paging(code_map: CodeMap) -> list[tuple[int, int]]:
     """Half-open address ranges, ascending, of code that runs only before paging."""
-    image, offset = code_map.image, code_map.page_offset
     walk = _Walk(code_map)
-    walk.follow([image.entry if image.entry >= offset else image.entry + offset])
+    walk.follow([_boot_entry(code_map)])
     walk.follow(_entries(code_map))
     while joining := walk.joining():
         walk.follow(joining)
     while callees := walk.exclusive_callees():
         walk.follow(callees)
     return walk.ranges()
+
+
+def _boot_entry(code_map: CodeMap) -> int:
+    """Where the boot loader enters, as linked."""
+    entry, offset = code_map.image.entry, code_map.page_offset
+    return entry if entry >= offset else entry + offset
 
 
 def _entries(code_map: CodeMap) -> list[int]:
@@ -87,15 +92,18 @@ class _Walk:
     def __init__(self, code_map: CodeMap, astray: Set[int] = frozenset()) -> None:
         """Nothing is followed into `astray`, from where no write that switches paging on is met."""
         self._code_map = code_map
+        self._boot_va = _boot_entry(code_map)
         self._astray = astray
         self.reached: dict[int, int] = {}
         """Length of each instruction by its address."""
+        self._entries: set[int] = set()
         self._callees: set[int] = set()
         self._arrived = False
 
     def follow(self, roots: Iterable[int]) -> None:
         """Follow direct control flow from `roots` until paging is on."""
         pending = list(roots)
+        self._entries.update(pending)
         while pending:
             va = pending.pop()
             stream = self._code_map.stream_at(va)
@@ -119,6 +127,8 @@ class _Walk:
             at = int(np.searchsorted(stream.branches, index))
             target = int(stream.branch_targets[at])
             (self._callees.add if flow is Flow.CALL else result.append)(target)
+            if flow is Flow.CALL and va + length == self._boot_va:
+                return []  # the end of a function: of panic(), say
         elif flow is Flow.STOP:
             result += self._far_target(stream.bytes_at(index))
         elif flow is Flow.NEXT and _turns_paging_on(stream, index):
@@ -160,12 +170,19 @@ class _Walk:
                     result.add(int(stream.starts[index]))
         stream_here = self._code_map.stream_at(va)
         index = -1 if stream_here is None else stream_here.index_of(va)
-        if stream_here is not None and index > 0:
-            before = index - 1
-            falls = stream_here.flows[before] not in (Flow.STOP, Flow.JUMP)
-            if falls and not _turns_paging_on(stream_here, before):
-                result.add(int(stream_here.starts[before]))
+        if stream_here is not None and index > 0 and self._runs_on(stream_here, index - 1, va):
+            result.add(int(stream_here.starts[index - 1]))
         return result
+
+    def _runs_on(self, stream: InstructionStream, index: int, va: int) -> bool:
+        """Whether control goes on at `va`, which follows the instruction.
+
+        A call in front of what is entered from elsewhere is the end of a function: of panic(), say.
+        """
+        flow = stream.flows[index]
+        if flow in (Flow.STOP, Flow.JUMP) or va in self._entries or _turns_paging_on(stream, index):
+            return False
+        return flow != Flow.CALL or va not in self._taken
 
     def exclusive_callees(self) -> list[int]:
         """Functions called from here that have no other caller and whose address nobody takes."""

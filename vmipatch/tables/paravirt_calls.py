@@ -21,8 +21,14 @@ from dataclasses import dataclass
 from vmipatch.tables.source import SymbolsSource
 from vmipatch.tables.table import Role, TableName, Tables
 
-COPIED = ("start_pv_irq_ops_irq_disable", "start_cli", "patch_data_xxl")
-"""Where the instructions come from: cli is among them in every version."""
+COPIED = (
+    "start_cli",
+    "start_pv_irq_ops_irq_disable",
+    "start_irq_irq_disable",
+    "patch_data_xxl",
+)
+"""Where the instructions come from: labels up to 2.6.24, 4.19 and 5.1, and the constants of 5.2 to
+5.8. cli is among them in every version."""
 NATIVE = "native_irq_disable"
 """What the pointer of the call holds that cli is copied over: a function of its own only where
 there is such a pointer. Unlike constants, kallsyms always lists it."""

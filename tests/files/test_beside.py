@@ -98,6 +98,13 @@ def test_debug_twin_without_relocations_is_completed_by_the_bzimage(build: Path)
     assert ElfImage.parse(done.vmlinux).symbols.address("reads") is not None
 
 
+def test_file_with_relocations_beside_the_debug_twin_is_taken(build: Path) -> None:
+    (build / UNSTRIPPED).write_bytes(small().build())
+    packed = bzimage(small(), build / "bzImage")
+    debug = open_kernel(build / "vmlinux")
+    assert not packed.rewrite(debug=debug, boot_code=BootCodeChoice.OWN).is_recovered
+
+
 def test_debug_twin_of_another_kernel_is_refused_with_or_without_relocations(build: Path) -> None:
     other = small()
     other.text.function("more", "90 c3")

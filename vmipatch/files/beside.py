@@ -31,18 +31,14 @@ def linked_beside(image: ElfImage, path: str | None) -> LinkedKernel:
     Raises InputNotUnderstood if there are none, or those of another kernel; EnvironmentProblem,
     MalformedImage and what vmipatch.recover.complete raises.
     """
-    directory = os.path.dirname(path) if path is not None else None
-    if directory is not None:
-        unstripped, listed = os.path.join(directory, UNSTRIPPED), os.path.join(directory, LIST)
-        if os.path.isfile(unstripped):
-            whole = ElfImage.parse(read_file(unstripped), unstripped)
-            if has_relocations(whole):
-                require_same_kernel(image, whole)
-                return LinkedKernel(whole, image)
-        if os.path.isfile(listed):
-            from vmipatch.recover import complete
+    found = whole_beside(image, path)
+    listed = None if path is None else os.path.join(os.path.dirname(path), LIST)
+    if found is None and listed is not None and os.path.isfile(listed):
+        from vmipatch.recover import complete
 
-            return complete(image, parse_list(read_file(listed), listed)).kernel
+        found = complete(image, parse_list(read_file(listed), listed)).kernel
+    if found is not None:
+        return found
     raise InputNotUnderstood(
         "the vmlinux has no relocations, so not every reference is known",
         file=image.name,
@@ -51,3 +47,18 @@ def linked_beside(image: ElfImage, path: str | None) -> LinkedKernel:
         "leaves them, or give the bzImage with this file as --debug; relocations of its own are "
         "left by CONFIG_RELOCATABLE=y",
     )
+
+
+def whole_beside(image: ElfImage, path: str | None) -> LinkedKernel | None:
+    """The same, if the file with relocations is there.
+
+    Raises InputNotUnderstood if it is of another kernel, EnvironmentProblem and MalformedImage.
+    """
+    unstripped = None if path is None else os.path.join(os.path.dirname(path), UNSTRIPPED)
+    if unstripped is None or not os.path.isfile(unstripped):
+        return None
+    whole = ElfImage.parse(read_file(unstripped), unstripped)
+    if not has_relocations(whole):
+        return None
+    require_same_kernel(image, whole)
+    return LinkedKernel(whole, image)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from vmipatch.choices import BootCodeChoice
+from vmipatch.files.beside import whole_beside
 from vmipatch.files.file import sha256_of
 from vmipatch.files.kind import Kind
 from vmipatch.files.maps import address_map, system_map
@@ -99,10 +100,12 @@ def linked_kernel(file: KernelFile, debug: KernelFile | None, *, whole: bool) ->
 
 
 def _twin(file: KernelFile, debug: KernelFile) -> LinkedKernel:
-    """The debug twin; by the bzImage's own list if its build took its relocations out."""
+    """The debug twin; if its build took its relocations out, with what is beside it, or listed."""
     relocs = None if file.bzimage is None else file.bzimage.relocs
     if has_relocations(debug.image) or file.bzimage is None or relocs is None:
         return LinkedKernel.complete(debug.image)
+    if beside := whole_beside(debug.image, debug.path):
+        return beside
     require_same_bytes(file.bzimage, debug.image)
     return complete(debug.image, relocs).kernel
 

@@ -11,7 +11,7 @@ from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import Relocations
-from vmipatch.image.symbols import STT_SECTION
+from vmipatch.image.symbols import STT_NOTYPE, STT_OBJECT, STT_SECTION
 from vmipatch.recover import complete
 from vmipatch.recover.image import Recovered
 from vmipatch.restore import restore
@@ -84,6 +84,18 @@ def test_symbols_behind_the_border_belong_to_what_lies_there() -> None:
     assert image.symbols.address("stays") == kernel.va("stays")
     assert check_static(found.image, image, found.fixed).findings == ()
     assert restore(image).data == found.source.data
+
+
+def test_variable_of_c_holds_no_distance() -> None:
+    """Without its symbol the same word keeps code in place."""
+    kernel = small()
+    kernel.text.function("moves", "fa c3")
+    rodata = kernel.rodata()
+    rodata.label("variable", STT_OBJECT, 4)
+    rodata.put(Distance("moves", relocated=False))
+    assert completed(kernel).fixed == ()
+    rodata.label("variable", STT_NOTYPE)
+    assert completed(kernel).fixed == ((kernel.va("moves"),) * 2,)
 
 
 def test_vmlinux_without_a_list_or_symbols_is_refused() -> None:

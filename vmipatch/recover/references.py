@@ -183,7 +183,7 @@ def possible_distances(
     Words of the list and of `understood` ranges are none.
     """
     result = [np.zeros(0, np.int64)]
-    ranges = list(understood)
+    ranges = np.array(merged(understood) or ((0, 0),), np.int64)
     for section in image.allocated_sections:
         if section.is_exec or not section.has_bytes or section.size < WORD_LEN:
             continue
@@ -195,8 +195,8 @@ def possible_distances(
         listed = relocs[(relocs > first_va - WORD_LEN) & (relocs < section.end_va)] - first_va
         known[np.maximum(listed // WORD_LEN, 0)] = True
         known[np.minimum((listed + WORD_LEN - 1) // WORD_LEN, count - 1)] = True
-        for start, end in ranges:
-            known[(places >= start) & (places < end)] = True
+        at = np.maximum(np.searchsorted(ranges[:, 0], places, side="right") - 1, 0)
+        known |= (places >= ranges[at, 0]) & (places < ranges[at, 1])
         leads_to = (places + words) & 0xFFFFFFFF
         leads_to = leads_to[~known]
         leads_to = leads_to[code.within(leads_to)]

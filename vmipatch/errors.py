@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from vmipatch.limits import Limit
 
 
 class ExitCode(enum.IntEnum):
@@ -64,6 +66,33 @@ class InputNotUnderstood(VmipatchError):
     exit_code = ExitCode.INPUT
 
 
+class NotSupported(InputNotUnderstood):
+    """A sound file of a kind that vmipatch does not support; docs/guide.md lists the kinds."""
+
+    def __init__(
+        self,
+        limit: Limit,
+        message: str = "",
+        *,
+        file: str | None = None,
+        place: str | None = None,
+        hint: str = "",
+    ) -> None:
+        """`message` and `hint` say more of this file than the limit does."""
+        super().__init__(message or limit.what, file=file, place=place, hint=hint or limit.remedy)
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _not_supported, (self.limit, self.message, self.file, self.place, self.hint)
+
+
+def _not_supported(
+    limit: Limit, message: str, file: str | None, place: str | None, hint: str
+) -> NotSupported:
+    """The same error in another process."""
+    return NotSupported(limit, message, file=file, place=place, hint=hint)
+
+
 class MalformedImage(InputNotUnderstood):
     """A kernel file that contradicts itself or its format."""
 
@@ -76,8 +105,13 @@ class MalformedTable(InputNotUnderstood):
     usual_hint = "the file is damaged, or its kernel stores this table in an unknown way"
 
 
-class UnclassifiedReference(InputNotUnderstood):
-    """A reference into moving code of which nobody can say what it means."""
+class UnclassifiedReference(NotSupported):
+    """A reference into moving code of which nothing tells what it means."""
+
+    def __init__(
+        self, message: str, *, file: str | None = None, place: str | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(Limit.REFERENCE, message, file=file, place=place, hint=hint)
 
 
 class EnvironmentProblem(VmipatchError):

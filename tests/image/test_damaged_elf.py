@@ -177,7 +177,7 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.section_word(".init.data", TYPE, 9),
         "a table for linkers lies in the kernel's memory",
     ),
-    "no instruction": (lambda d: d.table_word(".text", 0, 0xFFFFFFFF), "no instruction"),
+    "not an instruction": (lambda d: d.table_word(".text", 0, 0xFFFFFFFF), "not an instruction"),
     "kernel below the end of memory": (
         lambda d: d.segment_word(2, P_MEMSZ, 0xFF800000 - 0xC1006000),
         "no room is left",

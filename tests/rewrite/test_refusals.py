@@ -99,7 +99,7 @@ UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {
     "word in filler": ("no operand", ("fa c3 0f1f80", Word("f"), "c3")),
     "distance in no branch": ("no operand", ("fa 68", Distance("f", -4), "58 c3")),
     "branch out of the kernel": ("leads out of the kernel", ("fa e9 00000060 c3",)),
-    "ud0, which decoders measure differently": ("no instruction", ("fa 0fff c0 c3",)),
+    "ud0, which decoders measure differently": ("not an instruction", ("fa 0fff c0 c3",)),
 }
 """Functions that no build makes, and what is said of them."""
 
@@ -112,7 +112,7 @@ def test_what_nobody_can_lead_is_refused(name: str) -> None:
     with pytest.raises(InputNotUnderstood, match=expected) as caught:
         kernel.rewrite()
     assert caught.value.place
-    assert "damaged" in caught.value.hint
+    assert caught.value.hint and "damaged" not in caught.value.hint
 
 
 @pytest.mark.parametrize("padding", list(Padding))

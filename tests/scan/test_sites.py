@@ -77,7 +77,7 @@ def test_line_and_file_of_an_old_bug_are_no_instructions() -> None:
     text = next(account for account in result.ledger.sections if account.name == ".text")
     records = kernel.va("f") + np.array([*range(2, 8), *range(11, 17)])
     assert set(text.class_at(records).tolist()) <= {ByteClass.DATA, ByteClass.UNKNOWN}
-    with pytest.raises(InputNotUnderstood, match="no instruction"):
+    with pytest.raises(InputNotUnderstood, match="not an instruction"):
         kernel.rewrite()
 
 
@@ -107,7 +107,7 @@ def test_census_counts_each_instruction_of_a_group() -> None:
 
 
 def test_every_byte_of_code_is_in_one_account() -> None:
-    result = scan_of("fa 0f0a c3")  # 0f 0a is no instruction
+    result = scan_of("fa 0f0a c3")  # 0f 0a is not an instruction
     (account,) = result.ledger.sections
     assert sum(account.length(kind) for kind in ByteClass) == account.end_va - account.start_va
     assert account.length(ByteClass.UNKNOWN) >= 1

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.files.file import read_file
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.reloc_list import parse_list
 from vmipatch.image.relocations import has_relocations
 from vmipatch.image.twin import require_same_kernel
+from vmipatch.limits import Limit
 
 UNSTRIPPED: Final = "vmlinux.unstripped"
 LIST: Final = "arch/x86/boot/compressed/vmlinux.relocs"
@@ -39,13 +40,11 @@ def linked_beside(image: ElfImage, path: str | None) -> LinkedKernel:
         found = complete(image, parse_list(read_file(listed), listed)).kernel
     if found is not None:
         return found
-    raise InputNotUnderstood(
+    raise NotSupported(
+        Limit.RELOCATIONS_TAKEN_OUT,
         "the vmlinux has no relocations, so not every reference is known",
         file=image.name,
         place="section headers",
-        hint=f"where the build takes them out, keep {UNSTRIPPED} or {LIST} beside it, as the build "
-        "leaves them, or give the bzImage with this file as --debug; relocations of its own are "
-        "left by CONFIG_RELOCATABLE=y",
     )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vmipatch.choices import BootCodeChoice, Mode
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.files.beside import linked_beside
 from vmipatch.files.file import File
 from vmipatch.files.kind import Kind
@@ -21,6 +21,7 @@ from vmipatch.image.reloc_list import parse_list
 from vmipatch.image.relocations import has_relocations
 from vmipatch.image.trim import without_debug
 from vmipatch.image.types import Trimmed
+from vmipatch.limits import Limit
 
 if TYPE_CHECKING:
     from vmipatch.emu.machine import MachineOptions, Terminal, Tracer
@@ -187,8 +188,8 @@ class KernelFile(File):
 
     def _require_unpacked(self) -> None:
         if self.packing is not Compression.NONE:
-            raise InputNotUnderstood(
+            raise NotSupported(
+                Limit.PACKED_WHOLE,
                 f"the file is packed by {self.packing.label}, and the output would not be",
                 file=self.name,
-                hint="unpack it first",
             )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, STATES, Extent
-from vmipatch.errors import InputNotUnderstood, NotServed
+from vmipatch.errors import NotServed, NotSupported
 from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.file import sha256_of
 from vmipatch.files.kind import MODULES, Kind, require_pair
+from vmipatch.limits import Limit
 from vmipatch.verify.certificate import certificate
 from vmipatch.verify.coverage import Sites
 from vmipatch.verify.parallel import Watcher
@@ -159,11 +160,11 @@ def verify_module(file: ModuleFile, original: ModuleFile) -> Verification:
 def _output(file: KernelFile, *, is_compared: bool) -> Kernel:
     """The rewritten one. Raises InputNotUnderstood if it cannot be compared with an original."""
     if is_compared and file.kind is Kind.BZIMAGE and not len(file.image.symbols):
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.COMPARED_BZIMAGE,
             "what a bzImage holds has neither symbols nor relocations to compare",
             file=file.name,
             place=".symtab",
-            hint="give what `rewrite --vmlinux` writes; without --original it is only booted",
         )
     return Kernel.of(file.image, file_sha256=file.sha256)
 

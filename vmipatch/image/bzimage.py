@@ -11,10 +11,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import MalformedImage, NotSupported
 from vmipatch.image.packing import Compression, Payload, unpack_payload
 from vmipatch.image.reloc_list import parse_list
 from vmipatch.image.setup_header import SetupHeader
+from vmipatch.limits import Limit
 
 PAYLOAD_SINCE = 0x0208
 """The first boot protocol that tells where the payload lies (Linux 2.6.26)."""
@@ -75,16 +76,11 @@ def elf_length(data: bytes, name: str) -> int:
     """
     if len(data) < 52 or data[:6] != b"\x7fELF\x01\x01":
         is_elf = data[:4] == b"\x7fELF"
-        raise InputNotUnderstood(
-            "the payload is an ELF file, but not a 32-bit little-endian one"
-            if is_elf
-            else "the payload is not an ELF file, so nothing tells its code from its data",
-            file=name,
-            place="payload",
-            hint="vmipatch works on i386 kernels only"
-            if is_elf
-            else "give the vmlinux of the same build",
-        )
+        if is_elf:
+            what = "the payload is an ELF file, but not a 32-bit little-endian one"
+            raise NotSupported(Limit.ARCHITECTURE, what, file=name, place="payload")
+        what = "the payload is not an ELF file, so nothing tells its code from its data"
+        raise NotSupported(Limit.PAYLOAD, what, file=name, place="payload")
     phoff, shoff = struct.unpack_from("<II", data, 28)
     header_len, ph_len, ph_count, sh_len, sh_count = struct.unpack_from("<5H", data, 40)
     ends: list[int] = [header_len, phoff + ph_len * ph_count, shoff + sh_len * sh_count]
@@ -108,19 +104,19 @@ def elf_length(data: bytes, name: str) -> int:
 def _payload(data: bytes, header: SetupHeader, name: str) -> bytes:
     """The packed bytes that the header points to."""
     if header.version < PAYLOAD_SINCE:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.BOOT_PROTOCOL,
             f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} "
             "does not tell where the payload lies",
             file=name,
-            hint="give the vmlinux of the same build",
         )
     if not header.payload_length:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_PAYLOAD,
             "its header says that there is no payload: it boots as Linux does, and is not a Linux "
             "that unpacks itself",
             file=name,
             place=f"offset {PAYLOAD_LENGTH_OFF:#x}",
-            hint="give the ELF file that it was made from, if there is one",
         )
     start = header.code_off + header.payload_offset
     if start + header.payload_length > len(data):

@@ -12,11 +12,12 @@ from functools import cached_property
 import lief
 import numpy as np
 
-from vmipatch.errors import MalformedImage
+from vmipatch.errors import MalformedImage, NotSupported
 from vmipatch.image.among_data import may_hold_data, with_data_known
 from vmipatch.image.consistency import DAMAGED, TRUNCATED, require_consistent
 from vmipatch.image.symbols import STT_FUNC, SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind, Trimmed
+from vmipatch.limits import Limit
 
 EM_386 = 3
 ELF_HEADER_LEN = 52
@@ -158,21 +159,13 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
     """lief's view of the headers alone; its complaints become ours."""
     require_magic(data, name)
     if data[4:6] != b"\x01\x01":
-        raise MalformedImage(
-            "this is not a 32-bit little-endian file",
-            file=name,
-            place="offset 0x4",
-            hint="vmipatch works on i386 kernels only",
-        )
+        what = "this is not a 32-bit little-endian file"
+        raise NotSupported(Limit.ARCHITECTURE, what, file=name, place="offset 0x4")
     _require_header_tables(data, name)
     (machine,) = struct.unpack_from("<H", data, MACHINE_AT)
     if machine != EM_386:
-        raise MalformedImage(
-            f"machine type {machine} is not i386",
-            file=name,
-            place=f"offset {MACHINE_AT:#x}",
-            hint="vmipatch works on i386 kernels only",
-        )
+        what = f"machine type {machine} is not i386"
+        raise NotSupported(Limit.ARCHITECTURE, what, file=name, place=f"offset {MACHINE_AT:#x}")
     config = lief.ELF.ParserConfig()
     config.parse_relocations = False
     config.parse_symtab_symbols = False

@@ -11,7 +11,8 @@ import enum
 import struct
 from dataclasses import asdict, dataclass, fields
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage, NotSupported
+from vmipatch.limits import Limit
 
 SECTOR_LEN = 512
 HEADER_OFF = 0x1F1
@@ -119,10 +120,10 @@ class SetupHeader:
                 hint="the file is truncated or corrupted: copy it again",
             )
         if header.version < OLDEST_VERSION or not header.loadflags & LoadFlag.LOADED_HIGH:
-            raise InputNotUnderstood(
+            raise NotSupported(
+                Limit.ZIMAGE,
                 "this is a zImage, whose code is loaded below 1 MiB",
                 file=file,
-                hint="give the bzImage or the vmlinux of the same build",
             )
         return header
 

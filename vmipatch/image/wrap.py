@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage, NotSupported
 from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import emit_list
@@ -33,6 +33,7 @@ from vmipatch.image.setup_header import (
 )
 from vmipatch.image.types import Segment
 from vmipatch.isa.assemble import Assembled, assemble_resource
+from vmipatch.limits import Limit
 
 LOAD_PA = 0x100000
 """Where every loader can put the image (code32_start)."""
@@ -133,18 +134,18 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
     """Check everything the boot code relies on."""
     loads = tuple(sorted((s for s in image.loads if s.mem_len), key=lambda s: s.pa))
     if not loads:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.WRAP_SEGMENTS,
             "the file has no program segment to load",
             file=image.name,
             place="program headers",
-            hint="give a linked vmlinux, not an object file",
         )
     if len(loads) > MAX_SEGMENTS:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.WRAP_SEGMENTS,
             f"the file has more than {MAX_SEGMENTS} program segments",
             file=image.name,
             place="program headers",
-            hint="link the kernel with fewer segments, as its own linker script does",
         )
     for below, above in pairwise(loads):
         if below.pa + below.mem_len > above.pa:
@@ -155,11 +156,11 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
                 hint=DAMAGED,
             )
     if loads[0].pa < LOAD_PA or loads[-1].pa + loads[-1].mem_len > KERNEL_IMAGE_LEN:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.WRAP_PLACE,
             "the kernel is not linked between 1 MiB and 512 MiB of physical memory",
             file=image.name,
             place=f"physical {loads[0].pa:#x}",
-            hint="the physical addresses of the program headers decide",
         )
     if any(s.file_len > s.mem_len for s in loads):
         raise MalformedImage(
@@ -185,11 +186,11 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
 def _check_relocs(image: ElfImage, loads: Sequence[Segment], relocs: Sequence[int]) -> None:
     """One distance between virtual and physical, and every word in the file."""
     if len({s.va - s.pa for s in loads}) != 1:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.WRAP_DISTANCE,
             "the segments differ in their distance from virtual to physical",
             file=image.name,
             place="program headers",
-            hint="wrap it without a relocation list: it then runs where it was linked",
         )
     ranges = iter(sorted((s.va, s.va + s.file_len) for s in loads))
     start, end = next(ranges)

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.symbols import STT_FILE, STT_OBJECT, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionKind
 from vmipatch.isa.decode import decode
+from vmipatch.limits import Limit
 from vmipatch.recover.image import (
     GLOBAL,
     TEXT,
@@ -55,11 +56,11 @@ def complete(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
     """
     listed = listed_places(image, relocs)
     if not len(image.symbols):
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_SYMBOLS,
             "the kernel has no symbols",
             file=image.name,
             place=".symtab",
-            hint="give the vmlinux as the build left it, or the bzImage alone",
         )
     references, border = _references(image, listed)
     return Recovered(_with_relocations(image, references, border), references, image)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.image.ascending import distinct
 from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
@@ -23,6 +23,7 @@ from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, S
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.isa.decode import InstructionStream, Shape, decode
 from vmipatch.isa.inner import inner_labels
+from vmipatch.limits import Limit
 from vmipatch.recover.kallsyms import Kallsyms, find_kallsyms
 from vmipatch.recover.references import (
     Code,
@@ -74,11 +75,11 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
     listed = listed_places(image, relocs)
     kallsyms = find_kallsyms(image)
     if kallsyms is None:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_SYMBOLS,
             "the kernel has no symbols of its own (kallsyms with tokens), and only they name its "
             "functions",
             file=image.name,
-            hint="give the vmlinux of the same build; a kernel alone needs CONFIG_KALLSYMS=y",
         )
     return _Recovery(image, listed, kallsyms).run()
 
@@ -90,18 +91,17 @@ def listed_places(image: ElfImage, relocs: Sequence[int] | None) -> I64:
     segments load what no section allocates.
     """
     if not relocs:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_RELOCATIONS,
             "the kernel has no relocations and no relocation list: any word might be an address",
             file=image.name,
-            hint="give the bzImage it came from, or the vmlinux of the same build; "
-            "a kernel needs CONFIG_RELOCATABLE=y",
         )
     if image.section_by_name.get(TEXT) not in image.executable_sections:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_SECTIONS,
             "the kernel has no .text section",
             file=image.name,
             place="section headers",
-            hint="only section headers tell code from data: give a kernel that has them",
         )
     require_loaded_allocated(image.sections, image.segments, image.name)
     return distinct(np.array(relocs, np.int64))

@@ -20,8 +20,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.image.elf import ElfImage
+from vmipatch.limits import Limit
 from vmipatch.recover.kallsyms_names import TOKEN_INDEX_LEN, Tokens, find_tokens, unpacked
 from vmipatch.tables.kallsyms import MARKER_STEP, MAX_PADDING, name_offsets
 
@@ -72,12 +73,11 @@ def find_kallsyms(image: ElfImage) -> Kallsyms | None:
                 return found
             seen_va = section.va + tokens.off
     if seen_va is not None:
-        raise InputNotUnderstood(
-            "the kernel's own symbols (kallsyms) have a layout that is newer than vmipatch knows, "
-            "or are damaged",
+        raise NotSupported(
+            Limit.KALLSYMS,
+            "the kernel's own symbols (kallsyms) have a layout that vmipatch does not know",
             file=image.name,
             place=f"{seen_va:#x}",
-            hint="give the vmlinux of the same build",
         )
     return None
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage, UnclassifiedReference
+from vmipatch.errors import MalformedImage, NotSupported, UnclassifiedReference
 from vmipatch.image.consistency import DAMAGED
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, WORD_LEN
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF
 from vmipatch.isa.decode import Flow, Shape
+from vmipatch.limits import Limit
 from vmipatch.rewrite.references import image_range
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.ledger import ByteClass
@@ -25,8 +26,8 @@ AROUND_LEN = 1 << 24
 and compilers subtract the least index of an array from its address."""
 NULL_LEN = 0x1000
 """Weak symbols that nobody defines are 0, and what they name lies in the first page."""
-HOLDS_DATA = "the file is damaged, or holds data in its code: report such a file"
-SPOILT = "the file is damaged: build or copy it again"
+HOLDS_DATA = "code may hold data that no symbol names: report such a kernel"
+SPOILT = Limit.REFERENCE.remedy
 
 
 def require_decoded(code_map: CodeMap) -> None:
@@ -35,11 +36,11 @@ def require_decoded(code_map: CodeMap) -> None:
     for section, stream in code_map:
         if section.name in movable and len(stream.undecodable):
             va = int(stream.starts[stream.undecodable[0]])
-            raise InputNotUnderstood(
-                "there are bytes in the code that are no instruction",
+            raise NotSupported(
+                Limit.DATA_AMONG_CODE,
+                "there are bytes in the code that are not an instruction",
                 file=code_map.image.name,
                 place=f"{va:#x} ({code_map.image.symbols.place_of(va)})",
-                hint=HOLDS_DATA,
             )
 
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import MalformedImage, NotSupported
 from vmipatch.image.elf import ENTRY_AT, ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
+from vmipatch.limits import Limit
 from vmipatch.restore import empty_note
 from vmipatch.rewrite.annotate import Annotations, Part
 from vmipatch.rewrite.attach import Added
@@ -45,7 +46,8 @@ def annotation_start_va(image: ElfImage, shift_len: int) -> int:
     _, end_va = image_range(image)
     end_pa = max(load.pa + load.mem_len for load in image.loads)
     if max(end_va, end_pa) + shift_len > LAST_END:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.TOO_HIGH,
             "the kernel ends so high that no room is left behind it",
             file=image.name,
             place=f"{max(end_va, end_pa):#x}",

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import InputNotUnderstood, NotSupported
 from vmipatch.image.module import REGION_LEN, Module, region_va
 from vmipatch.image.packed import recipe_of
 from vmipatch.image.packing import Recipe
 from vmipatch.image.types import SectionKind
 from vmipatch.isa.decode import InstructionStream
+from vmipatch.limits import Limit
 from vmipatch.restore import Noted, WantedModule, add_module_note
 from vmipatch.rewrite.annotate import annotate
 from vmipatch.rewrite.attach import attach_thunks
@@ -96,9 +97,10 @@ def rewrite_module(
         )  # fmt: skip
     names = int.from_bytes(module.file.data[NAMES_AT : NAMES_AT + 2], "little")
     if any(s.kind is SectionKind.SYMTAB and s.link == names for s in module.file.sections):
-        raise InputNotUnderstood(
+        raise NotSupported(
+ Limit.ONE_NAME_TABLE,
+
             "symbols and sections have their names in one table", file=name, place=".symtab",
-            hint="the file is damaged, or was not linked by the kernel build's linker",
         )  # fmt: skip
     scanned = scan(module.image)
     scanned = scanned.leaving(untranslatable(scanned.rewritten), Reason.NO_TRANSLATION)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from vmipatch.choices import Padding
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import InputNotUnderstood, NotSupported
 from vmipatch.image.linked import LinkedKernel
+from vmipatch.limits import Limit
 from vmipatch.rewrite.address_map import Places
 from vmipatch.rewrite.attach import runtime_len
 from vmipatch.rewrite.body import Body, body_of, give_up
@@ -115,11 +116,11 @@ def _with_trampolines(
     try:
         relinked = _with_room(wanted, padding, fixed, needed)
     except NoRoom as error:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.NO_ROOM,
             f"between code that must not move there are {error.missing} bytes too few "
             "for the runtime",
             file=wanted.image.name,
-            hint="give the vmlinux of the same build: with relocations all code can move",
         ) from error
     windows = _windows(wanted, relinked, padding, fixed)
     for _ in range(ROUNDS):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, VmipatchError
+from vmipatch.errors import NotSupported, VmipatchError
 from vmipatch.isa.decode import Flow, InstructionStream
+from vmipatch.limits import Limit
 from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import Body, give_up
 from vmipatch.rewrite.layout import Change
@@ -71,10 +72,10 @@ def _given_for(
         if inside:
             chosen = give_up(inside, missing)
             return {s.va: len(b.code) - len(s.code) for s, b in inside if s.va in chosen}
-    raise InputNotUnderstood(
+    raise NotSupported(
+        Limit.STUCK_BRANCH,
         f"a short branch no longer reaches its target and cannot be widened: {branch.why}",
         place=f"{branch.va:#x}",
-        hint="report this kernel: the layout has to move its target closer",
     )
 
 

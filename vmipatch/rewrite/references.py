@@ -72,7 +72,7 @@ def require_words_whole(code_map: CodeMap, placement: Placement) -> None:
             "a relocated word is no operand of one instruction",
             file=code_map.image.name,
             place=f"{place:#x} ({code_map.image.symbols.place_of(place)})",
-            hint="the file is damaged, or holds data in its code: report such a kernel",
+            hint="code may hold data that no symbol names: report such a kernel",
         )
 
 

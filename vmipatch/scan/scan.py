@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import NotSupported
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
 from vmipatch.isa.classify import classify
 from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.isa.forms import AtCpl1, Treatment
+from vmipatch.limits import Limit
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.follow import follow
 from vmipatch.scan.ledger import Ledger, SectionAccount
@@ -114,11 +115,11 @@ def _require_no_sites_among_data(image: ElfImage) -> None:
             form = classify(stream.bytes_at(index))
             if form is not None and form.treatment is not Treatment.LEAVE:
                 site_va = int(stream.starts[index])
-                raise InputNotUnderstood(
+                raise NotSupported(
+                    Limit.CODE_AMONG_DATA,
                     f"there is a site ({form.name}) in a function that lies among data",
                     file=image.name,
                     place=f"{site_va:#x} ({image.symbols.place_of(site_va)})",
-                    hint="move the function to a section of code",
                 )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vmipatch.errors import EnvironmentProblem, InputNotUnderstood, MalformedImage
+from vmipatch.errors import EnvironmentProblem, MalformedImage, NotSupported
 from vmipatch.image.packing.codec import CorruptStream, Recipe
 from vmipatch.image.packing.compression import LENGTH_LEN, Compression
 from vmipatch.image.packing.recipe import CODECS, pack
+from vmipatch.limits import Limit
 
 MAX_PAYLOAD_LEN = 1 << 30
 """No i386 kernel is longer than 512 MiB; twice that is an attack or damage."""
@@ -32,11 +33,11 @@ def unpack_payload(payload: bytes, name: str = "<bytes>", place: str = "payload"
     """
     compression = Compression.of(payload)
     if compression is None:
-        raise InputNotUnderstood(
+        raise NotSupported(
+            Limit.COMPRESSION,
             f"the payload begins with {payload[:6].hex(' ')}, no compression that Linux uses",
             file=name,
             place=place,
-            hint="give the vmlinux of the same build",
         )
     if compression is Compression.NONE:
         return Payload(compression, payload, payload)

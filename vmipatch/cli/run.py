@@ -120,6 +120,7 @@ def run_command(
     seconds = time.perf_counter() - begun
     console.say(f"\n{kernel}: {_summary(done.result)}, {seconds:.1f} s of real time")
     console.say(_counts(done.result))
+    console.detail(_unicorn(done.result))
     if done.executed:
         console.say(_executed(done.executed))
     if json_file is not None:
@@ -133,6 +134,12 @@ def _summary(result: RunResult) -> str:
     details = f" ({result.details})" if result.details else ""
     seconds = f"{result.now_ns / NS_PER_S:.3f} s of virtual time"
     return f"{result.ending.value}{details}, {result.place}; {seconds}, {result.blocks} blocks"
+
+
+def _unicorn(result: RunResult) -> str:
+    if reason := result.plain_because:
+        return f"the code of Unicorn was left as it is, and is slower: {reason}"
+    return "the code of Unicorn was changed in memory: fast stores"
 
 
 def _counts(result: RunResult) -> str:

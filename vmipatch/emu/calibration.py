@@ -25,6 +25,9 @@ _TABLES_PA: Final = 0x2000
 _IDT_PA: Final = 0x3000
 _STACK_PA: Final = 0x8000
 _UNMAPPED_VA: Final = 0x400000
+_OTHER_CODE_PA: Final = 0x5000
+_ALIAS_VA: Final = 0x800000
+"""Where the first 4 MiB are mapped once more."""
 _CS, _DS = 0x08, 0x10
 _GATE_VECTOR = 0x20
 
@@ -37,6 +40,16 @@ _STI_NOP_HLT = bytes.fromhex("fb90f4")
 _INC_EBX_HLT = bytes.fromhex("43f4")
 _LOOP = bytes.fromhex("ebfe")
 _ADD_OVERFLOW_INT = bytes.fromhex("b8ffffff7f83c001cd55")  # mov eax, 0x7fffffff; add eax, 1
+_RETURN_EAX = bytes.fromhex("b800000000c3")  # mov eax, 0; ret
+_WRITE_CODE_TWICE = bytes.fromhex(
+    "c6050150800001"  # mov byte [0x805001], 1    nothing of the page is translated
+    "c6050150800002"  # mov byte [0x805001], 2
+    "b800500000ffd0"  # mov eax, 0x5000; call eax
+    "89c3"  # mov ebx, eax
+    "c6050150800003"  # mov byte [0x805001], 3    now it is
+    "b800500000ffd0"
+    "cd55"
+)
 
 
 @dataclass(slots=True)
@@ -90,6 +103,7 @@ class _Bench:
         self.cpu = self.recorder.cpu = Cpu(self.memory, cell_va, self.recorder)
         self.memory.load(_HANDLER_PA, _INC_EBX_HLT)
         self.memory.write_u32(_TABLES_PA, 0x87)  # 4 MiB at 0, the rest is not there
+        self.memory.write_u32(_TABLES_PA + 4 * (_ALIAS_VA >> 22), 0x87)
         gate = _CS << 16 | _HANDLER_PA, 0x8E00
         for i, word in enumerate(gate):
             self.memory.write_u32(_IDT_PA + 8 * _GATE_VECTOR + 4 * i, word)
@@ -172,6 +186,14 @@ def _check_slice(bench: _Bench) -> bool:
     return bench.run(_LOOP) is Exit.SLICE and bench.cpu.counter.blocks > 0
 
 
+def _check_rewritten_code(bench: _Bench) -> bool:
+    """Code that is written through another mapping than it is executed in is not stale."""
+    bench.memory.load(_OTHER_CODE_PA, _RETURN_EAX)
+    bench.run(_WRITE_CODE_TWICE)
+    registers = bench.cpu.registers
+    return bench.recorder.numbers == [0x55] and (registers.ebx, registers.eax) == (2, 3)
+
+
 CHECKS: Final[dict[str, Callable[[_Bench], bool]]] = {
     "software interrupts": _check_software,
     "page faults": _check_page_fault,
@@ -180,6 +202,7 @@ CHECKS: Final[dict[str, Callable[[_Bench], bool]]] = {
     "intercepts": _check_intercept,
     "promised interrupts": _check_promise,
     "counting of blocks": _check_slice,
+    "writes to code": _check_rewritten_code,
 }
 """What is tried out, by its name in messages; each check gets a bench of its own."""
 

@@ -12,6 +12,9 @@ What was measured of release 2.1.4 and is relied on here:
 * An address to run `until` is translated through the guest's page tables, which can raise a page
   fault unseen: exits are switched off.
 * Writes to code are seen when the guest makes them, not when the host does.
+
+The library's own code is changed in memory, once in a process and before its first CPU, where it is
+the one that was measured (`stores`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from __future__ import annotations
 import ctypes
 import enum
 import mmap
+import os
+import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -27,10 +32,12 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
+from vmipatch.emu import library
 from vmipatch.emu.counter import BlockCounter
 from vmipatch.emu.memory import Access, GuestMemory
 from vmipatch.emu.registers import HFlag, RegisterFile
 from vmipatch.emu.state import INTERRUPT_REQUEST, Field, StateView, locate
+from vmipatch.emu.stores import STORES
 from vmipatch.errors import EnvironmentProblem, VmipatchError
 
 UNICORN_VERSION: Final = (2, 1, 4)
@@ -38,6 +45,8 @@ PHYSICAL_END: Final = 1 << 40
 """Where the addresses end that page tables of the guest can name."""
 CONTROL_PA: Final = 1 << 44
 """A page of the host's own, far behind what the guest can reach: the VMCB of interrupts."""
+PLAIN_UNICORN: Final = "VMIPATCH_PLAIN_UNICORN"
+"""Environment variable: if it is set and not empty, Unicorn's code stays as it is."""
 VMEXIT: Final = 0x100
 """Interrupt numbers from here on are intercepts: VMEXIT plus an exit code of AMD's SVM."""
 
@@ -142,6 +151,8 @@ class Cpu:
         not the host, that was measured.
         """
         _check_version()
+        self.plain_because = why_plain()
+        """As `why_plain` says."""
         self._memory = memory
         self._callbacks = callbacks
         self.refused_msrs: frozenset[int] = frozenset()
@@ -407,6 +418,32 @@ class Cpu:
             place=f"EIP {self.registers.eip:#x}",
             hint="the guest did something that the emulator does not model",
         )
+
+
+_changing = threading.Lock()
+_why_plain: list[str] = []
+
+
+def why_plain() -> str:
+    """Change Unicorn's code, at the first call in a process.
+
+    Returns why it was left as it is; an empty string if it was changed.
+    """
+    with _changing:
+        if not _why_plain:
+            _why_plain.append(_change())
+        return _why_plain[0]
+
+
+def _change() -> str:
+    if os.environ.get(PLAIN_UNICORN):
+        return f"{PLAIN_UNICORN} is set"
+    code = ctypes.CDLL(uclib._name)
+
+    def find(symbol: str) -> int | None:
+        return ctypes.cast(getattr(code, symbol), _V).value if hasattr(code, symbol) else None
+
+    return library.apply(STORES, find)
 
 
 def _check_version() -> None:

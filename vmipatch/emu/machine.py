@@ -286,6 +286,7 @@ class Machine:
             executed_len=self.clock.executed_len,
             now_ns=self.clock.now_ns,
             place=f"EIP {registers.eip:#x} at CPL {registers.cpl}",
+            plain_because=self.cpu.plain_because,
         )
 
 

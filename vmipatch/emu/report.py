@@ -85,9 +85,11 @@ class RunResult:
     """Virtual time at the end."""
     place: str
     """EIP and CPL at the end."""
+    plain_because: str
+    """Why Unicorn's code was left as it is (docs/decisions/0022); empty if it was changed."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, sorted and without anything of the host."""
+        """Plain values, sorted; of the host, only whether its Unicorn was changed."""
         statistics = self.statistics
         return {
             "ending": self.ending.name.lower(),
@@ -103,4 +105,5 @@ class RunResult:
             "lines": {str(k): v for k, v in sorted(statistics.lines.items())},
             "traps": dict(sorted(statistics.traps.items())),
             "total": statistics.total,
+            "unicorn": {"changed": not self.plain_because, "reason": self.plain_because},
         }

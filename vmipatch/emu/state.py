@@ -72,9 +72,9 @@ def locate(handle: int, write_registers: Callable[[tuple[int, ...]], None]) -> S
     Raises EnvironmentProblem if the values do not arrive where they should.
     """
     write_registers(_PLANTED)
-    cpu_va = int.from_bytes(_read(handle + _CPU_POINTER_OFF, 8), "little")
+    cpu_va = int.from_bytes(read_own_memory(handle + _CPU_POINTER_OFF, 8), "little")
     state_va = cpu_va + _STATE_OFF
-    if _read(state_va, len(_pattern())) != _pattern():
+    if read_own_memory(state_va, len(_pattern())) != _pattern():
         raise EnvironmentProblem(
             "this build of Unicorn keeps its CPU in an unknown form",
             hint="install the official wheel: pip install unicorn==2.1.4",
@@ -92,7 +92,7 @@ def _words(va: int, count: int) -> memoryview:
     return memoryview(array).cast("B").cast("I")
 
 
-def _read(va: int, length: int) -> bytes:
+def read_own_memory(va: int, length: int) -> bytes:
     """Bytes of this process, as many as are mapped: unlike a pointer, the file cannot crash."""
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:

@@ -56,6 +56,7 @@ def test_gap_follows_a_call_that_does_not_return_or_the_end_of_a_function() -> N
     assert fills_of(f"{CALL} 000000 55 {RET}", (8,)) == [5, 6, 7]
     assert fills_of(f"{ADD} 000000 55 {RET}", (5,), ends=(2,)) == [2, 3, 4]
     assert fills_of(f"{ADD} 000000", (), ends=(2,)) == [2, 3, 4], "the section ends"
+    assert fills_of(f"{RET} 8d7600 00 55 {RET}", (5,)) == [4], "the assembler's filler comes first"
 
 
 def test_zeros_that_control_runs_into_are_instructions() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice, pairwise
@@ -40,6 +40,7 @@ class Shape(enum.IntEnum):
     NOP = 1
     INT3 = 2
     LINK_FILL = 3  # no instruction: see vmipatch.isa.fill
+    OPAQUE = 4  # code that is not for 32 bits, kept byte for byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,11 @@ class InstructionStream:
         return np.flatnonzero(self.codes == 0)
 
     @cached_property
+    def opaque(self) -> np.ndarray:
+        """Indexes of bytes of code that is not for 32 bits."""
+        return np.flatnonzero(self.codes == OPAQUE_BYTE)
+
+    @cached_property
     def sensitive_candidates(self) -> np.ndarray:
         """Indexes of instructions whose code has, for some operands, a sensitive form."""
         return np.flatnonzero(self._traits[1][self.codes])
@@ -103,8 +109,8 @@ class InstructionStream:
             name = _CODE_NAMES.get(code, "")
             if name == "INT3":
                 result[self.codes == code] = Shape.INT3
-            elif code == FILL_BYTE:
-                result[self.codes == code] = Shape.LINK_FILL
+            elif code in _BYTEWISE:
+                result[self.codes == code] = _BYTEWISE[code]
             elif name.startswith("NOP"):
                 result[self.codes == code] = Shape.NOP
             elif name in _NOP_ENDS:
@@ -189,7 +195,11 @@ FILL_BYTE = int(iced_x86.Code.DECLAREBYTE)
 """The code of each byte with which a linker filled a gap."""
 UD0 = bytes.fromhex("0fff")
 """WARN() of Linux 4.12 to 4.15, without the ModRM byte that Intel's processors take along."""
-_NO_ENCODING = (FILL_BYTE, int(iced_x86.Code.UD0))
+OPAQUE_BYTE = int(iced_x86.Code.DECLAREWORD)
+"""The code of each byte of code that is not for 32 bits: what it holds is kept as it is."""
+_BYTEWISE = {FILL_BYTE: Shape.LINK_FILL, OPAQUE_BYTE: Shape.OPAQUE}
+_SHORT_UD0 = int(iced_x86.Code.UD0)
+_NO_ENCODING = (FILL_BYTE, OPAQUE_BYTE, _SHORT_UD0)
 """Codes of what the library does not decode: they are given by place."""
 SHORT_LEA_LEN = 4
 """Bytes of a lea without displacement, with a prefix: `8d 04 20` is one of the Athlon's nops."""
@@ -221,6 +231,7 @@ def decode(
     splits: Sequence[int] = (),
     data: Sequence[tuple[int, int]] = (),
     ends: Sequence[int] = (),
+    opaque: Sequence[tuple[int, int]] = (),
 ) -> InstructionStream:
     """Decode `code`, linked at `va`, from end to end.
 
@@ -228,12 +239,16 @@ def decode(
     anew there, so that no instruction runs over one; `0f ff` between two of them is an instruction.
     `data` are ranges of addresses known to hold none: each byte of them decodes as nothing. `ends`
     are addresses at which functions end: what a linker put after one is no instruction either.
+    The bytes of `opaque` ranges are instructions of one byte each that control does not leave.
     """
-    stream = _decode(code, va, splits, data)
+    splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
+    stream = _decode(code, va, splits, data, opaque)
     after = stream.starts.astype(np.int64) + stream.lens
     last = after[np.isin(stream.flows, (Flow.STOP, Flow.JUMP, Flow.CALL))]
     last = np.unique(np.concatenate([last, np.array(ends, np.int64)]))
-    return _with_fills(stream, link_fills(code, va, np.unique(np.array(splits, np.int64)), last))
+    core = stream.starts[stream.shapes == Shape.CODE].astype(np.int64)
+    labels = np.unique(np.array(splits, np.int64))
+    return _with_fills(stream, link_fills(code, va, labels, last, core))
 
 
 def _with_fills(stream: InstructionStream, fills: list[tuple[int, int]]) -> InstructionStream:
@@ -261,18 +276,23 @@ def _with_fills(stream: InstructionStream, fills: list[tuple[int, int]]) -> Inst
 
 
 def _decode(
-    code: bytes, va: int, splits: Sequence[int], data: Sequence[tuple[int, int]]
+    code: bytes,
+    va: int,
+    splits: Sequence[int],
+    data: Sequence[tuple[int, int]],
+    opaque: Sequence[tuple[int, int]],
 ) -> InstructionStream:
     """Decode without a thought of what linkers fill in."""
-    known = (*splits, *(edge for ends in data for edge in ends))
+    bytewise = {**{low: 0 for low, _ in data}, **{low: OPAQUE_BYTE for low, _ in opaque}}
+    known = (*splits, *(edge for ends in (*data, *opaque) for edge in ends))
     inner = sorted({s for s in known if va < s < va + len(code)})
-    if not data:
-        stream = _decode_parts(code, va, [], frozenset())
+    if not bytewise:
+        stream = _decode_parts(code, va, [], {})
         # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
         over = np.searchsorted(stream.starts, inner, side="right") - 1
         if np.array_equal(stream.starts[over], inner) and not _has_short_trap(code, va, inner):
             return stream
-    return _decode_parts(code, va, inner, frozenset(start for start, _ in data))
+    return _decode_parts(code, va, inner, bytewise)
 
 
 def _has_short_trap(code: bytes, va: int, inner: Sequence[int]) -> bool:
@@ -282,20 +302,23 @@ def _has_short_trap(code: bytes, va: int, inner: Sequence[int]) -> bool:
 
 
 def _decode_parts(
-    code: bytes, va: int, inner: Sequence[int], of_data: frozenset[int]
+    code: bytes, va: int, inner: Sequence[int], bytewise: Mapping[int, int]
 ) -> InstructionStream:
-    """Decode what lies between the edges `inner`, each part for itself; some are data."""
+    """Decode what lies between the edges `inner`, each part for itself.
+
+    Of the parts that begin at the addresses of `bytewise` each byte has the code given there.
+    """
     lens, codes = array("B"), array("H")
     for start, end in pairwise([va, *inner, va + len(code)]):
         part = code[start - va : end - va]
         done = 0
-        if start in of_data:
+        if start in bytewise:
             lens.extend([1] * len(part))
-            codes.extend([0] * len(part))
+            codes.extend([bytewise[start]] * len(part))
             continue
         if part == UD0:
             lens.append(len(UD0))
-            codes.append(_NO_ENCODING[1])
+            codes.append(_SHORT_UD0)
             continue
         decoder = iced_x86.Decoder(32, part)
         while done < len(part):

@@ -7,7 +7,8 @@ significant first, and begins with it anew in each gap (ELF/OutputSections.cpp, 
 is cut to the length of the gap, down to one 00. Gaps of zeros come from sections without a filler.
 
 What is filler is told by where it stands: from an instruction that does not go on, from a call (it
-need not return) or from the end of a function, up to a label or the end of the section.
+need not return), from the end of a function or from the assembler's own filler, up to a label or
+the end of the section.
 """
 
 from __future__ import annotations
@@ -32,16 +33,24 @@ def is_link_fill(run: bytes) -> bool:
     return _FILL.fullmatch(run) is not None
 
 
-def link_fills(code: bytes, va: int, labels: Addresses, ends: Addresses) -> list[tuple[int, int]]:
+def link_fills(
+    code: bytes, va: int, labels: Addresses, ends: Addresses, core: Addresses
+) -> list[tuple[int, int]]:
     """The ranges of `code`, linked at `va`, that a linker filled, in address order.
 
     `labels` are where code begins; `ends` where a function ends, or a call (it may not return) or
-    an instruction that does not go on.
+    an instruction that does not go on; `core` the starts of all that is not the assembler's filler,
+    which may come first.
     """
     before = np.append(labels[(labels > va) & (labels < va + len(code))], va + len(code))
+    octets = np.frombuffer(code, np.uint8)
     known = np.concatenate([[va - 1], ends[ends >= va]])
+    core = np.append(core, va + len(code))
     start = known[np.searchsorted(known, before) - 1]
-    inside = np.flatnonzero(start >= va)
-    inside = inside[np.frombuffer(code, np.uint8)[start[inside] - va] == 0]
+    found = np.flatnonzero(start >= va)
+    start, before = start[found], before[found]
+    start = np.where(octets[start - va] == 0, start, core[np.searchsorted(core, start)])
+    inside = np.flatnonzero(start < before)
+    inside = inside[octets[start[inside] - va] == 0]
     pairs = zip(start[inside].tolist(), before[inside].tolist(), strict=True)
     return [(s, e) for s, e in pairs if is_link_fill(code[s - va : e - va])]

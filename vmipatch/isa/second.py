@@ -51,6 +51,7 @@ class Filler(enum.IntEnum):
     NOP = 1
     INT3 = 2
     LINK_FILL = 3  # bytes that a linker put in a gap, each for itself: no instructions
+    OPAQUE = 4  # bytes of code that is not for 32 bits, each for itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,14 +99,21 @@ _INSN = np.dtype(
 
 
 def decode_second(
-    code: bytes, va: int, splits: Sequence[int] = (), ends: Sequence[int] = ()
+    code: bytes,
+    va: int,
+    splits: Sequence[int] = (),
+    ends: Sequence[int] = (),
+    opaque: Sequence[tuple[int, int]] = (),
 ) -> Decoded:
     """Decode `code`, linked at `va`, from end to end.
 
     An instruction is known to begin at each address of `splits`: decoding starts anew there, and
     `0f ff` between two of them is an instruction. Functions end at `ends`: what a linker put after
-    one is no instruction.
+    one is no instruction. The bytes of `opaque` ranges, code of 16 bits, are instructions of one
+    byte each that control does not leave.
     """
+    splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
+    splits += [edge for edges in opaque for edge in edges]
     inner = sorted({s for s in splits if va < s < va + len(code)})
     piece = _joined(_pieces(code, va))
     # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
@@ -117,16 +125,19 @@ def decode_second(
         )
     octets = np.frombuffer(code + bytes(_LONGEST), np.uint8)
     found = _described(octets, va, piece.starts, piece.lens, piece.ids)
+    found = _bytewise(found, opaque, Filler.OPAQUE)
     after = found.starts + found.lens
     is_last = np.isin(found.leaves, (Leaves.STOP, Leaves.JUMP, Leaves.CALL))
-    last = after[is_last | np.isin(piece.ids, _TRAPS)]
+    traps = piece.starts[np.isin(piece.ids, _TRAPS)]
+    last = after[is_last | np.isin(found.starts, traps)]
     last = np.unique(np.concatenate([last, np.array(ends, np.int64)]))
-    fills = link_fills(code, va, np.unique(np.array(splits, np.int64)), last)
-    return _filled(found, [fill for fill in fills if fill[0] in after])
+    core = found.starts[found.fillers == Filler.CODE]
+    fills = link_fills(code, va, np.unique(np.array(splits, np.int64)), last, core)
+    return _bytewise(found, [fill for fill in fills if fill[0] in after], Filler.LINK_FILL)
 
 
-def _filled(found: Decoded, fills: list[tuple[int, int]]) -> Decoded:
-    """The same with the bytes of `fills` for themselves; instructions end where each begins."""
+def _bytewise(found: Decoded, fills: Sequence[tuple[int, int]], filler: Filler) -> Decoded:
+    """The same with each byte of `fills` for itself; instructions end where each range begins."""
     if not fills:
         return found
     kept = np.ones(len(found), np.bool_)
@@ -145,7 +156,7 @@ def _filled(found: Decoded, fills: list[tuple[int, int]]) -> Decoded:
         joined(found.lens, 1),
         joined(found.leaves, Leaves.STOP),
         joined(found.widths, 0),
-        joined(found.fillers, Filler.LINK_FILL),
+        joined(found.fillers, filler),
         joined(found.known, 1),
     )
 

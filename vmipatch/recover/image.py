@@ -14,6 +14,7 @@ import numpy as np
 
 from vmipatch.errors import NotSupported
 from vmipatch.image.ascending import distinct
+from vmipatch.image.code_pages import real_mode_page
 from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
@@ -142,8 +143,14 @@ class _Recovery:
         plain = _with_tables_of_elf(self.image, symbols, None, None)
         tables = find_all(plain)
         splits = self.functions.tolist()
+        page = real_mode_page(plain)
         streams = [
-            decode(plain.section_bytes(s), s.va, [va for va in splits if s.va <= va < s.end_va])
+            decode(
+                plain.section_bytes(s),
+                s.va,
+                [va for va in splits if s.va <= va < s.end_va],
+                opaque=[page] if page and s.va <= page[0] < s.end_va else [],
+            )
             for s in plain.executable_sections
         ]
         code = Code(streams, self.functions)

@@ -178,7 +178,8 @@ def require_operands(code_map: CodeMap) -> None:
         behind = starts[at] + stream.lens[at] - (va + WORD_LEN)
         inside = (starts[at] < va) & (behind >= 0) & (stream.shapes[at] == Shape.CODE)
         inside &= (mine["kind"] == R_386_32) | (is_branch[at] & (behind == 0))
-        for place in va[~inside & (stream.codes[at] != 0)][:1].tolist():
+        is_decoded = (stream.codes[at] != 0) & ~np.isin(at, stream.opaque)
+        for place in va[~inside & is_decoded][:1].tolist():
             raise _astray(code_map.image, place, message)
 
 

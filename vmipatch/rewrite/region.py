@@ -19,6 +19,7 @@ from vmipatch.scan.zones import Zones
 FUNCTION_ALIGN = 16
 """What compilers align functions to; longer padding means that somebody asked for more."""
 
+PAGE = 0x1000
 BARRIER_LEN = 1
 """Bytes of int3 that stay behind a ret or jmp: they stop straight-line speculation."""
 
@@ -45,7 +46,7 @@ class Region:
         With an `align` above 1, the section's own, every function keeps its distance to that
         alignment, and padding may come where none was: arrays of functions keep their stride.
         """
-        paddings = _paddings(code_map, zones, stream)
+        paddings = _before_pages(code_map, stream, _paddings(code_map, zones, stream))
         if align > 1:
             paddings = [replace(p, align=max(p.align, align)) for p in paddings]
             paddings += _missing_paddings(code_map, zones, stream, paddings, align)
@@ -87,6 +88,21 @@ def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> lis
         )
         if zones.over(va, end_va) is None
     ]
+
+
+def _before_pages(
+    code_map: CodeMap, stream: InstructionStream, paddings: list[Padding]
+) -> list[Padding]:
+    """The paddings; what is in front of a page that is treated as a whole keeps it aligned.
+
+    Where no filler is in front, one of no bytes is added.
+    """
+    starts = {va for va, _ in code_map.pages if va % PAGE == 0 and stream.va < va < stream.end_va}
+    found = [
+        replace(p, align=max(p.align, PAGE)) if p.va + p.old_len in starts else p for p in paddings
+    ]
+    padded = {p.va + p.old_len for p in found}
+    return sorted([*found, *(Padding(va, 0, PAGE) for va in starts - padded)], key=lambda p: p.va)
 
 
 def _missing_paddings(

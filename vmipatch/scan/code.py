@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from vmipatch.errors import MalformedTable
 from vmipatch.image.ascending import distinct
+from vmipatch.image.code_pages import code_pages, real_mode_page
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
@@ -52,6 +53,8 @@ class CodeMap:
         relocations = Relocations.of(image)
         inner = _inner_labels(image, labels, relocations)
         short_traps = two_byte_traps(image, tables)
+        page = real_mode_page(image)
+        opaque = [page] if page else []
         bugs = tables.places(TableName.INLINE_BUGS)["va"].astype(np.int64)
         inline = [(va + UD2_LEN, va + INLINE_BUG_LEN) for va in bugs.tolist()]
         streams = {
@@ -61,6 +64,7 @@ class CodeMap:
                 [*(va for va in labels[section.index] if va not in inner), *short_traps],
                 inline,
                 ends,
+                _inside(opaque, section),
             )
             for section in image.executable_sections
         }
@@ -73,6 +77,11 @@ class CodeMap:
     def stream_at(self, va: int) -> InstructionStream | None:
         """The stream that covers `va`, or None outside of code."""
         return next((s for s in self.streams.values() if s.va <= va < s.end_va), None)
+
+    @cached_property
+    def pages(self) -> list[tuple[int, int]]:
+        """Pages of code, [start, end), that are copied or written as a whole."""
+        return code_pages(self.image)
 
     @cached_property
     def page_offset(self) -> int:
@@ -125,6 +134,10 @@ class CodeMap:
         """Whether anything leads or points to `va`."""
         at = int(np.searchsorted(self.targets, va))
         return at < len(self.targets) and int(self.targets[at]) == va
+
+
+def _inside(ranges: Sequence[tuple[int, int]], section: Section) -> list[tuple[int, int]]:
+    return [(low, high) for low, high in ranges if section.va <= low < section.end_va]
 
 
 def _linked(

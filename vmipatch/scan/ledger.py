@@ -36,6 +36,7 @@ class Why(enum.Enum):
     RUN_THROUGH = "nops or int3 that proven code may run into"
     IDLE = "nops or int3 that nothing leads to"
     SIGNATURE = "a signature that the kernel looks for, behind a jump"
+    REAL_MODE = "code of 16 bits that the kernel copies to low memory, and its variables"
     NEVER_RUN = "all references are known and none leads here: never executed"
     NOT_LED_TO = "nothing leads here, and not all references are known"
     NO_INSTRUCTION = "code leads here, and no instruction begins"
@@ -54,6 +55,7 @@ CLASS_OF = {
     Why.RUN_THROUGH: ByteClass.PADDING,
     Why.IDLE: ByteClass.PADDING,
     Why.SIGNATURE: ByteClass.DATA,
+    Why.REAL_MODE: ByteClass.DATA,
     Why.NEVER_RUN: ByteClass.DATA,
     Why.NOT_LED_TO: ByteClass.UNKNOWN,
     Why.NO_INSTRUCTION: ByteClass.UNKNOWN,
@@ -129,6 +131,7 @@ def _whys(section: Section, stream: InstructionStream, followed: Followed) -> np
     whys[filler & ~seen] = rank[Why.IDLE]
     broken = stream.undecodable
     whys[broken[seen[broken]]] = rank[Why.NO_INSTRUCTION]
+    whys[stream.opaque] = rank[Why.REAL_MODE]
     for va in followed.astray:
         if section.va <= va < section.end_va:
             whys[stream.index_over(va)] = rank[Why.DISPUTED]

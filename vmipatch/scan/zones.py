@@ -106,6 +106,7 @@ class Zones:
             if table is not None:
                 zones.append(Zone(table.start_va, table.end_va, Reason.FIXED_STRIDE))
         zones += _copied(code_map.image)
+        zones += [Zone(start, end, Reason.COPIED) for start, end in code_map.pages]
         return cls(zones)
 
 

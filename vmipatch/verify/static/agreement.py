@@ -37,7 +37,8 @@ def check_agreement(side: Side, known: Landmarks, report: Report) -> None:
         code = side.image.section_bytes(section)
         begins = known.begins
         here = begins[(begins >= section.va) & (begins < section.end_va)].tolist()
-        other = decode(code, section.va, here, ends=known.function_ends.tolist())
+        ends, opaque = known.function_ends.tolist(), known.opaque_in(section)
+        other = decode(code, section.va, here, ends=ends, opaque=opaque)
         low, high = np.searchsorted(side.starts, (section.va, section.end_va))
         _compare(side, int(low), int(high), other, report)
 

@@ -7,11 +7,12 @@ import numpy as np
 
 from vmipatch.isa.classify import split_prefixes
 from vmipatch.isa.forms import FORMS
+from vmipatch.isa.second import Filler
 from vmipatch.verify.static.side import I64, Side
 
 
 def candidates(side: Side) -> I64:
-    """Indices of instructions that may be sensitive, by their first bytes."""
+    """Indices of instructions that may be sensitive, by their first bytes; of 32 bits alone."""
     offs = side.offs
     opcode = side.octets[offs]
     second = side.octets[np.minimum(offs + 1, len(side.octets) - 1)]
@@ -24,4 +25,5 @@ def candidates(side: Side) -> I64:
             one[form.opcode[0]] = True
     prefixed = np.zeros(256, np.bool_)
     prefixed[[code for code in range(256) if not split_prefixes(bytes((code,)))[1]]] = True
-    return np.flatnonzero(one[opcode] | prefixed[opcode] | ((opcode == 0x0F) & two[second]))
+    likely = one[opcode] | prefixed[opcode] | ((opcode == 0x0F) & two[second])
+    return np.flatnonzero(likely & (side.fillers != Filler.OPAQUE))

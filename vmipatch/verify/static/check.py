@@ -9,6 +9,7 @@ import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.ascending import among, distinct
+from vmipatch.image.code_pages import PAGE, code_pages
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.relocations import R_386_32, Relocations
@@ -43,6 +44,7 @@ from vmipatch.verify.static.records import (
 )
 from vmipatch.verify.static.rules import (
     BYTE_UNACCOUNTED,
+    CODE_PAGE,
     INSIDE_BODY,
     OTHER_INPUT,
     PINNED,
@@ -106,6 +108,8 @@ class Proof:
         known = Landmarks.of(original, self.chunks.o_va, traps)
         self.left = Side.of(original, original.executable_sections, known, _places(self.relocated))
         check_agreement(self.left, known, report)
+        self.opaque = known.opaque
+        self.pages = code_pages(original)
         self.right = Side.of(
             output, sections, Landmarks.of(output, self.chunks.p_va, ()), _places(moved)
         )
@@ -165,6 +169,7 @@ class Proof:
         check_windows(self.original, manifest.windows, led_to, places, self.tables, report)
         self._check_ledger(manifest)
         self._check_inside()
+        self._check_pages()
         self._check_entry()
         self._account()
 
@@ -290,6 +295,9 @@ class Proof:
         # What only a branch leads to is proven by that branch, if it is proven itself.
         references = references[~among(references, branches) | among(references, held)]
         proven = prove_boundaries(self.original, self.left, self.tables, references, self.inner)
+        for start, end in self.opaque:
+            here = (self.left.starts >= start) & (self.left.starts < end)
+            proven.reached[here] = False  # not as code of 32 bits
         check_boundaries(self.left, proven, bool(len(self.relocated)), self.report)
         check_decodings(
             self.output, self.right, self.paired, proven, self.bodies, manifest, self.report
@@ -306,6 +314,20 @@ class Proof:
         for i in np.flatnonzero(inside).tolist():
             message = f"something led to {led_to[i]:#x}: now inside of a body"
             self.report.add(INSIDE_BODY, int(images[i]), message)
+
+    def _check_pages(self) -> None:
+        """Pages that are copied or written as a whole are in one piece, and aligned."""
+        for start, end in self.pages:
+            vas = np.arange(start, end, dtype=np.int64)
+            new = self.images(vas)
+            known = new != NOWHERE  # of an instruction its first byte
+            moved = new[known] - vas[known]
+            for i in np.flatnonzero(moved != moved[0])[:1].tolist():
+                message = f"{int(vas[known][i]):#x} does not move with {start:#x}, the page's start"
+                self.report.add(CODE_PAGE, int(new[0]), message)
+            if start % PAGE == 0 and new[0] % PAGE:
+                message = f"the page of code at {start:#x} is at {int(new[0]):#x}, in two pages"
+                self.report.add(CODE_PAGE, int(new[0]), message)
 
     def _check_entry(self) -> None:
         """The loader enters at the image of the instruction it entered at."""

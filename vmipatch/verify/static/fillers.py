@@ -171,7 +171,7 @@ def _check_kind(
 
 def _holds_code(side: Side, start_va: int, end_va: int) -> bool:
     begin, end = np.searchsorted(side.starts, (start_va, end_va))
-    return bool(np.any(np.isin(side.fillers[begin:end], (Filler.CODE, Filler.LINK_FILL))))
+    return bool(np.any(~np.isin(side.fillers[begin:end], (Filler.NOP, Filler.INT3))))
 
 
 def _check_sequence(chunks: Chunks, paired: Match, original: Side, report: Report) -> None:

@@ -180,7 +180,8 @@ def check_decodings(
         begins = side.starts[over] == vas
         recorded = begins & (bodies.body_of[over] >= 0)
         native = begins & ~recorded & (among(vas, listed) | _behind_listed(side, over, listed))
-        idle = ~recorded & ~native & ~runs[over] & (side.fillers[over] == Filler.CODE)
+        is_code = np.isin(side.fillers[over], (Filler.CODE, Filler.OPAQUE))
+        idle = ~recorded & ~native & ~runs[over] & is_code
         missed = begins & ~recorded & ~native & ~idle
         counts = report.counts
         counts["decodings: rewritten"] += int(recorded.sum())

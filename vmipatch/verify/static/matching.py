@@ -47,11 +47,11 @@ def match(chunks: Chunks, original: Side, output: Side, bodies: Bodies, report: 
 def essentials(side: Side, first: I64, end: I64) -> tuple[I64, I64]:
     """Indices of what is not filler between addresses first[c] and end[c], for each chunk c.
 
-    What a linker put in gaps counts as well: nobody may change it.
+    What a linker put in gaps, and code of 16 bits, counts as well: it may not change.
 
     Returns all of them in chunk order, and how many each chunk has.
     """
-    core = np.flatnonzero((side.fillers == Filler.CODE) | (side.fillers == Filler.LINK_FILL))
+    core = np.flatnonzero((side.fillers != Filler.NOP) & (side.fillers != Filler.INT3))
     begin = np.searchsorted(side.starts[core], first)
     behind = np.searchsorted(side.starts[core], end)
     count = np.maximum(behind - begin, 0)

@@ -149,6 +149,17 @@ PATCHED_PLACE = Rule(
     "an alternative's original is 7 bytes long and was 5",
     _REPORT,
 )
+CODE_PAGE = Rule(
+    "VP023",
+    "a page of code that is treated as a whole stays whole",
+    "The 16-bit code that ACPI's S3 copies to low memory (in .text up to 2.6.24) and the page that "
+    "Xen writes its hypercalls over keep their bytes, in order and without a gap, and begin with a "
+    "page if they did. Distances in the one are computed by the assembler, the other is named to "
+    "Xen by its physical page. The first is known by its symbols and by switching to protected "
+    "mode in 16-bit code, the second by holding nothing yet.",
+    "the page of code at 0xc1002000 is at 0xc1002008, in two pages",
+    _REPORT,
+)
 SYMBOL_VALUE = Rule(
     "VP030",
     "every symbol has the address of what it names",

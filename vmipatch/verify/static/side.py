@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.image.ascending import distinct
+from vmipatch.image.code_pages import real_mode_page
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_FUNC
 from vmipatch.image.types import Section
@@ -33,15 +34,23 @@ class Landmarks:
     begins: I64
     """Where instructions begin: chunks, and both ends of a ud0 without ModRM."""
     function_ends: I64
+    opaque: tuple[tuple[int, int], ...]
+    """Code of 16 bits, which is not decoded."""
 
     @classmethod
     def of(cls, image: ElfImage, chunk_starts: I64, short_traps: Sequence[int]) -> Landmarks:
         """Those of `image`, of whose ud0 `short_traps` have two bytes."""
+        page = real_mode_page(image)
         edges = [edge for va in short_traps for edge in (va, va + len(UD0))]
         entries = image.symbols.entries
         sized = entries[(entries["info"] & 15 == STT_FUNC) & (entries["size"] > 0)]
         ends = sized["value"].astype(np.int64) + sized["size"]
-        return cls(distinct(np.append(chunk_starts, edges).astype(np.int64)), distinct(ends))
+        begins = distinct(np.append(chunk_starts, edges).astype(np.int64))
+        return cls(begins, distinct(ends), (page,) if page else ())
+
+    def opaque_in(self, section: Section) -> list[tuple[int, int]]:
+        """Code of 16 bits in one section."""
+        return [edges for edges in self.opaque if section.va <= edges[0] < section.end_va]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +85,7 @@ class Side:
                 s.va,
                 known.begins[_within(known.begins, s)].tolist(),
                 known.function_ends.tolist(),
+                known.opaque_in(s),
             )
             for s in ordered
         ]

@@ -28,6 +28,7 @@ class Kernel:
     total_len: int
     bss_len: int
     text_len: int
+    run_len: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,16 @@ class Form:
         at = names["extract"] = names["text"] + entry_len
         fetch = (_x("53 e8"), ("-thunk", 0), _x("81 c3"), ("=got", -(at + 6)))
         parts = (
-            *fetch, *self.uses(), _x("3d"), word(kernel.total_len), _x("8d 99"),
-            word(kernel.bss_len), _x("25 0000e0ff"), *extra.text, _x("5b c3"),
+            *fetch, *self.uses(), *self.lengths(kernel), _x("25 0000e0ff"), *extra.text,
+            _x("5b c3"),
         )  # fmt: skip
         body = emit(parts, at, names)
         names["thunk"] = at + len(body)
         return body + _x("8b 1c 24 c3")
+
+    def lengths(self, kernel: Kernel) -> tuple[Part, ...]:
+        """Lengths of the kernel in C code."""
+        return _x("3d"), word(kernel.total_len), _x("8d 99"), word(kernel.bss_len)
 
     def uses(self) -> tuple[Part, ...]:
         """What C code says of the payload and its own data."""
@@ -134,15 +139,8 @@ class Form:
 class WithoutRandomAddress(Form):
     """No KASLR: nothing asks how long the kernel is."""
 
-    def functions(self, kernel: Kernel, names: Names, entry_len: int, extra: Extra) -> bytes:
-        at = names["extract"] = names["text"] + entry_len
-        parts = (
-            _x("53 e8"), ("-thunk", 0), _x("81 c3"), ("=got", -(at + 6)), *self.uses(),
-            *extra.text, _x("5b c3"),
-        )  # fmt: skip
-        body = emit(parts, at, names)
-        names["thunk"] = at + len(body)
-        return body + _x("8b 1c 24 c3")
+    def lengths(self, kernel: Kernel) -> tuple[Part, ...]:
+        return ()
 
     def rodata(self, kernel: Kernel, names: Names, extra: Extra) -> bytes:
         body = b"\0" + word(len(kernel.payload)) + word(kernel.output_len) + bytes(3)
@@ -211,6 +209,20 @@ class FromStart(Form):
             ), len(front), names,
         )  # fmt: skip
 
+    def functions(self, kernel: Kernel, names: Names, entry_len: int, extra: Extra) -> bytes:
+        """C code, and after it the stub's call of firmware, which counts from startup_32."""
+        code = super().functions(kernel, names, entry_len, extra)
+        at = names["phys"] = names["text"] + entry_len + len(code)
+        parts = (
+            _x("59 e8 00000000 5a 81 ea"), word(at + 6), _x("89 8a"), ("@bss", 16),
+            _x("ff d1 e8 00000000 5a 81 ea"), word(at + 26), _x("8b 8a"), ("@bss", 16),
+            _x("51 c3"),
+        )  # fmt: skip
+        return code + emit(parts, at, names)
+
+    def uses(self) -> tuple[Part, ...]:
+        return *super().uses(), _x("e8"), ("-phys", 0)
+
     def room(self) -> tuple[Part, ...]:
         """Where the copy goes."""
         return _x("8b 86 60020000 2d"), ("@end", 0), _x("01 c3")
@@ -255,9 +267,16 @@ class ByDistance(FromStart):
 
     def pushed(self, kernel: Kernel) -> tuple[Part, ...]:
         return (
-            _x("8d ab"), word(-self.distance(kernel)), _x("55 68"), word(len(kernel.payload)),
-            _x("8d bd"), word(kernel.output_len), _x("01 9c 0b"), word(0x40000000),
+            _x("68"), word(kernel.run_len), _x("8d ab"), word(-self.distance(kernel)),
+            _x("55 68"), word(len(kernel.payload)), _x("8d bd"),
+            word(kernel.output_len), _x("01 9c 0b"), word(0x40000000),
         )  # fmt: skip
+
+    def lengths(self, kernel: Kernel) -> tuple[Part, ...]:
+        return ()
+
+    def rodata(self, kernel: Kernel, names: Names, extra: Extra) -> bytes:
+        return b"nokaslr\0" + emit(extra.data, names.get("rodata", 0) + 8, names)
 
 
 class ByLengths(Form):
@@ -285,6 +304,9 @@ class ByLengths(Form):
             _x("83 c4 14 59 31 db ff e5 90"),
         )  # fmt: skip
         return emit(parts, names["text"], names)
+
+    def lengths(self, kernel: Kernel) -> tuple[Part, ...]:
+        return ()
 
     def uses(self) -> tuple[Part, ...]:
         """Compilers of that time put jump tables into the code."""

@@ -32,12 +32,14 @@ def inside(elf: bytes) -> Kernel:
     image = ElfImage.parse(elf)
     unpacked = elf if elf.endswith(emit_list(RELOCS)) else elf + emit_list(RELOCS)
     end = max(s.pa + s.mem_len for s in image.loads)
+    bss = image.section_by_name[".bss"]
     return Kernel(
         payload=pack_payload(GZIP, unpacked),
         output_len=len(unpacked),
         total_len=-(-(end - LINK_PA) // 0x1000) * 0x1000,
         bss_len=image.section_by_name[".bss"].va - TEXT_VA,
         text_len=image.section_by_name[".rodata"].va - TEXT_VA,
+        run_len=bss.off + end - LINK_PA + TEXT_VA - bss.va,
     )
 
 
@@ -216,6 +218,16 @@ def test_place_that_may_be_a_number_is_refused(extra: Extra) -> None:
     data = bzimage(link(OLD, extra, form=form), OLD)
     with pytest.raises(UnclassifiedReference):
         repacked(small_kernel(50_000), old=data)
+
+
+@pytest.mark.parametrize(("name", "moves"), [("5.8 on", False), ("2.6.30 to 4.6", True)])
+def test_length_that_another_time_knew_is_a_number(name: str, moves: bool) -> None:
+    """The one may have the value of the other: z_run_size that of kernel_total_size."""
+    extra = Extra(text=(_x("3d"), word(OLD.run_len)))
+    data = bzimage(link(OLD, extra, form=FORMS[name]), OLD)
+    made = repacked(small_kernel(50_000), old=data)
+    in_code = [change for change in made.changes if change.reason == "run_len"]
+    assert len(in_code) == (2 if moves else 0)
 
 
 def test_number_that_is_compared_is_a_number() -> None:

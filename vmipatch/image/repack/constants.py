@@ -6,7 +6,7 @@ Source: arch/x86/boot/compressed/{mkpiggy.c,misc.c} and arch/x86/boot/header.S o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
@@ -50,6 +50,8 @@ class Constants:
     """From _text to __bss_start: relocations behind it are refused."""
     text_len: int
     """kernel_text_size: from _text to __start_rodata."""
+    run_len: int
+    """z_run_size of 3.15 to 4.6: from the offset of .bss in the file, as far as memory goes."""
 
     @classmethod
     def of(cls, kernel: ElfImage, input_len: int, output_len: int, link: Link) -> Constants:
@@ -66,17 +68,25 @@ class Constants:
             )
         # Not the end of the last segment: .modinfo, which follows _end since 6.17, is not packed.
         first = min(kernel.loads, key=lambda segment: segment.va)
-        end_pa = max(s.end_va for s in kernel.allocated_sections) - first.va + first.pa
+        end_va = max(s.end_va for s in kernel.allocated_sections)
         return cls(
             input_len=input_len,
             output_len=output_len,
-            total_len=pages(end_pa - link.pa),
+            total_len=pages(end_va - first.va + first.pa - link.pa),
             bss_len=sections[".bss"].va - start_va,
             text_len=sections[".rodata"].va - start_va,
+            run_len=sections[".bss"].off + end_va - sections[".bss"].va,
         )
 
 
-_UNALIGNED = ("input_len", "output_len")
+_LENGTHS = ("input_len", "output_len")
+_KNOWN = {
+    Room.INIT_SIZE: (*_LENGTHS, "total_len", "bss_len", "text_len"),
+    Room.DISTANCE: (*_LENGTHS, "run_len"),
+    Room.LENGTHS: _LENGTHS,
+}
+"""Which constants boot code may hold: the kernel's own are known to it since 4.7."""
+_UNALIGNED = _LENGTHS
 """piggy.S does not ask for an alignment."""
 
 
@@ -92,8 +102,8 @@ class Change:
 class Replacements:
     """Old constants to new ones, and which were met."""
 
-    def __init__(self, old: Constants, new: Constants) -> None:
-        self.names = {getattr(old, f.name): f.name for f in fields(Constants)}
+    def __init__(self, old: Constants, new: Constants, room: Room) -> None:
+        self.names = {getattr(old, name): name for name in _KNOWN[room]}
         self.old, self.new = old, new
         self.found: set[str] = set()
 

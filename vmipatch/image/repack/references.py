@@ -62,7 +62,8 @@ def changed_words(
 
     Raises UnclassifiedReference if a word is none of the kinds above, or a constant is missing.
     """
-    return _Mover(boot, distance, Replacements(old, new), link).changes()
+    constants = Replacements(old, new, boot.head.room)
+    return _Mover(boot, distance, constants, link).changes()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tests.recover.taken_out import without_relocations
-from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
+from tests.rewrite.smallkernel import RODATA_VA, Branch, Distance, SmallKernel, Word
+from tests.support.elfbuilder import RODATA
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.relocations import Relocations
+from vmipatch.image.relocations import Relocations, has_relocations
 from vmipatch.image.symbols import STT_NOTYPE, STT_OBJECT, STT_SECTION
 from vmipatch.recover import complete
 from vmipatch.recover.image import Recovered
@@ -84,6 +85,28 @@ def test_symbols_behind_the_border_belong_to_what_lies_there() -> None:
     assert image.symbols.address("stays") == kernel.va("stays")
     assert check_static(found.image, image, found.fixed).findings == ()
     assert restore(image).data == found.source.data
+
+
+def test_relocations_that_the_build_left_do_not_speak_for_the_code() -> None:
+    """Those of operands; what they name may lie after the border, in another section."""
+    kernel = small()
+    kernel.text.function("stays", "fa c3")
+    kernel.text.function("patched", "fa b8efcdab89 c3")
+    kernel.labels[".Loperand"] = (kernel.va("patched") + 2, 0, 0)
+    kernel.rodata().put(Distance("stays", relocated=False))
+    operands = kernel.block("runtime_ptr_x", RODATA_VA + 0x100, RODATA)
+    word_va = operands.put(Distance(".Loperand"))
+    data, relocs = without_relocations(kernel)
+    image = ElfImage.parse(data, "vmlinux")
+    assert ".relruntime_ptr_x" in image.section_by_name
+    assert not has_relocations(image)
+    found = complete(image, relocs)
+    assert kernel.va("patched") not in found.image.section_by_name[".text"]
+    done = rewrite(found.kernel)
+    after = ElfImage.parse(done.data, "rewritten")
+    assert check_static(found.image, after, found.fixed).findings == ()
+    operand_va = (word_va + int.from_bytes(after.read(word_va, 4), "little")) & 0xFFFFFFFF
+    assert after.read(operand_va - 1, 6) == bytes.fromhex("b8efcdab89c3")
 
 
 def test_variable_of_c_holds_no_distance() -> None:

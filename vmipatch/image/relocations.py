@@ -81,9 +81,13 @@ class Relocations:
 
 
 def has_relocations(image: ElfImage) -> bool:
-    """Whether the file says of its code which words the linker filled in."""
+    """Whether the file says of its code which words the linker filled in.
+
+    The build of 6.12 removes .rel.* and .rel__*: those of sections that have neither dot nor
+    underscores, runtime_*, are left.
+    """
     return any(
-        s.kind is SectionKind.REL and s.size and image.sections[s.info].is_alloc
+        s.kind is SectionKind.REL and s.size and image.sections[s.info].is_exec
         for s in image.sections
     )
 

@@ -33,6 +33,8 @@ from vmipatch.tables.table import U32, Order, TableName
 
 STT_SECTION = 3
 WORD_MASK = 0xFFFFFFFF
+TOLD_BY_TABLE = (TableName.MCOUNT, TableName.RUNTIME_CONSTANTS)
+"""Tables of any order whose words need no relocation: theirs may be wrong, or left over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +115,7 @@ def _without_branches(code_map: CodeMap) -> np.ndarray:
     ]
     keep = ~among(places, distinct(np.concatenate(skip)))
     for table in code_map.tables:
-        if table.order is Order.SORTED or table.name is TableName.MCOUNT:
+        if table.order is Order.SORTED or table.name in TOLD_BY_TABLE:
             keep &= (places < table.start_va) | (places >= table.end_va)
     return entries[keep]
 

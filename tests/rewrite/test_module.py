@@ -8,12 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.support.elfbuilder import RODATA
+from tests.support.elfbuilder import DATA, RODATA
 from tests.support.smallmodule import Call, Distance, Short, SmallModule, Word
-from vmipatch.errors import InputNotUnderstood
+from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module
 from vmipatch.image.relocations import RAW_REL
+from vmipatch.restore.module import restore_module
 from vmipatch.rewrite.module import MARK, rewrite_module
 from vmipatch.scan.site import Reason
 from vmipatch.verify.static.module import check_module
@@ -209,3 +210,33 @@ def test_loop_of_a_module_keeps_sites_native_and_the_rest_is_rewritten() -> None
     assert [site.kind for site, _ in done.sites].count("pushf") == 1
     verdict = check_module(data, done.data)
     assert verdict.holds, "\n".join(map(str, verdict.findings))
+
+
+def many(functions: int, idle: int) -> SmallModule:
+    """A module with a section for each function, as -ffunction-sections makes them."""
+    module = SmallModule()
+    for number in range(functions):
+        called = Call(f"f{(number + 1) % functions}")
+        module.section(f".text.f{number}").function(f"f{number}", "fa", called, "9c 58 c3")
+    for number in range(idle):
+        module.section(f".note.{number}", RODATA & 0).put(bytes(4))
+    module.section(".data", DATA).put(Word("f1"), Word("printk"))
+    return module
+
+
+@pytest.mark.parametrize(("functions", "idle"), [(3, 222), (110, 20), (200, 10), (20, 900)])
+def test_module_of_many_sections_is_rewritten_proven_and_restored(
+    functions: int, idle: int
+) -> None:
+    data = many(functions, idle).build()
+    done = rewrite_module(data, "small")
+    assert len(done.sites) == 2 * functions
+    verdict = check_module(data, done.data)
+    assert verdict.holds, "\n".join(map(str, verdict.findings[:8]))
+    assert restore_module(done.data, "small").data == data
+
+
+def test_module_with_too_many_sections_is_not_said_to_be_damaged() -> None:
+    with pytest.raises(InputNotUnderstood, match="more than vmipatch has room for") as caught:
+        rewrite_module(many(260, 0).build(), "small")
+    assert not isinstance(caught.value, MalformedImage)

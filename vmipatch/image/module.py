@@ -3,7 +3,7 @@
 
 A module is a relocatable file (ET_REL): each section begins at 0, and what refers to an address is
 a relocation. All other code here thinks in linked addresses, so a module is linked as a loader
-would: section `i` gets a region of its own at `(i + 1) << 24`, with room to grow, and the words are
+would: each section gets a region of its own of 16 MiB, with room to grow, and the words are
 filled in. What the kernel has to supply has addresses behind all of them: section 0, which in a
 file stands for what is not there. After the rewrite `unlink` takes the addresses out again.
 """
@@ -13,10 +13,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
-from vmipatch.errors import MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.consistency import DAMAGED, require_own_bytes
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_NONE, RAW_REL, WORD_KINDS
@@ -28,7 +29,13 @@ TYPE_AT = 16
 REGION_LEN = 1 << 24
 MAX_SECTION_LEN = REGION_LEN // 4 * 3
 """The largest known, .text of a graphics driver, has a third of a region."""
-MAX_SECTIONS = 0xF0
+FEW_SECTIONS = 0xE0
+"""Up to so many each section has a region, beyond only those that occupy memory."""
+LAST_REGION = 0xF8
+ADDED_REGIONS = 8
+"""How many at most the rewriter asks for."""
+OWN_PREFIXES = (".vmi.", ".rel.vmi.")
+"""Names of what the rewriter adds: a module and what is made of it are linked alike."""
 OUTSIDE = "*kernel*"
 """The section of the linked image that stands for what other modules and the kernel supply."""
 OUTSIDE_STEP = 16
@@ -79,9 +86,38 @@ def is_linked_module(image: ElfImage) -> bool:
     return OUTSIDE in image.section_by_name
 
 
-def region_va(index: int) -> int:
-    """Where section `index` of a module is linked."""
-    return (index + 1) * REGION_LEN
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """Where each section of a module is linked."""
+
+    numbers: tuple[int, ...]
+    """The region of each section by index, 0 for none; sections added later have the next ones."""
+
+    @classmethod
+    def of(cls, sections: Sequence[Section]) -> Regions:
+        """Those of the sections of a file."""
+        own = sum(s.name.startswith(OWN_PREFIXES) for s in sections)
+        if len(sections) - own <= FEW_SECTIONS:
+            return cls(tuple(range(1, len(sections) + 1)))
+        count = accumulate(s.is_alloc for s in sections)
+        return cls(tuple(n if s.is_alloc else 0 for n, s in zip(count, sections, strict=True)))
+
+    def number(self, index: int) -> int:
+        """The region of section `index`."""
+        if index < len(self.numbers):
+            return self.numbers[index]
+        return max(self.numbers) + 1 + index - len(self.numbers)
+
+    def va(self, index: int) -> int:
+        """Where section `index` is linked."""
+        return self.number(index) * REGION_LEN
+
+    def index_at(self, va: int) -> int:
+        """The section in whose region `va` lies."""
+        number = va // REGION_LEN
+        if number > max(self.numbers):
+            return len(self.numbers) + number - max(self.numbers) - 1
+        return self.numbers.index(number)
 
 
 def signed_len(data: bytes) -> int:
@@ -120,8 +156,18 @@ def link(file: ElfImage) -> ElfImage:
 
 def placed(file: ElfImage) -> tuple[Section, ...]:
     """The sections of `file` as linked, OUTSIDE first. Raises MalformedImage."""
-    if not 0 < len(file.sections) <= MAX_SECTIONS:
-        raise _refused(file, f"a module does not have {len(file.sections)} sections", "headers")
+    if not file.sections:
+        raise _refused(file, "a module does not have 0 sections", "headers")
+    regions = Regions.of(file.sections)
+    own = sum(s.name.startswith(OWN_PREFIXES) for s in file.sections)
+    if max(regions.numbers) + (0 if own else ADDED_REGIONS) > LAST_REGION:
+        raise InputNotUnderstood(
+            f"{sum(s.is_alloc for s in file.sections)} sections that occupy memory are more than "
+            "vmipatch has room for",
+            file=file.name,
+            place="section headers",
+            hint="link the sections of functions into one (ld -r -T), as the kernel's build does",
+        )
     if file.sections[0].kind is not SectionKind.NULL:
         raise _refused(file, "the first section is not the empty one", "section 0")
     for section in file.sections:
@@ -138,7 +184,7 @@ def placed(file: ElfImage) -> tuple[Section, ...]:
     outside = Section(
         0, OUTSIDE, SectionKind.NOBITS, SectionFlag.ALLOC, OUTSIDE_VA, 0, OUTSIDE_LEN, 0, 0, 1, 0
     )
-    linked = (replace(s, va=region_va(s.index)) if s.is_alloc else s for s in file.sections[1:])
+    linked = (replace(s, va=regions.va(s.index)) if s.is_alloc else s for s in file.sections[1:])
     return (outside, *linked)
 
 
@@ -166,7 +212,8 @@ def _valued(file: ElfImage) -> np.ndarray:
     for index in np.flatnonzero(marks)[:1].tolist():
         raise _refused(file, f"symbol {index} of a section is not at its start", ".symtab")
     moved = regular & alloc[there]
-    value = entries["value"].astype(np.int64) + np.where(moved, (there + 1) * REGION_LEN, 0)
+    numbers = np.array(Regions.of(file.sections).numbers or [0], np.int64)
+    value = entries["value"].astype(np.int64) + np.where(moved, numbers[there] * REGION_LEN, 0)
     value = np.where(outside, OUTSIDE_VA + OUTSIDE_STEP * np.arange(len(entries)), value)
     entries["value"] = value.astype(np.uint32)
     entries["shndx"] = np.where(outside, SHN_UNDEF, entries["shndx"])

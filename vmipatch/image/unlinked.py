@@ -17,7 +17,6 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import (
     OUTSIDE_STEP,
     OUTSIDE_VA,
-    REGION_LEN,
     Module,
     placed,
     signed_len,
@@ -63,7 +62,8 @@ def file_bytes(data: bytes, name: str) -> bytes:
         result[sections[index].off : sections[index].off + len(content)] = content
     alloc = np.array([s.is_alloc for s in sections])
     inside = ~outside & alloc[np.where(outside, 0, shndx)]
-    rows["value"][inside] -= ((shndx[inside] + 1) * REGION_LEN).astype(np.uint32)
+    start_va = np.array([s.va for s in sections], np.int64)
+    rows["value"][inside] -= start_va[shndx[inside]].astype(np.uint32)
     return bytes(result)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
-from vmipatch.image.module import Module, region_va, unlink
+from vmipatch.image.module import REGION_LEN, Module, Regions, unlink
 from vmipatch.image.relocations import R_386_32, R_386_NONE, R_386_PC32, RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
@@ -59,6 +59,7 @@ class _Emitter:
     def __init__(self, module: Module, placement: Placement, code: Mapping[int, bytes]) -> None:
         self._file, self._image, self._placement = module.file, module.image, placement
         image = module.image
+        self._regions = Regions.of(module.file.sections)
         self._data = {
             s.index: bytearray(code.get(s.index, image.section_bytes(s)))
             for s in image.sections
@@ -116,11 +117,12 @@ class _Emitter:
 
     def write_words(self, words: Words) -> None:
         """Write each word at its new linked address."""
-        index = (words.va >> 24) - 1
-        for number in np.unique(index).tolist():
-            mine = index == number
-            octets = np.frombuffer(self._data[number], np.uint8)
-            spot = (words.va[mine] - region_va(number))[:, None] + np.arange(4)
+        region = words.va // REGION_LEN
+        for number in np.unique(region).tolist():
+            mine = region == number
+            start_va = number * REGION_LEN
+            octets = np.frombuffer(self._data[self._regions.index_at(start_va)], np.uint8)
+            spot = (words.va[mine] - start_va)[:, None] + np.arange(4)
             octets[spot] = words.value[mine].astype("<u4").view(np.uint8).reshape(-1, 4)
 
     def add(self, added: Added, annotations: Annotations) -> None:
@@ -151,7 +153,7 @@ class _Emitter:
             relocations[part.name] = self._entries(part, entries)
         part = annotations.translations
         aimed = range(NEAR_CALL_LEN, len(part.data) - NEAR_CALL_LEN + 1, NEAR_CALL_LEN)
-        thunks = self._symbol_of[text.va // region_va(0) - 1]
+        thunks = self._symbol_of[self._regions.index_at(text.va)]
         relocations[part.name] = _packed(
             [(part.va + at + 1, thunks << 8 | R_386_PC32) for at in aimed]
         )
@@ -163,18 +165,19 @@ class _Emitter:
         rows = []
         for va, kind in places:
             held = int.from_bytes(part.data[va - part.va : va - part.va + 4], "little")
-            rows.append((va, self._symbol_for((held >> 24) - 1) << 8 | kind))
+            rows.append((va, self._symbol_for(self._regions.index_at(held)) << 8 | kind))
         return _packed(rows)
 
     def _symbol_for(self, index: int) -> int:
         """A symbol at the start of section `index`; one is made where the file has none."""
         if index not in self._symbol_of:
-            self._symbol_of[index] = self._label(f"__vmi_section_{index}", region_va(index))
+            va = self._regions.va(index)
+            self._symbol_of[index] = self._label(f"__vmi_section_{index}", va)
         return self._symbol_of[index]
 
     def _label(self, name: str, va: int) -> int:
         number = sum(map(len, self._symbols))
-        row = (len(self._strings), va, 0, GLOBAL_NOTYPE, 0, (va >> 24) - 1)
+        row = (len(self._strings), va, 0, GLOBAL_NOTYPE, 0, self._regions.index_at(va))
         self._symbols.append(np.array([row], dtype=SYMBOL))
         self._strings += name.encode() + b"\0"
         return number
@@ -188,7 +191,7 @@ class _Emitter:
 
     def _append_relocations(self, part: Part, entries: bytes) -> None:
         index = len(self._sections)
-        applies_to = (part.va >> 24) - 1
+        applies_to = self._regions.index_at(part.va)
         self._sections.append(
             Section(
                 index, f".rel{part.name}", SectionKind.REL, SectionFlag.NONE, 0, 0, len(entries),
@@ -214,7 +217,8 @@ class _Emitter:
         alloc = np.array([s.is_alloc for s in self._sections])
         regular = shndx != SHN_UNDEF
         in_memory = regular & alloc[np.where(regular, shndx, 0)]
-        result["value"][in_memory] -= ((shndx[in_memory] + 1) << 24).astype(np.uint32)
+        start_va = np.array([s.va for s in self._sections], np.int64)
+        result["value"][in_memory] -= start_va[shndx[in_memory]].astype(np.uint32)
         outside = np.flatnonzero(~regular[: len(was)])
         result[outside] = was[outside]
         return result

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vmipatch.errors import InputNotUnderstood, NotSupported
-from vmipatch.image.module import REGION_LEN, Module, region_va
+from vmipatch.image.module import REGION_LEN, Module, Regions
 from vmipatch.image.packed import recipe_of
 from vmipatch.image.packing import Recipe
 from vmipatch.image.types import SectionKind
@@ -149,8 +149,8 @@ def _emit(
     data: bytes,
 ) -> tuple[bytes, Manifest]:
     code_map = scanned.code_map
-    first = len(module.file.sections)
-    thunks = build_thunks((site for site, _ in bodies), region_va(first))
+    first, regions = len(module.file.sections), Regions.of(module.file.sections)
+    thunks = build_thunks((site for site, _ in bodies), regions.va(first))
     init = {s.index for s in module.file.sections if s.name.startswith(INIT_PREFIX)}
     annotations = annotate(
         [pair for pair in bodies if pair[0].section not in init],
@@ -158,7 +158,7 @@ def _emit(
         scanned.sites,
         placement.map,
         thunks,
-        region_va(first + 1),
+        regions.va(first + 1),
         REGION_LEN,
     )
     relocated = lead_relocations(code_map, placement)

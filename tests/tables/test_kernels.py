@@ -60,7 +60,10 @@ OLD = {
 }
 """Tables that 6.1 no longer has."""
 
-ABSENT = OLD | {TableName.PVH_NOTE, TableName.KCRCTAB, TableName.KCRCTAB_GPL}
+NEW = {TableName.RUNTIME_CONSTANTS}
+"""Tables that 6.1 has not yet."""
+
+ABSENT = OLD | NEW | {TableName.PVH_NOTE, TableName.KCRCTAB, TableName.KCRCTAB_GPL}
 """What smp-pae was built without: it has neither a PVH entry nor checksums of its exports."""
 
 

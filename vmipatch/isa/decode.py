@@ -18,6 +18,7 @@ import iced_x86
 import numpy as np
 
 from vmipatch.isa.classify import has_sensitive_opcode
+from vmipatch.isa.emulated import XEN_PREFIX, emulated_prefixes
 from vmipatch.isa.fill import link_fills
 
 
@@ -199,6 +200,8 @@ OPAQUE_BYTE = int(iced_x86.Code.DECLAREWORD)
 """The code of each byte of code that is not for 32 bits: what it holds is kept as it is."""
 _BYTEWISE = {FILL_BYTE: Shape.LINK_FILL, OPAQUE_BYTE: Shape.OPAQUE}
 _SHORT_UD0 = int(iced_x86.Code.UD0)
+_GIVEN = {UD0: _SHORT_UD0, XEN_PREFIX: int(iced_x86.Code.UD2)}
+"""Instructions that are known by standing between two known boundaries: bytes and code."""
 _NO_ENCODING = (FILL_BYTE, OPAQUE_BYTE, _SHORT_UD0)
 """Codes of what the library does not decode: they are given by place."""
 SHORT_LEA_LEN = 4
@@ -242,6 +245,8 @@ def decode(
     The bytes of `opaque` ranges are instructions of one byte each that control does not leave.
     """
     splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
+    prefixes = emulated_prefixes(code)
+    splits += [va + at + edge for at in prefixes for edge in (0, len(XEN_PREFIX))]
     stream = _decode(code, va, splits, data, opaque)
     after = stream.starts.astype(np.int64) + stream.lens
     last = after[np.isin(stream.flows, (Flow.STOP, Flow.JUMP, Flow.CALL))]
@@ -296,9 +301,11 @@ def _decode(
 
 
 def _has_short_trap(code: bytes, va: int, inner: Sequence[int]) -> bool:
-    """Whether two neighbours among the edges `inner` have a ud0 between them."""
-    pairs = pairwise(inner) if UD0 in code else ()
-    return any(end - at == len(UD0) and code[at - va : end - va] == UD0 for at, end in pairs)
+    """Whether two neighbours among the edges `inner` have one of `_GIVEN` between them."""
+    pairs = pairwise(inner) if any(given in code for given in _GIVEN) else ()
+    return any(
+        end - at <= len(XEN_PREFIX) and code[at - va : end - va] in _GIVEN for at, end in pairs
+    )
 
 
 def _decode_parts(
@@ -316,9 +323,9 @@ def _decode_parts(
             lens.extend([1] * len(part))
             codes.extend([bytewise[start]] * len(part))
             continue
-        if part == UD0:
-            lens.append(len(UD0))
-            codes.append(_SHORT_UD0)
+        if part in _GIVEN:
+            lens.append(len(part))
+            codes.append(_GIVEN[part])
             continue
         decoder = iced_x86.Decoder(32, part)
         while done < len(part):

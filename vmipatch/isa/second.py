@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.errors import VmipatchError
+from vmipatch.isa.emulated import XEN_PREFIX, emulated_prefixes
 from vmipatch.isa.fill import link_fills
 
 Octets = npt.NDArray[np.uint8]
@@ -114,11 +115,13 @@ def decode_second(
     """
     splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
     splits += [edge for edges in opaque for edge in edges]
+    prefixes = emulated_prefixes(code)
+    splits += [va + at + edge for at in prefixes for edge in (0, len(XEN_PREFIX))]
     inner = sorted({s for s in splits if va < s < va + len(code)})
     piece = _joined(_pieces(code, va))
     # Nearly always instructions begin at all splits, and decoding anew there changes nothing.
     over = np.searchsorted(piece.starts, inner, side="right") - 1
-    if not np.array_equal(piece.starts[over], inner):
+    if prefixes or not np.array_equal(piece.starts[over], inner):
         edges = pairwise([va, *inner, va + len(code)])
         piece = _joined(
             each for start, end in edges for each in _pieces(code[start - va : end - va], start)
@@ -174,6 +177,9 @@ def _engine() -> capstone.Cs:
 
 def _pieces(code: bytes, va: int) -> Iterator[_Piece]:
     """Decode one run without splits, window by window; put right what capstone does not know."""
+    if code == XEN_PREFIX:
+        yield _Piece(np.array([va]), np.array([len(code)]), np.array([x86.X86_INS_UD2]))
+        return
     done = 0
     while done < len(code):
         window = code[done : done + _WINDOW]

@@ -42,6 +42,7 @@ class Reason(enum.Enum):
     FIXUP = "its fault has to find the kernel's exception table, which names the site"
     NO_TRANSLATION = "no thunk exists for this operand or operand size"
     NO_ROOM = "the region has no room for the padding it needs"
+    EMULATED = "Xen emulates it after a prefix of its own, as long as nothing stands between"
     LABELLED = "a label names an operand in it, at a distance that the kernel may count on"
     SHORT_BRANCH = "a branch over it has no near form, and would miss its target if it grew"
     FIXED = "what may refer to this code is not certain, so it stays where it is"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_FUNC
+from vmipatch.isa.emulated import CPUID, XEN_PREFIX, emulated_prefixes
 from vmipatch.scan.before_paging import ranges_before_paging
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.site import Reason
@@ -107,6 +108,7 @@ class Zones:
                 zones.append(Zone(table.start_va, table.end_va, Reason.FIXED_STRIDE))
         zones += _copied(code_map.image)
         zones += [Zone(start, end, Reason.COPIED) for start, end in code_map.pages]
+        zones += _emulated(code_map)
         return cls(zones)
 
 
@@ -121,6 +123,14 @@ def _copied(image: ElfImage) -> Iterator[Zone]:
         elif not start.size:
             end_va = _next_label(image, start.va)
         yield Zone(start.va, end_va, routine.reason)
+
+
+def _emulated(code_map: CodeMap) -> Iterator[Zone]:
+    """Prefixes of Xen with the instruction that each is for."""
+    for _, stream in code_map:
+        for at in emulated_prefixes(stream.code):
+            va = stream.va + at
+            yield Zone(va, va + len(XEN_PREFIX) + len(CPUID), Reason.EMULATED)
 
 
 def _next_label(image: ElfImage, va: int) -> int:

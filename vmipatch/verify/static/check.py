@@ -13,6 +13,7 @@ from vmipatch.image.code_pages import PAGE, code_pages
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.relocations import R_386_32, Relocations
+from vmipatch.isa.emulated import CPUID, XEN_PREFIX, emulated_prefixes
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Role, TableName, Tables
 from vmipatch.verify.static import data, headers, relocations, symbols
@@ -45,6 +46,7 @@ from vmipatch.verify.static.records import (
 from vmipatch.verify.static.rules import (
     BYTE_UNACCOUNTED,
     CODE_PAGE,
+    EMULATED,
     INSIDE_BODY,
     OTHER_INPUT,
     PINNED,
@@ -170,6 +172,7 @@ class Proof:
         self._check_ledger(manifest)
         self._check_inside()
         self._check_pages()
+        self._check_emulated()
         self._check_entry()
         self._account()
 
@@ -328,6 +331,19 @@ class Proof:
             if start % PAGE == 0 and new[0] % PAGE:
                 message = f"the page of code at {start:#x} is at {int(new[0]):#x}, in two pages"
                 self.report.add(CODE_PAGE, int(new[0]), message)
+
+    def _check_emulated(self) -> None:
+        """After each prefix of Xen stands the cpuid that it is for, as it was."""
+        for section in self.left.sections:
+            code = self.original.section_bytes(section)
+            vas = np.array(emulated_prefixes(code), np.int64) + section.va
+            for was, now in zip(vas.tolist(), self.images(vas).tolist(), strict=True):
+                after = self.right.find(np.array([now + len(XEN_PREFIX)]))[0]
+                whole = XEN_PREFIX + CPUID
+                kept = now != NOWHERE and self.output.read(now, len(whole)) == whole
+                if not kept or after < 0 or self.bodies.body_of[after] >= 0:
+                    message = f"the prefix of Xen at {was:#x} is not in front of its cpuid"
+                    self.report.add(EMULATED, now, message)
 
     def _check_entry(self) -> None:
         """The loader enters at the image of the instruction it entered at."""

@@ -160,6 +160,15 @@ CODE_PAGE = Rule(
     "the page of code at 0xc1002000 is at 0xc1002008, in two pages",
     _REPORT,
 )
+EMULATED = Rule(
+    "VP024",
+    "what Xen emulates stands right after its prefix",
+    "A ud2 and the letters xen ask Xen to emulate the cpuid that follows. The bytes of both are "
+    "the original's, nothing stands between them, and no record names the cpuid: Xen would not "
+    "know a padded one, nor a call.",
+    "the prefix of Xen at 0xc1000013 is not in front of its cpuid",
+    _REPORT,
+)
 SYMBOL_VALUE = Rule(
     "VP030",
     "every symbol has the address of what it names",

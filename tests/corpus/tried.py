@@ -94,6 +94,11 @@ KINDS: tuple[Kind, ...] = (
         "tests/tables/test_modules.py::test_handlers_from_the_kernel_make_three_words_of_an_entry",
     ),
     Kind(
+        "jumps of alternatives that only their copies execute",
+        "3.16: a distribution's for i586, two own builds",
+        "tests/rewrite/test_copied_jumps.py::test_copied_jump_of_a_kernel_alone_has_its_target",
+    ),
+    Kind(
         "an alternative at a lock prefix",
         "3.13",
         "tests/tables/samples_odd.py::lock_of_an_alternative",

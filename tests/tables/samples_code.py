@@ -118,6 +118,36 @@ def altinstr_replacement() -> Sample:
     )
 
 
+def jumps_for_their_copies() -> Sample:
+    """Displacements as the copies need them: read in place, both targets lie in the replacements'
+    section, in a third replacement, or outside of the code.
+    """
+    scene = Scene()
+    repl_va = TABLE_VA + 0x100
+    originals = [scene.jump(0x10, TEXT_VA + 0x80), scene.jump(0x140, TEXT_VA + 0x190)]
+    targets = [TEXT_VA + 0x20, TEXT_VA + 0x100]
+    code, data = b"", b""
+    for i, (original, target) in enumerate(zip(originals, targets, strict=True)):
+        code += b"\xe9" + relative(original + 5, target)
+        data += relatives(original, repl_va + 5 * i, at_va=TABLE_VA + 12 * i)
+        data += struct.pack("<HBB", 1, 5, 5)
+    code += b"\xe8" + relative(repl_va + 15, TEXT_VA + 0x60)  # a call is corrected
+    data += relatives(TEXT_VA + 0x200, repl_va + 10, at_va=TABLE_VA + 24)
+    data += struct.pack("<HBB", 2, 5, 5)
+    scene.builder.section(".altinstr_replacement", repl_va, code, TEXT)
+    scene.table(".altinstructions", data, "__alt_instructions", "__alt_instructions_end")
+    return Sample(
+        TableName.ALTINSTR_REPLACEMENT,
+        scene.image(),
+        pointing(repl_va + 1, 5, [*targets, TEXT_VA + 0x60]),
+        [(repl_va, 5), (repl_va + 5, 5), (repl_va + 10, 5)],
+        [
+            Damage("leads out of the code", repl_va + 1, relative(originals[0] + 5, DATA_VA)),
+            Damage("leads out of the code", originals[1], b"\x90"),
+        ],
+    )
+
+
 def parainstructions() -> Sample:
     scene = Scene()
     sites = [
@@ -230,6 +260,7 @@ SAMPLES = (
     mcount,
     alternatives,
     altinstr_replacement,
+    jumps_for_their_copies,
     parainstructions,
     smp_locks,
     bug_table,

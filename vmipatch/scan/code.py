@@ -20,7 +20,7 @@ from vmipatch.isa.decode import UD0, InstructionStream, decode
 from vmipatch.isa.inner import inner_labels
 from vmipatch.tables.find import find_all, find_readable
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
-from vmipatch.tables.table import Role, TableName, Tables
+from vmipatch.tables.table import Form, Role, TableName, Tables
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,19 @@ class CodeMap:
 
         Code that runs where the kernel is loaded, and not where it is linked, may jump to
         `x + PAGE_OFFSET`: from there that is x as linked. One that leaves again jumps to
-        `x - PAGE_OFFSET`. No other branch is that far from the kernel and hits its code.
+        `x - PAGE_OFFSET`. No other branch is that far from the kernel and hits its code. A jump
+        that only its copy executes has the target of the copy.
         """
         found = self._linked_targets.get(stream.va)
         if found is None:
             found = _linked(stream.branch_targets, self.page_offset, self.streams.values())
+            for table in self.tables:
+                words = table.words[table.words["form"] == Form.COPIED_BRANCH]
+                place, target = words["va"].astype(np.int64), words["target_va"]
+                within = (place >= stream.va) & (place < stream.end_va)
+                starts = stream.starts[stream.branches].astype(np.int64)
+                at = np.searchsorted(starts, place[within], side="right") - 1
+                found[at] = target[within]
             self._linked_targets[stream.va] = found
         return found
 

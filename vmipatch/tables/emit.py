@@ -11,6 +11,9 @@ import numpy.typing as npt
 from vmipatch.tables.layout import origin
 from vmipatch.tables.table import U32, Form, Move, Order, Table, stay
 
+OPCODE_LEN = np.uint32(1)
+"""Bytes of a near jmp before its displacement."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Emission:
@@ -36,11 +39,15 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
 
     `move` maps what the words point at, code and data, ends of sections included; `move_place`
     maps the table's own words (pass the same map where later sections shift). What is added to an
-    address, and words that are none, are kept. A sorted table is sorted again if the new addresses
-    ask for it: then its other words are emitted too.
+    address, and words that are none, are kept; of a jmp that is copied, it follows both places. A
+    sorted table is sorted again if the new addresses ask for it: then its other words are emitted
+    too.
     """
     words = table.words.copy()
     words["va"] = move_place(np.ascontiguousarray(table.words["va"]))
+    copied = words["form"] == Form.COPIED_BRANCH
+    copy_va = np.ascontiguousarray(table.words["va"][copied] - table.words["bias"][copied])
+    words["bias"][copied] = words["va"][copied] - (move(copy_va - OPCODE_LEN) + OPCODE_LEN)
     target_va = np.ascontiguousarray(table.words["target_va"])
     words["target_va"] = np.where(words["form"] == Form.VALUE, target_va, move(target_va))
     base_va = table.base_va

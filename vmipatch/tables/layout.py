@@ -273,7 +273,7 @@ def origin(words: np.ndarray, base_va: int) -> U32:
     form = words["form"]
     whole = (form == Form.ABSOLUTE) | (form == Form.VALUE)
     result = np.where(whole, 0, words["va"]).astype(np.uint32)
-    result[form == Form.BRANCH] += np.uint32(4)
+    result[(form == Form.BRANCH) | (form == Form.COPIED_BRANCH)] += np.uint32(4)
     result[(form == Form.BASE_RELATIVE) | (form == Form.PHYSICAL)] = base_va
     return result
 

@@ -81,6 +81,9 @@ class Form(enum.IntEnum):
     """u32, the address minus `Table.base_va`, the constant between linked and physical."""
     VALUE = 5
     """u32 that is no address, whatever a relocation says: it stays as it is."""
+    COPIED_BRANCH = 6
+    """rel32 of a jmp that only its copy executes, uncorrected: as BRANCH, and `bias` is how far
+    the word lies above its copy, which changes as the two move."""
 
 
 class Role(enum.IntEnum):

@@ -22,10 +22,12 @@ def check_branches(
 ) -> None:
     """Compare the target of each direct branch of the output with the image of the original's.
 
-    Branches to the addresses in `redirect` lead to the added code instead.
+    Branches to the addresses in `redirect` target the added code instead. Jumps that only their
+    copies execute are words of a table, and judged there.
     """
     original, output = sides
     direct = (original.widths[paired.o] > 0) & (output.widths[paired.p] > 0)
+    direct &= ~np.isin(original.starts[paired.o], list(original.copied))
     o, p = paired.o[direct], paired.p[direct]
     was, leads = original.targets(o), output.targets(p)
     linked = original.linked_targets(o)

@@ -54,7 +54,12 @@ from vmipatch.verify.static.rules import (
 )
 from vmipatch.verify.static.sealed import check_runtime
 from vmipatch.verify.static.side import I64, UD0, Flags, Landmarks, Side
-from vmipatch.verify.static.tables import TableCheck, covered_words, sorted_ranges
+from vmipatch.verify.static.tables import (
+    TableCheck,
+    copied_branches,
+    covered_words,
+    sorted_ranges,
+)
 from vmipatch.verify.static.thunks import check_thunks
 from vmipatch.verify.static.verdict import RECOVERED, Report, StaticVerdict
 
@@ -107,7 +112,7 @@ class Proof:
         sections = [s for s in output.executable_sections if s.index in kept]
         moved = Relocations.of(output).entries
         traps = _short_traps(original, self.tables)
-        known = Landmarks.of(original, self.chunks.o_va, traps)
+        known = Landmarks.of(original, self.chunks.o_va, traps, copied_branches(self.tables))
         self.left = Side.of(original, original.executable_sections, known, _places(self.relocated))
         check_agreement(self.left, known, report)
         self.opaque = known.opaque

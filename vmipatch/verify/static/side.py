@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +37,17 @@ class Landmarks:
     function_ends: I64
     opaque: tuple[tuple[int, int], ...]
     """Code of 16 bits, which is not decoded."""
+    copied: Mapping[int, int]
+    """Address and target of each jump that only its copy, elsewhere, executes."""
 
     @classmethod
-    def of(cls, image: ElfImage, chunk_starts: I64, short_traps: Sequence[int]) -> Landmarks:
+    def of(
+        cls,
+        image: ElfImage,
+        chunk_starts: I64,
+        short_traps: Sequence[int],
+        copied: Mapping[int, int] = MappingProxyType({}),
+    ) -> Landmarks:
         """Those of `image`, of whose ud0 `short_traps` have two bytes."""
         page = real_mode_page(image)
         edges = [edge for va in short_traps for edge in (va, va + len(UD0))]
@@ -46,7 +55,7 @@ class Landmarks:
         sized = entries[(entries["info"] & 15 == STT_FUNC) & (entries["size"] > 0)]
         ends = sized["value"].astype(np.int64) + sized["size"]
         begins = distinct(np.append(chunk_starts, edges).astype(np.int64))
-        return cls(begins, distinct(ends), (page,) if page else ())
+        return cls(begins, distinct(ends), (page,) if page else (), copied)
 
     def opaque_in(self, section: Section) -> list[tuple[int, int]]:
         """Code of 16 bits in one section."""
@@ -66,6 +75,8 @@ class Side:
     offs: I64
     """File offset of each instruction."""
     starts: I64
+    copied: Mapping[int, int]
+    """As in the landmarks."""
     lens: I64
     leaves: U8
     widths: U8
@@ -101,6 +112,7 @@ class Side:
             masked,
             starts + np.concatenate(shifts),
             starts,
+            known.copied,
             *(_joined(streams, name) for name in ("lens", "leaves", "widths", "fillers", "known")),
         )
 
@@ -146,7 +158,8 @@ class Side:
         """The linked target of each of the direct branches `which`.
 
         Its target; but what lies in no code, and a page offset away from code, is what code jumps
-        to that runs where the kernel is loaded, or leaves for there.
+        to that runs where the kernel is loaded, or leaves for there. Of a jump that only its copy
+        executes, the target of the copy.
         """
         result = self.targets(which)
         load = next(self.image.loads, None)
@@ -155,6 +168,8 @@ class Side:
             twin = (result - offset) & 0xFFFFFFFF
             far = ~self._in_code(result) & self._in_code(twin)
             result = np.where(far, twin, result)
+        for va, target in self.copied.items():
+            result[self.starts[which] == va] = target
         return result
 
     def _in_code(self, vas: I64) -> Flags:

@@ -32,6 +32,10 @@ FIXED_LENGTH = (
     TableName.EARLY_STUBS,
 )
 """Tables whose places the kernel copies, overwrites or indexes by length."""
+WORD = 0xFFFFFFFF
+OPCODE_LEN = np.uint32(1)
+"""Bytes of a near jmp before its displacement."""
+BRANCHES = (Form.BRANCH, Form.COPIED_BRANCH)
 WHOLE = (Form.ABSOLUTE, Form.VALUE)
 """Forms whose words count from nothing."""
 STUBS = (TableName.IRQ_STUBS, TableName.SPURIOUS_STUBS, TableName.EARLY_STUBS)
@@ -103,10 +107,21 @@ class TableCheck:
     def _origin(self, table: Table, form: np.ndarray, va: I64) -> I64:
         """What has to be added to each word at `va` to get the address it means."""
         return np.select(
-            [form == Form.RELATIVE, form == Form.BRANCH, np.isin(form, WHOLE)],
+            [form == Form.RELATIVE, np.isin(form, BRANCHES), np.isin(form, WHOLE)],
             [va, va + 4, np.zeros(len(va), np.int64)],
             np.full(len(va), self._base(table)),
         )
+
+    def _bias(self, words: np.ndarray, va: I64) -> I64:
+        """The part of `words`, now at `va`, that is neither distance nor address.
+
+        The jump that is copied holds how far its word is above the word of the copy: that lies
+        where the image of the original is, whose bytes it replaces.
+        """
+        bias = words["bias"].astype(np.int64)
+        copy_va = words_in_code(self._sides, self._paired, words["va"].astype(np.int64) - bias)
+        is_copied = (words["form"] == Form.COPIED_BRANCH) & (copy_va != NOWHERE)
+        return np.where(is_copied, va - copy_va, bias)
 
     def _check_words(self, table: Table) -> None:
         words = table.words
@@ -115,7 +130,7 @@ class TableCheck:
         off = file_offsets(self._output, va)
         usable = off >= 0
         held = words_at(self._octets, np.where(usable, off, 0)).astype(np.int64)
-        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
+        leads = (held - self._bias(words, va) + self._origin(table, words["form"], va)) & WORD
         self._compare(table, va[usable], leads[usable], should[usable], words[usable])
         if table.order is Order.NAMED:
             self._check_order(table, va, leads)
@@ -158,7 +173,7 @@ class TableCheck:
         start_va = self._images.one(table.start_va)
         va = start_va + inner + (rank[entry] - entry) * entry_len
         held = words_at(self._octets, file_offsets(self._output, va)).astype(np.int64)
-        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & 0xFFFFFFFF
+        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & WORD
         self._compare(table, va, leads, should, words)
         by_rank = np.argsort(rank[named])
         self._check_order(table, va[first][by_rank], leads[first][by_rank])
@@ -202,6 +217,15 @@ class TableCheck:
         over = left.over(vas - 1)
         filler = self._images(left.starts[np.maximum(over, 0)]) + vas - left.starts[over]
         return np.where(images == NOWHERE, filler, images + 1)
+
+
+def copied_branches(tables: Tables) -> dict[int, int]:
+    """Address and target of each jump of the original that only its copy executes."""
+    found: dict[int, int] = {}
+    for table in tables:
+        words = table.words[table.words["form"] == Form.COPIED_BRANCH]
+        found |= zip((words["va"] - OPCODE_LEN).tolist(), words["target_va"].tolist(), strict=True)
+    return found
 
 
 def covered_words(tables: Tables) -> I64:

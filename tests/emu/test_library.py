@@ -14,42 +14,65 @@ import pytest
 from unicorn.unicorn_py3.unicorn import uclib
 
 from vmipatch.emu import library
-from vmipatch.emu.library import JUMP_LEN
-from vmipatch.emu.stores import STORES
+from vmipatch.emu.cpu import CHANGES
+from vmipatch.emu.library import JUMP_LEN, POINTER_LEN, Detour, Edit, Pointer
 
 LOADED = ctypes.CDLL(uclib._name)
 FILE = Path(uclib._name)
-ALL = STORES
+ALL = CHANGES
 
 
 def loaded_va(symbol: str) -> int:
     return ctypes.cast(getattr(LOADED, symbol), ctypes.c_void_p).value or 0
 
 
-def offset_in_file() -> int:
-    """From an address of the loaded code to its place in the file (proc(5), maps)."""
-    va = loaded_va(ALL.places[0].symbol)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, _, off, *_ = line.split()
-        start, end = (int(word, 16) for word in span.split("-"))
-        if start <= va < end:
-            return int(off, 16) - start
-    raise AssertionError("a symbol is in a mapping")
+def loaded_base_va() -> int:
+    """Where the library's address 0 is: the start of its first mapping (proc(5), maps)."""
+    starts = [
+        int(line.split("-")[0], 16)
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(FILE))
+    ]
+    return min(starts)
+
+
+def segments() -> bytes:
+    """The file's PT_LOAD segments at their addresses (gABI, chapter 5)."""
+    data = FILE.read_bytes()
+    table_off, entry_len, count = struct.unpack_from("<Q14xHH", data, 32)
+    image = bytearray()
+    for number in range(count):
+        kind, _, off, va, _, file_len, mem_len = struct.unpack_from(
+            "<IIQQQQQ", data, table_off + number * entry_len
+        )
+        if kind == 1:
+            image.extend(bytes(va + mem_len - len(image)))
+            image[va : va + file_len] = data[off : off + file_len]
+    return bytes(image)
 
 
 @dataclass(slots=True)
 class Copy:
-    """The library's file in memory once more, where nothing executes it."""
+    """The library in memory once more, where nothing executes it."""
 
     octets: mmap.mmap
     va: int
-    delta: int
+    base_va: int
+    original: bytes = b""
 
-    def find(self, symbol: str) -> int | None:
-        return self.va + loaded_va(symbol) + self.delta
+    def relocate(self) -> None:
+        """The pointers that are to be changed, as the dynamic linker would."""
+        for each in ALL.pointers:
+            struct.pack_into(
+                "<Q", self.octets, self.off(each.symbol) + each.off, self.find(each.function)
+            )
+        self.original = self.octets[:]
+
+    def find(self, symbol: str) -> int:
+        return self.va + self.off(symbol)
 
     def off(self, symbol: str) -> int:
-        return loaded_va(symbol) + self.delta
+        return loaded_va(symbol) - self.base_va
 
     def apply(self) -> str:
         return library.apply(ALL, self.find)
@@ -57,61 +80,87 @@ class Copy:
 
 @pytest.fixture
 def copy() -> Iterator[Copy]:
-    rights = mmap.PROT_READ | mmap.PROT_WRITE
-    with FILE.open("rb") as file:
-        octets = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=rights)
+    image = segments()
+    octets = mmap.mmap(-1, len(image))
+    octets[:] = image
     holder = ctypes.c_char.from_buffer(octets)
-    yield Copy(octets, ctypes.addressof(holder), offset_in_file())
+    copy = Copy(octets, ctypes.addressof(holder), loaded_base_va())
+    copy.relocate()
+    yield copy
     del holder
     octets.close()
 
 
-def test_known_library_is_changed_at_the_detours_and_nowhere_else(copy: Copy) -> None:
+def added_code_at(va: int, change: Pointer | Detour) -> tuple[bytes, tuple[int, ...]]:
+    """The code there and the addresses after it."""
+    count = len(change.targets)
+    table_va = va + (len(change.code) + 7) // 8 * 8
+    table = struct.unpack(f"<{count}Q", ctypes.string_at(table_va, 8 * count))
+    return ctypes.string_at(va, len(change.code)), table
+
+
+def test_known_library_is_changed_where_it_is_to_be_and_nowhere_else(copy: Copy) -> None:
     assert copy.apply() == ""
-    original, changed = FILE.read_bytes(), bytearray(copy.octets)
-    for detour in ALL.detours:
-        off = copy.off(detour.symbol) + detour.off
-        end = off + len(detour.old)
-        opcode, distance = struct.unpack_from("<Bi", changed, off)
-        assert opcode == 0xE9
-        assert changed[off + JUMP_LEN : end] == b"\x90" * (len(detour.old) - JUMP_LEN)
-        target_va = copy.va + off + JUMP_LEN + distance
-        assert ctypes.string_at(target_va, len(detour.code)) == detour.code
-        table_va = target_va + (len(detour.code) + 7) // 8 * 8
-        addresses = struct.unpack(
-            f"<{len(detour.targets)}Q", ctypes.string_at(table_va, 8 * len(detour.targets))
-        )
-        assert addresses == tuple(copy.va + copy.off(name) + o for name, o in detour.targets)
-        changed[off:end] = original[off:end]
-    assert changed == original
+    changed = bytearray(copy.octets)
+    for each in ALL.written:
+        off = copy.off(each.symbol) + each.off
+        if isinstance(each, Edit):
+            end = off + len(each.new)
+            assert changed[off:end] == each.new
+        else:
+            if isinstance(each, Pointer):
+                end = off + POINTER_LEN
+                (va,) = struct.unpack_from("<Q", changed, off)
+            else:
+                end = off + len(each.old)
+                opcode, distance = struct.unpack_from("<Bi", changed, off)
+                assert opcode == 0xE9
+                assert changed[off + JUMP_LEN : end] == b"\x90" * (end - off - JUMP_LEN)
+                va = copy.va + off + JUMP_LEN + distance
+            targets = tuple(copy.find(name) + target_off for name, target_off in each.targets)
+            assert added_code_at(va, each) == (each.code, targets)
+        changed[off:end] = copy.original[off:end]
+    assert changed == copy.original
 
 
 def test_one_other_byte_anywhere_in_a_checked_place_and_nothing_is_written(copy: Copy) -> None:
     """Each byte of each place in turn."""
-    original = FILE.read_bytes()
     for place in ALL.places:
         start = copy.off(place.symbol)
         for off in range(start, start + place.length):
             copy.octets[off] ^= 1 << off % 8
             assert copy.apply() == f"its {place.symbol} is not the one that was measured", hex(off)
             copy.octets[off] ^= 1 << off % 8
-    assert copy.octets[:] == original
+    assert copy.octets[:] == copy.original
 
 
-def test_detours_are_inside_of_checked_places() -> None:
+def test_pointer_that_points_elsewhere_and_nothing_is_written(copy: Copy) -> None:
+    for pointer in ALL.pointers:
+        off = copy.off(pointer.symbol) + pointer.off
+        for byte_off in range(off, off + POINTER_LEN):
+            copy.octets[byte_off] ^= 0x10
+            assert copy.apply() == f"its {pointer.symbol} is not the one that was measured"
+            copy.octets[byte_off] ^= 0x10
+    assert copy.octets[:] == copy.original
+
+
+def test_all_that_is_written_is_inside_of_checked_places() -> None:
     lengths = {place.symbol: place.length for place in ALL.places}
     for detour in ALL.detours:
         assert len(detour.old) >= JUMP_LEN
-        assert 0 <= detour.off <= lengths[detour.symbol] - len(detour.old)
-        for symbol, off in detour.targets:
-            assert 0 <= off < lengths[symbol]
+        assert all(not off or off < lengths[symbol] for symbol, off in detour.targets)
+    for each in ALL.written:
+        if isinstance(each, Pointer):
+            continue
+        assert 0 <= each.off <= lengths[each.symbol] - len(each.old)
+    assert all(len(edit.old) == len(edit.new) for edit in ALL.edits)
 
 
 def test_library_without_a_symbol_is_left_as_it_is(copy: Copy) -> None:
     missing = ALL.places[-1].symbol
     reason = library.apply(ALL, lambda name: None if name == missing else copy.find(name))
     assert reason == f"it has no {missing}"
-    assert copy.octets[:] == FILE.read_bytes()
+    assert copy.octets[:] == copy.original
 
 
 def test_code_that_ends_before_its_place_does_is_left_as_it_is(copy: Copy) -> None:
@@ -120,19 +169,16 @@ def test_code_that_ends_before_its_place_does_is_left_as_it_is(copy: Copy) -> No
     assert "not the one that was measured" in reason
 
 
-def test_code_that_may_not_be_written_is_left_as_it_is() -> None:
-    with FILE.open("rb") as file:
-        octets = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+def test_code_that_may_not_be_written_is_left_as_it_is(copy: Copy, tmp_path: Path) -> None:
+    """A shared mapping of a file that is opened for reading cannot be made writable (mmap(2))."""
+    path = tmp_path / "library"
+    path.write_bytes(copy.original)
     libc = library._libc()
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-    with FILE.open("rb") as file:
-        va = libc.mmap(None, len(octets), mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
-    delta = offset_in_file()
-    reason = library.apply(ALL, lambda name: va + loaded_va(name) + delta)
-    assert reason == "the system does not let its code be changed"
-    assert ctypes.string_at(va, len(octets)) == octets[:]
-    libc.munmap(va, len(octets))
-    octets.close()
+    with path.open("rb") as file:
+        va = libc.mmap(copy.va, len(copy.octets), mmap.PROT_READ, 0x11, file.fileno(), 0)
+    assert va == copy.va, "MAP_SHARED, MAP_FIXED: the pointers stay right"
+    assert copy.apply() == "the system does not let its code be changed"
+    assert copy.octets[:] == copy.original
 
 
 def test_without_room_for_jumps_nothing_is_written(
@@ -140,7 +186,7 @@ def test_without_room_for_jumps_nothing_is_written(
 ) -> None:
     monkeypatch.setattr(library, "_NEAR_LEN", 0)
     assert copy.apply() == "there is no memory for code near it"
-    assert copy.octets[:] == FILE.read_bytes()
+    assert copy.octets[:] == copy.original
 
 
 def test_one_place_that_cannot_be_opened_keeps_all_from_being_written(
@@ -156,4 +202,4 @@ def test_one_place_that_cannot_be_opened_keeps_all_from_being_written(
 
     monkeypatch.setattr(library, "_protect", refuse_second)
     assert copy.apply() == "the system does not let its code be changed"
-    assert copy.octets[:] == FILE.read_bytes()
+    assert copy.octets[:] == copy.original

@@ -139,7 +139,9 @@ def _summary(result: RunResult) -> str:
 def _unicorn(result: RunResult) -> str:
     if reason := result.plain_because:
         return f"the code of Unicorn was left as it is, and is slower: {reason}"
-    return "the code of Unicorn was changed in memory: fast stores"
+    return (
+        "the code of Unicorn was changed in memory: fast stores, and no needless checks for stops"
+    )
 
 
 def _counts(result: RunResult) -> str:

@@ -14,7 +14,7 @@ What was measured of release 2.1.4 and is relied on here:
 * Writes to code are seen when the guest makes them, not when the host does.
 
 The library's own code is changed in memory, once in a process and before its first CPU, where it is
-the one that was measured (`stores`).
+the one that was measured (`stores`, `exit_checks`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from vmipatch.emu import library
 from vmipatch.emu.counter import BlockCounter
+from vmipatch.emu.exit_checks import EXIT_CHECKS, leave_out
 from vmipatch.emu.memory import Access, GuestMemory
 from vmipatch.emu.registers import HFlag, RegisterFile
 from vmipatch.emu.state import INTERRUPT_REQUEST, Field, StateView, locate
@@ -60,6 +61,9 @@ _FIRST_INTERCEPT = 0x60
 _VIRTUAL_INTERRUPT = 0x100
 _VMCB_VECTOR_OFF = 0x64
 _VMCB_LEN = 4096
+
+CHANGES: Final = STORES + EXIT_CHECKS
+"""The changes of Unicorn's code, made together or not at all."""
 
 _V, _U32, _INT = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
 _INTERRUPT = ctypes.CFUNCTYPE(None, _V, _U32, _V)
@@ -164,6 +168,8 @@ class Cpu:
         self._uc: Any = _BINDING.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_32)
         self._uc.ctl_set_cpu_model(_MODEL)
         self._handle: Any = self._uc._uch
+        if not self.plain_because:
+            leave_out(self._handle.value)
         library = ctypes.CDLL(uclib._name)
         self._add_hook = library.uc_hook_add
         self._stop = _prototype(library.uc_emu_stop, _V)
@@ -443,7 +449,7 @@ def _change() -> str:
     def find(symbol: str) -> int | None:
         return ctypes.cast(getattr(code, symbol), _V).value if hasattr(code, symbol) else None
 
-    return library.apply(STORES, find)
+    return library.apply(CHANGES, find)
 
 
 def _check_version() -> None:

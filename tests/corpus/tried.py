@@ -32,6 +32,11 @@ KINDS: tuple[Kind, ...] = (
         "::test_bzimage_without_relocation_list_is_refused_for_that_and_scanned",
     ),
     Kind(
+        "a relocation list with the words of notes (Xen)",
+        "6.5 with PAE, a distribution's 2.6.32 for i686",
+        "tests/image/test_twin.py::test_list_has_all_words_of_notes_or_none",
+    ),
+    Kind(
         "emptied .rel sections that link to no symbols",
         "Debian 6 and 7, CentOS 6, Ubuntu 10.04",
         "tests/rewrite/test_recovered.py"

@@ -21,6 +21,8 @@ TEXT_VA, DATA_VA = 0xC1000000, 0xC1010000
 BSS_VA, END_VA = DATA_VA + 0x1000, DATA_VA + 0x3000
 MODINFO = b"license=GPL\0author=A. Uthor\0"
 RELOCS = (TEXT_VA + 4,)
+NOTES_VA = TEXT_VA + 0x9000
+WORDS_OF_NOTES = (NOTES_VA, NOTES_VA + 8)
 
 
 def vmlinux(code: bytes = b"\x90" * 4, modinfo: bytes = MODINFO) -> bytes:
@@ -32,7 +34,9 @@ def vmlinux(code: bytes = b"\x90" * 4, modinfo: bytes = MODINFO) -> bytes:
     builder.section(".bss", BSS_VA, bytes(END_VA - BSS_VA), DATA)
     builder.section(".modinfo", END_VA, modinfo, DATA)
     builder.symbol("_text", TEXT_VA)
-    builder.relocation(TEXT_VA + 4, R_386_32, "_text")
+    builder.note(".notes", NOTES_VA, bytes(16))
+    for va in (TEXT_VA + 4, *WORDS_OF_NOTES):
+        builder.relocation(va, R_386_32, "_text")
     return without_bytes(builder.build(), ".bss")
 
 
@@ -78,3 +82,15 @@ def test_relocation_that_one_of_them_knows_is_of_another_kernel() -> None:
 
 def test_bzimage_without_a_list_agrees_with_its_vmlinux() -> None:
     assert require_twin(packed(vmlinux(), None), ElfImage.parse(vmlinux())).relocs is None
+
+
+@pytest.mark.parametrize("words", [(), WORDS_OF_NOTES])
+def test_list_has_all_words_of_notes_or_none(words: tuple[int, ...]) -> None:
+    twin = require_twin(packed(vmlinux(), RELOCS + words), ElfImage.parse(vmlinux()))
+    assert twin.relocs == RELOCS + words
+    assert twin.lists_notes is bool(words)
+
+
+def test_list_with_some_words_of_notes_is_of_another_kernel() -> None:
+    with pytest.raises(InputNotUnderstood, match="is known to one of them only"):
+        require_twin(packed(vmlinux(), RELOCS + WORDS_OF_NOTES[:1]), ElfImage.parse(vmlinux()))

@@ -87,6 +87,10 @@ class ElfBuilder:
             BuiltSection(name, va, data, flags, SectionKind.PROGBITS, len(data), align)
         )
 
+    def note(self, name: str, va: int, data: bytes) -> BuiltSection:
+        """Add a section of notes."""
+        return self._add(BuiltSection(name, va, data, RODATA, SectionKind.NOTE, len(data), 4))
+
     def nobits(self, name: str, va: int, size: int) -> BuiltSection:
         """Add a writable section that has memory but no bytes, such as .bss."""
         return self._add(BuiltSection(name, va, b"", DATA, SectionKind.NOBITS, size, 4))

@@ -31,15 +31,18 @@ _ADDRESSES_LINKERS_MADE_ABSOLUTE = re.compile(
 absolute, though they are addresses (S_REL in relocs.c)."""
 
 
-def relocation_list(image: ElfImage, relocations: Relocations) -> tuple[int, ...]:
+def relocation_list(
+    image: ElfImage, relocations: Relocations, *, with_notes: bool = False
+) -> tuple[int, ...]:
     """The linked virtual addresses, rising, of the words that move with the kernel.
 
-    These are the R_386_32 words of allocated sections, but for notes (they are read before the
-    kernel is moved) and references to absolute symbols (plain numbers).
+    These are the R_386_32 words of allocated sections, but for references to absolute symbols
+    (plain numbers) and for notes, which are read before the kernel is moved. `with_notes`: as
+    builds listed those, too, before arch/x86/tools/relocs.c of 6.9 (and of 5.10.214, 6.1.83).
     Raises MalformedImage if a relocation names a symbol that the file does not have.
     """
     entries = relocations.entries
-    notes = [s.index for s in image.sections if s.kind is SectionKind.NOTE]
+    notes = [s.index for s in image.sections if s.kind is SectionKind.NOTE and not with_notes]
     moved = entries[(entries["kind"] == R_386_32) & ~np.isin(entries["section"], notes)]
     symbols = image.symbols
     if len(moved) and int(moved["symbol"].max()) >= len(symbols):

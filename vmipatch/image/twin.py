@@ -29,6 +29,8 @@ class Twin:
     """The relocation list that both agree on, None if the bzImage has none."""
     unpacked: frozenset[str]
     """Loaded sections of the vmlinux that the bzImage has zeros for."""
+    lists_notes: bool = False
+    """Whether the relocation list has the words of notes."""
 
 
 def require_twin(bzimage: BzImage, debug: ElfImage) -> Twin:
@@ -47,8 +49,12 @@ def require_twin(bzimage: BzImage, debug: ElfImage) -> Twin:
             place="section headers",
             hint="complete it by the bzImage's own list (vmipatch.recover.complete)",
         )
-    listed = relocation_list(debug, Relocations.of(debug))
-    if listed != bzimage.relocs:
+    relocations = Relocations.of(debug)
+    listed = relocation_list(debug, relocations)
+    if listed == bzimage.relocs:
+        return Twin(listed, unpacked)
+    with_notes = relocation_list(debug, relocations, with_notes=True)
+    if with_notes != bzimage.relocs:
         other = min(set(listed) ^ set(bzimage.relocs))
         raise _differs(
             bzimage,
@@ -56,7 +62,7 @@ def require_twin(bzimage: BzImage, debug: ElfImage) -> Twin:
             f"the relocation of {other:#x} is known to one of them only",
             debug.symbols.place_of(other),
         )
-    return Twin(listed, unpacked)
+    return Twin(with_notes, unpacked, lists_notes=True)
 
 
 def require_same_bytes(bzimage: BzImage, debug: ElfImage) -> frozenset[str]:

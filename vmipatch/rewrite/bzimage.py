@@ -60,7 +60,8 @@ def rewrite_bzimage(
     InputNotUnderstood if `linked` is another kernel, and what rewrite and repack raise.
     """
     linked = LinkedKernel.of(linked)
-    unpacked = require_twin(bzimage, linked.image).unpacked
+    twin = require_twin(bzimage, linked.image)
+    unpacked = twin.unpacked
     options = options or RewriteOptions()
     with ThreadPoolExecutor(1) as pool:
         payload = bzimage.payload
@@ -71,7 +72,7 @@ def rewrite_bzimage(
     image = without_note(ElfImage.parse(kernel.data, linked.image.name))
     relocs = None
     if bzimage.relocs is not None:
-        relocs = relocation_list(image, Relocations.of(image))
+        relocs = relocation_list(image, Relocations.of(image), with_notes=twin.lists_notes)
     if choice is not BootCodeChoice.OWN:
         try:
             frame = Frame(data, bzimage, found, options.keep_original)

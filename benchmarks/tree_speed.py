@@ -47,7 +47,7 @@ def measure(kernel: str, tree: Path) -> TreeCosts:
             TreeCost(command[0], run([*VMIPATCH, *command]))
             for command in _commands(str(tree), output, back)
         )
-    modules = len(ModuleTree(str(tree)).modules)
+    modules = len(ModuleTree.of(str(tree)).modules)
     return TreeCosts(kernel, modules, processors(), commands)
 
 

@@ -70,7 +70,8 @@ def _git(*arguments: str) -> str:
 def _tree(commit: str) -> dict[str, str]:
     """Texts of a commit that can have a habit."""
     matches = "|".join(habit.pattern.pattern.replace(r"\b", "") for habit in HABITS)
-    grep = ["git", "grep", "-hiE", matches, commit, "--", *(f"*{s}" for s in SUFFIXES)]
+    plain = ["git", "-c", "grep.lineNumber=false", "-c", "color.ui=false"]
+    grep = [*plain, "grep", "-hiE", matches, commit, "--", *(f"*{s}" for s in SUFFIXES)]
     return {"": subprocess.run(grep, capture_output=True, text=True, check=False).stdout}
 
 
@@ -80,7 +81,11 @@ def main() -> int:
     if not history:
         print(f"habits: left out, no commit here introduced {GLOSSARY}")
         return 0
-    paths = [p for p in _git("ls-files").splitlines() if p.endswith(SUFFIXES)]
+    if _git("rev-parse", "--is-shallow-repository").strip() == "true":
+        print("habits: left out, a shallow clone does not have what was there before")
+        return 0
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    paths = [path for path in listed if path.endswith(SUFFIXES)]
     after = {}
     for path in paths:
         try:

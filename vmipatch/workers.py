@@ -25,6 +25,12 @@ def begin_worker() -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
+def begin_pool_worker() -> None:
+    """The same in a worker of a pool: SIGTERM to the whole group is the parent's to answer."""
+    begin_worker()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _end_with(sentinel: int) -> None:
     wait([sentinel])
     os._exit(ORPHANED)

@@ -192,3 +192,16 @@ def test_directory_is_a_tree_without_being_told(files: dict[Kind, Path], tmp_pat
         assert done.returncode == ExitCode.SUCCESS, done.stderr
     assert contents(tmp_path / "out0") == contents(tmp_path / "out1")
     assert os.path.isdir(files[Kind.TREE])
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [("verify", ("--static", "--full")), ("verify", ("--full", "--static")),
+     ("run", ("--native", "--trap"))],
+)  # fmt: skip
+def test_flags_that_exclude_each_other_are_refused(
+    command: str, flags: tuple[str, str], files: dict[Kind, Path]
+) -> None:
+    done = invoke(command, files[Kind.VMLINUX], *flags)
+    assert done.returncode == ExitCode.USAGE
+    assert f"{flags[0]} and {flags[1]} exclude each other" in done.stderr

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ import vmipatch
 from tests.cli.commands import ENVIRONMENT, invoke
 from tests.files.samples import contents, make_tree, module, one_of_each
 from tests.rewrite.test_debug_sections import kernel as kernel_with_debug
-from vmipatch.errors import InputNotUnderstood, NotServed
+from vmipatch.errors import EnvironmentProblem, InputNotUnderstood, NotServed
 from vmipatch.files.kind import Kind
 
 HEAVY = ("numpy", "lief", "capstone", "iced_x86", "keystone", "unicorn", "multiprocessing")
@@ -228,3 +229,37 @@ def test_census_of_the_example_counts_every_site(guest: Path) -> None:
     assert census(str(guest)).total() == len(opened.scan().sites)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows == [[str(n), name] for name, n in census(str(guest)).most_common(20)]
+
+
+class _Refusing(ThreadPoolExecutor):
+    """Takes two tasks, and no more."""
+
+    left = 2
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("cannot schedule new futures")
+        return super().submit(*arguments, **options)
+
+
+def test_executor_that_fails_is_named(tree: Path, tmp_path: Path) -> None:
+    opened = vmipatch.open(tree)
+    assert isinstance(opened, vmipatch.ModuleTree)
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    for executor in (closed, _Refusing(1)):
+        with pytest.raises(EnvironmentProblem, match="cannot schedule"):
+            opened.rewrite(tmp_path / "out", executor=executor)
+    refused: list[dict[str, Any]] = [{"jobs": 0}, {"jobs": -1}, {"jobs": 2, "executor": closed}]
+    for options in refused:
+        with pytest.raises(NotServed):
+            opened.scan(**options)
+
+
+def test_bytes_of_any_type_and_paths_are_taken(guest: Path) -> None:
+    data = guest.read_bytes()
+    digests = {vmipatch.open(each).sha256 for each in (data, bytearray(data), memoryview(data))}
+    assert digests == {vmipatch.open(str(guest)).sha256}
+    with pytest.raises(TypeError, match="not int"):
+        vmipatch.open(3)  # type: ignore[arg-type]

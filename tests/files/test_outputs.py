@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import COMMAND, ENVIRONMENT, invoke
+from tests.cli.commands import COMMAND, ENVIRONMENT, invoke, validated
+from tests.recover.taken_out import without_relocations
+from tests.recover.test_complete import small
 from vmipatch.errors import EnvironmentProblem, ExitCode, OutputTaken
+from vmipatch.files.beside import UNSTRIPPED
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
 
@@ -178,3 +182,80 @@ def test_standard_error_that_is_full_changes_no_exit_code(guest: Path, tmp_path:
                 [*COMMAND, *arguments.split()], stderr=full, check=False, env=ENVIRONMENT
             )
         assert done.returncode == code
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_old_files_come_back_if_a_later_one_is_refused(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    if exists:
+        first.write_bytes(b"old")
+    second.write_bytes(b"old")
+    real = os.replace
+
+    def refuses(source: str, target: str) -> None:
+        if target == str(second) and Path(source).read_bytes() == b"new":
+            raise PermissionError(1, "Operation not permitted")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuses)
+    with pytest.raises(EnvironmentProblem, match="second: cannot be written"):
+        write_all([Output(str(place), b"new") for place in (first, second)])
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"old"] * (1 + exists)
+
+
+def test_name_that_is_too_long_is_refused_before_any_work(guest: Path, tmp_path: Path) -> None:
+    done = invoke("rewrite", guest, "-o", tmp_path / "out", "--json", tmp_path / ("a" * 260))
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert not list(tmp_path.iterdir())
+
+
+def test_standard_output_by_name_is_not_replaced(guest: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"precious\n")
+    with log.open("ab") as file:
+        subprocess.run(
+            [*COMMAND, "scan", str(guest), "--json", "/dev/stdout"], stdout=file, check=True,
+            env=ENVIRONMENT,
+        )  # fmt: skip
+    text = log.read_text()
+    assert text.startswith("precious\n{") and text.endswith("}\n"), "and no table after it"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "explain", "rom -o -"])
+def test_standard_output_that_is_full_or_closed_ends_in_one_line(arguments: str) -> None:
+    script = '"$@" >/dev/full', '"$@" >&-'
+    for redirected in script:
+        done = subprocess.run(
+            ["sh", "-c", redirected, "sh", *COMMAND, *arguments.split()],
+            stderr=subprocess.PIPE, text=True, check=False, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert "internal error" not in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == ExitCode.ENVIRONMENT or arguments.startswith("--")
+
+
+def test_no_output_takes_set_user_id_along(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o4755)
+    write_all([Output(str(path), b"new")])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_file_beside_the_kernel_is_an_input_too(tmp_path: Path) -> None:
+    data, _ = without_relocations(small())
+    kernel, beside = tmp_path / "vmlinux", tmp_path / UNSTRIPPED
+    kernel.write_bytes(data)
+    beside.write_bytes(small().build())
+    before = beside.read_bytes()
+    done = invoke("rewrite", kernel, "-o", beside)
+    assert done.returncode == ExitCode.USAGE
+    out, paper = tmp_path / "out", tmp_path / "certificate"
+    assert invoke("rewrite", kernel, "-o", out).returncode == ExitCode.SUCCESS
+    words = ("verify", "--static", out, "--original", kernel, "--certificate")
+    assert invoke(*words, beside).returncode == ExitCode.USAGE
+    assert beside.read_bytes() == before
+    assert invoke(*words, paper).returncode == ExitCode.SUCCESS
+    certificate = validated(paper.read_text(), "certificate-1")
+    assert certificate["input_references_sha256"] == hashlib.sha256(before).hexdigest()

@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import vmipatch
 from tests.cli.commands import COMMAND, ENVIRONMENT, invoke, validated
 from tests.files.samples import contents, make_tree, module
 from vmipatch.errors import ExitCode
-from vmipatch.files.journal import JOURNAL
+from vmipatch.files import nodes
+from vmipatch.files.journal import JOURNAL, Journal
+from vmipatch.files.nodes import NodeKind
+from vmipatch.files.outputs import TEMPORARY
+from vmipatch.rewrite import RewriteOptions
 
 PATIENCE_S = 300
 """For a host so busy that a process needs minutes to start."""
@@ -149,10 +154,7 @@ def test_file_that_is_not_a_module_is_named(tree: Path, tmp_path: Path) -> None:
 
 def test_report_does_not_take_the_place_of_a_file(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = invoke("rewrite", tree, "-o", out, "--json", out / "kernel" / "site.ko")
-    assert done.returncode in (ExitCode.USAGE, ExitCode.ENVIRONMENT)
-    assert not (out / "kernel" / "site.ko").exists()
-    out.mkdir(exist_ok=True)
+    out.mkdir()
     done = invoke("rewrite", tree, "-o", out, "--json", out / "modules.order")
     assert done.returncode == ExitCode.USAGE
     assert not (out / "modules.order").exists()
@@ -212,3 +214,95 @@ def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -
         assert not [path for path in out.iterdir() if path.name.startswith(".vmipatch.")]
     assert invoke("rewrite", tree, "-o", out).returncode == ExitCode.SUCCESS
     assert contents(out).keys() == contents(tree).keys()
+
+
+def test_directory_that_cannot_be_entered_is_named(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that may be listed and not entered; root enters every one, so it is refused here."""
+    real = nodes.kind_of
+
+    def refused(name: str, mode: int) -> NodeKind:
+        if name == "site.ko":
+            raise PermissionError(13, "Permission denied")
+        return real(name, mode)
+
+    monkeypatch.setattr(nodes, "kind_of", refused)
+    done = invoke("scan", tree)
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "kernel: cannot be read: Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["hard link", "pipe"])
+def test_journal_is_a_file_of_its_own(what: str, tree: Path, tmp_path: Path) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    out.mkdir()
+    victim.write_bytes(b"not ours")
+    if what == "pipe":
+        os.mkfifo(out / JOURNAL)
+    else:
+        (out / JOURNAL).hardlink_to(victim)
+    done = invoke("rewrite", tree, "-o", out)
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    assert victim.read_bytes() == b"not ours"
+    assert not (out / JOURNAL).exists()
+
+
+@pytest.mark.parametrize("line", ['{"path": ["x"]}', "null", '{"path": "kernel/site.ko"}'])
+def test_journal_of_another_makes_no_difference(line: str, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    Journal(str(out), f"rewrite {RewriteOptions()}").close()
+    with (out / JOURNAL).open("a") as journal:
+        journal.write(line + "\n")
+    done = invoke("rewrite", tree, "-o", out)
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+
+
+def test_unfinished_files_of_a_killed_run_are_taken_away(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "kernel").mkdir(parents=True)
+    left = out / "kernel" / (TEMPORARY + "0123456789abcdef")
+    left.write_bytes(b"half")
+    (out / "kernel" / ".vmipatch.config").write_bytes(b"of the user")
+    assert invoke("rewrite", tree, "-o", out).returncode == ExitCode.SUCCESS
+    assert not left.exists()
+    assert (out / "kernel" / ".vmipatch.config").read_bytes() == b"of the user"
+
+
+def test_system_that_refuses_is_not_called_input(tree: Path, tmp_path: Path) -> None:
+    """A directory where a module should go."""
+    out = tmp_path / "out"
+    (out / "kernel" / "site.ko").mkdir(parents=True)
+    done = invoke("rewrite", tree, "-o", out, "-q")
+    assert done.returncode == ExitCode.ENVIRONMENT
+    assert "site.ko" in done.stderr, "errors are told even with -q"
+
+
+def test_tree_of_nothing_is_not_proven(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = invoke("verify", empty, "--original", empty)
+    assert done.returncode == ExitCode.INPUT
+    assert "nothing is proven" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["rewrite", "restore"])
+def test_tree_does_not_go_to_standard_output(
+    command: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(command, tree, "-o", "-").returncode == ExitCode.USAGE
+    assert not (tmp_path / "-").exists()
+
+
+def test_tree_means_the_same_in_another_directory(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    opened = vmipatch.open("tree")
+    assert isinstance(opened, vmipatch.ModuleTree)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert opened.rewrite("../out").entries
+    assert contents(tmp_path / "out").keys() == contents(tree).keys()

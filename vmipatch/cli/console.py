@@ -20,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 QUIET = -1
+STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+"""Other names of standard output, whose file would be replaced while a shell still holds it."""
 LINES = "\n\t"
 """What may stand in a text of several lines."""
 
@@ -35,6 +37,10 @@ class Console:
         """Tell the user what was done; silent with -q."""
         if self.verbosity > QUIET:
             _tell(text)
+
+    def complain(self, text: str) -> None:
+        """Tell the user what went wrong, even with -q."""
+        _tell(text)
 
     def detail(self, text: str) -> None:
         """Tell more, with -v."""
@@ -85,8 +91,23 @@ def pass_console(function: Callable[Concatenate[Console, P], R]) -> Callable[P, 
     return verbose(quiet(with_console))
 
 
+class OutputPath(click.Path):
+    """Where an output goes; standard output by whatever name is `-`, and is never replaced."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it was given, or STDOUT."""
+        path = str(super().convert(value, param, ctx))
+        return STDOUT if path in STDOUT_NAMES else path
+
+
 json_option = click.option(
-    "--json", "json_file", metavar="FILE", help="Write the report as JSON to FILE, - for stdout."
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=OutputPath(),
+    help="Write the report as JSON to FILE, - for stdout.",
 )
 
 

@@ -95,6 +95,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return ExitCode.ENVIRONMENT
+    except OSError as error:  # of click's own output, such as help
+        _tell(f"vmipatch: standard output: {error.strerror} (choose a place that has room)")
+        return ExitCode.ENVIRONMENT
     except Exception as error:  # the funnel: a user never sees a bare traceback
         if console.verbosity > 0:
             traceback.print_exc()

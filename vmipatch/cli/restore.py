@@ -7,9 +7,16 @@ import os
 
 import click
 
-from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
-from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart, tree_option
+from vmipatch.cli.trees import (
+    jobs_option,
+    progress,
+    report_tree,
+    require_apart,
+    require_no_stream,
+    tree_option,
+)
 from vmipatch.files.kind import MODULES
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
@@ -22,7 +29,7 @@ SCHEMA = "vmipatch.restore/1"
     short_help="Give back what a rewritten file was made from, byte for byte.",
 )
 @click.argument("kernel", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), help="Where the kernel goes.")
+@click.option("-o", "--output", required=True, type=OutputPath(), help="Where the kernel goes.")
 @tree_option
 @jobs_option
 @json_option
@@ -45,8 +52,9 @@ def restore_command(
     file = open_any(kernel)
     require_kind(click.get_current_context(), file.kind, kernel)
     if isinstance(file, ModuleTree):
+        require_no_stream(output)
         require_apart(kernel, output, [json_file])
-        with progress(console, len(file.nodes)) as watch:
+        with progress(console, file.files_count) as watch:
             done = file.restore(output, jobs=jobs, watch=watch)
         report_tree(console, output, done, json_file)
         return

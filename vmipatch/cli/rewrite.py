@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmipatch.choices import BootCodeChoice, Padding
-from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
-from vmipatch.cli.trees import jobs_option, progress, report_tree, require_apart, tree_option
+from vmipatch.cli.trees import (
+    jobs_option,
+    progress,
+    report_tree,
+    require_apart,
+    require_no_stream,
+    tree_option,
+)
 from vmipatch.files.outputs import Output, check_outputs, listed, write_all
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ EXECUTABLE = 0o755
     short_help="Rewrite a kernel, a module or a tree of modules for VMI.",
 )
 @click.argument("kernel", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), help="Where the new kernel goes.")
+@click.option("-o", "--output", required=True, type=OutputPath(), help="Where the new kernel goes.")
 @click.option(
     "--pad",
     type=click.Choice([AUTO, *(padding.value for padding in Padding)]),
@@ -54,9 +61,9 @@ EXECUTABLE = 0o755
     show_default=True,
     help="For a bzImage: keep its boot code or use vmipatch's own; auto keeps what it understands.",
 )
-@click.option("--vmlinux", "twin_file", type=click.Path(), help="Write the vmlinux of the output.")
-@click.option("--system-map", "map_file", type=click.Path(), help="Write a System.map.")
-@click.option("--address-map", "moves_file", type=click.Path(), help="Write old and new addresses.")
+@click.option("--vmlinux", "twin_file", type=OutputPath(), help="Write the vmlinux of the output.")
+@click.option("--system-map", "map_file", type=OutputPath(), help="Write a System.map.")
+@click.option("--address-map", "moves_file", type=OutputPath(), help="Write old and new addresses.")
 @click.option(
     "--keep-original",
     is_flag=True,
@@ -100,12 +107,14 @@ def rewrite_command(
     file = open_any(kernel, keep_debug=keep_original)
     require_kind(context, file.kind, kernel)
     if isinstance(file, ModuleTree):
+        require_no_stream(output)
         _rewrite_tree(console, file, output, options, jobs, json_file)
         return
     if isinstance(file, ModuleFile):
         _rewrite_module(console, file, output, options, json_file)
         return
     twin = None if debug is None else open_kernel(debug, keep_debug=keep_original)
+    check_outputs([*file.read_with, *(twin.read_with if twin else ())], [output, *papers])
     done = file.rewrite(options, debug=twin, boot_code=BootCodeChoice(boot_code))
     outputs = [Output(output, done.data, 0o644 if done.packed else EXECUTABLE)]
     if twin_file is not None:
@@ -144,7 +153,7 @@ def _rewrite_tree(
     json_file: str | None,
 ) -> None:
     require_apart(tree.name, output, [json_file])
-    with progress(console, len(tree.nodes)) as watch:
+    with progress(console, tree.files_count) as watch:
         done = tree.rewrite(output, options, jobs=jobs, watch=watch)
     report_tree(console, output, done, json_file)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmipatch.choices import Flavor
-from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _page_address(_context: click.Context, _parameter: click.Parameter, text: st
     help="Have the kernel keep clear of linear addresses from ADDRESS on; 0: of none. "
     "Rewritten kernels cannot.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(), help="Where the ROM goes.")
+@click.option("-o", "--output", required=True, type=OutputPath(), help="Where the ROM goes.")
 @json_option
 @pass_console
 def rom_command(

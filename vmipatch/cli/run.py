@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from vmipatch.choices import Mode
-from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
-from vmipatch.cli.served import require_extent
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console, table
+from vmipatch.cli.served import OneOfEach, require_extent
 from vmipatch.errors import ExitCode
 from vmipatch.files.outputs import STDOUT, check_outputs, reported, write_all
 
@@ -26,6 +26,7 @@ NS_PER_S: Final = 1_000_000_000
 
 @click.command(
     "run",
+    cls=OneOfEach,
     epilog="Example: vmipatch run --native vmlinux --initrd initramfs.cpio.gz",
     short_help="Run a kernel on an emulated PC or on the hypervisor.",
 )
@@ -73,7 +74,7 @@ NS_PER_S: Final = 1_000_000_000
     help="Whether CPUID shows the local APIC.",
 )
 @click.option("--limit", type=click.FloatRange(0), metavar="SECONDS", help="Virtual time to run.")
-@click.option("--trace", "trace_file", type=click.Path(), help="Write what leaves the fast path.")
+@click.option("--trace", "trace_file", type=OutputPath(), help="Write what leaves the fast path.")
 @json_option
 @pass_console
 def run_command(
@@ -105,6 +106,8 @@ def run_command(
 
     way = Mode(mode)
     require_extent(click.get_current_context(), way)
+    if trace_file == STDOUT:
+        raise click.UsageError("--trace writes a file: standard output is the console's")
     check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
     file = open_kernel(kernel)
     rom = None if rom_file is None else read_file(rom_file)

@@ -75,9 +75,9 @@ def _scan_tree(console: Console, tree: ModuleTree, jobs: int | None, json_file: 
         console.data(_census(census.counts()))
     wrong = [module for module in census.modules if module.is_wrong]
     for module in wrong[:SHOWN]:
-        console.say(module.message)
+        console.complain(module.message)
     if len(wrong) > SHOWN:
-        console.say(f"and {len(wrong) - SHOWN} modules more (--json has them)")
+        console.complain(f"and {len(wrong) - SHOWN} modules more (--json has them)")
     console.say(f"{tree.name}: {len(census.modules)} modules, {len(wrong)} not understood")
     if wrong:
         raise click.exceptions.Exit(ExitCode.INPUT)

@@ -93,6 +93,23 @@ _NAMES: Final[Mapping[enum.Enum, str]] = {
 }
 
 
+class OneOfEach(click.Command):
+    """A command whose flags exclude each other: `--static --full` is an error, not `--full`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after a look at what was given twice. Raises click.UsageError."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        chosen: dict[str | None, click.Option] = {}
+        for option in order:
+            if not isinstance(option, click.Option) or not _is_flag_of_several(option):
+                continue
+            other = chosen.setdefault(option.name, option)
+            if other is not option:
+                pair = f"{long_name(other)} and {long_name(option)}"
+                raise click.UsageError(f"{pair} exclude each other", ctx)
+        return super().parse_args(ctx, args)
+
+
 def given(context: click.Context) -> Iterator[str]:
     """The options that the user gave to a command, by their long names."""
     chosen = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)

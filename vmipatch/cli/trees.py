@@ -16,7 +16,7 @@ from vmipatch.cli.console import QUIET, Console, json_output
 from vmipatch.errors import ExitCode, OutputTaken
 from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.nodes import nodes_of
-from vmipatch.files.outputs import lies_in, write_all
+from vmipatch.files.outputs import STDOUT, lies_in, write_all
 
 if TYPE_CHECKING:
     from vmipatch.files.tree_copy import Copied, Watch
@@ -48,6 +48,12 @@ def progress(console: Console, length: int) -> Iterator[Watch]:
         yield lambda _: bar.update(1)
 
 
+def require_no_stream(output: str) -> None:
+    """Raise click.UsageError if the output of a tree is standard output."""
+    if output == STDOUT:
+        raise click.UsageError("a tree is written to a directory, not to standard output")
+
+
 def require_apart(source: str, target: str, files: Sequence[str | None]) -> None:
     """Raise OutputTaken if a report would take the place of a file of the output tree."""
     taken = {os.path.join(os.path.realpath(target), node.path) for node in nodes_of(source)}
@@ -72,10 +78,12 @@ def conclude(console: Console, tree: str, entries: Sequence[Entry], failed: Exit
     wrong = [entry for entry in entries if entry.is_wrong]
     for entry in wrong[:SHOWN]:
         has_place = entry.outcome is FileOutcome.FAILED
-        console.say(entry.message if has_place else f"{entry.path}: {entry.message}")
+        console.complain(entry.message if has_place else f"{entry.path}: {entry.message}")
     if len(wrong) > SHOWN:
-        console.say(f"and {len(wrong) - SHOWN} modules more (--json has them)")
+        console.complain(f"and {len(wrong) - SHOWN} modules more (--json has them)")
     console.say(_summary(tree, entries))
+    if any(entry.exit_code == ExitCode.ENVIRONMENT for entry in wrong):
+        raise click.exceptions.Exit(ExitCode.ENVIRONMENT)
     if wrong:
         raise click.exceptions.Exit(failed)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from vmipatch.choices import CAMPAIGN_STATES, LIMIT_NS, Extent
-from vmipatch.cli.console import Console, json_option, pass_console
+from vmipatch.cli.console import Console, OutputPath, json_option, pass_console
 from vmipatch.cli.papers import Papers
-from vmipatch.cli.served import require_extent, require_kind
+from vmipatch.cli.served import OneOfEach, require_extent, require_kind
 from vmipatch.cli.trees import conclude, jobs_option, progress, tree_option
 from vmipatch.errors import ExitCode
 from vmipatch.files.kind import KERNELS, require_pair
@@ -30,6 +30,7 @@ BY_COMPARISON: Final = (Extent.STATIC, Extent.LOCKSTEP)
 
 @click.command(
     "verify",
+    cls=OneOfEach,
     epilog="Example: vmipatch verify vmlinux.vmi --original vmlinux",
     short_help="Prove and boot a rewritten kernel: is it still the same?",
 )
@@ -95,13 +96,13 @@ BY_COMPARISON: Final = (Extent.STATIC, Extent.LOCKSTEP)
 @click.option(
     "--certificate",
     "certificate_file",
-    type=click.Path(),
+    type=OutputPath(),
     help="Write what was proven, observed and left out, with hashes, as JSON; stable to the byte.",
 )
 @click.option(
-    "--sarif", "sarif_file", type=click.Path(), help="Write the static findings as SARIF."
+    "--sarif", "sarif_file", type=OutputPath(), help="Write the static findings as SARIF."
 )
-@click.option("--report", "report_file", type=click.Path(), help="Write a page of HTML.")
+@click.option("--report", "report_file", type=OutputPath(), help="Write a page of HTML.")
 @tree_option
 @jobs_option
 @json_option
@@ -163,6 +164,7 @@ def verify_command(
             limit_ns=int(limit * NS_PER_S),
             states=states if wanted is Extent.SITES else None,
         )
+        check_outputs([*file.read_with, *(was.read_with if was else ())], papers.files)
         _verify_kernel(console, file, was, options, papers)
 
 

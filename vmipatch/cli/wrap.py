@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from vmipatch.cli.console import Console, json_option, json_output, pass_console
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
 
@@ -15,7 +15,7 @@ from vmipatch.files.outputs import Output, check_outputs, write_all
     short_help="Put a bzImage around a vmlinux.",
 )
 @click.argument("kernel", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), help="Where the bzImage goes.")
+@click.option("-o", "--output", required=True, type=OutputPath(), help="Where the bzImage goes.")
 @click.option(
     "--kaslr/--no-kaslr",
     default=True,

@@ -11,10 +11,11 @@ Source: arch/x86/Makefile.postlink of Linux 6.12, scripts/Makefile.vmlinux of 7.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.errors import NotSupported
-from vmipatch.files.file import read_file
+from vmipatch.files.file import read_file, sha256_of
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.reloc_list import parse_list
@@ -26,38 +27,53 @@ UNSTRIPPED: Final = "vmlinux.unstripped"
 LIST: Final = "arch/x86/boot/compressed/vmlinux.relocs"
 
 
-def linked_beside(image: ElfImage, path: str | None) -> LinkedKernel:
-    """The kernel `image`, of the file at `path`, with the references that the build left beside it.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A file that was read with a vmlinux, since it holds the references that this one lacks."""
 
-    Raises InputNotUnderstood if there are none, or those of another kernel; EnvironmentProblem,
-    MalformedImage and what vmipatch.recover.complete raises.
+    path: str
+    sha256: str
+    """Of the file, in hexadecimal."""
+    data: bytes = field(repr=False, compare=False)
+    is_list: bool
+    """Whether it is a relocation list, and not the vmlinux with relocations."""
+
+
+def read_beside(image: ElfImage, path: str) -> Beside | None:
+    """The file that the build left beside the vmlinux at `path`, which is `image`.
+
+    None if nothing is needed or there. Raises EnvironmentProblem and MalformedImage.
     """
-    found = whole_beside(image, path)
-    listed = None if path is None else os.path.join(os.path.dirname(path), LIST)
-    if found is None and listed is not None and os.path.isfile(listed):
+    sections = image.section_by_name
+    if has_relocations(image) or ".symtab" not in sections or ".vmi.annotation" in sections:
+        return None
+    directory = os.path.dirname(path)
+    for name, is_list in ((UNSTRIPPED, False), (LIST, True)):
+        place = os.path.join(directory, name)
+        if os.path.isfile(place):
+            data = read_file(place)
+            if is_list or has_relocations(ElfImage.parse(data, place)):
+                return Beside(place, sha256_of(data), data, is_list)
+    return None
+
+
+def linked_with(image: ElfImage, beside: Beside | None) -> LinkedKernel:
+    """The kernel `image` with the references of `beside`.
+
+    Raises NotSupported if there is nothing beside it, InputNotUnderstood if that is of another
+    kernel, MalformedImage and what vmipatch.recover.complete raises.
+    """
+    if beside is None:
+        raise NotSupported(
+            Limit.RELOCATIONS_TAKEN_OUT,
+            "the vmlinux has no relocations, so not every reference is known",
+            file=image.name,
+            place="section headers",
+        )
+    if beside.is_list:
         from vmipatch.recover import complete
 
-        found = complete(image, parse_list(read_file(listed), listed)).kernel
-    if found is not None:
-        return found
-    raise NotSupported(
-        Limit.RELOCATIONS_TAKEN_OUT,
-        "the vmlinux has no relocations, so not every reference is known",
-        file=image.name,
-        place="section headers",
-    )
-
-
-def whole_beside(image: ElfImage, path: str | None) -> LinkedKernel | None:
-    """The same, if the file with relocations is there.
-
-    Raises InputNotUnderstood if it is of another kernel, EnvironmentProblem and MalformedImage.
-    """
-    unstripped = None if path is None else os.path.join(os.path.dirname(path), UNSTRIPPED)
-    if unstripped is None or not os.path.isfile(unstripped):
-        return None
-    whole = ElfImage.parse(read_file(unstripped), unstripped)
-    if not has_relocations(whole):
-        return None
+        return complete(image, parse_list(beside.data, beside.path)).kernel
+    whole = ElfImage.parse(beside.data, beside.path)
     require_same_kernel(image, whole)
     return LinkedKernel(whole, image)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from vmipatch.errors import VmipatchError
     from vmipatch.scan import ScanResult
     from vmipatch.verify.static import StaticVerdict
 
@@ -65,10 +66,17 @@ class Entry:
     """What `restore` gives back of it, by the label of a Gives."""
     message: str = ""
     """The error, where there was one; findings, one a line."""
+    exit_code: int = 0
+    """Of the error, where there was one."""
     input_sha256: str = ""
     output_sha256: str = ""
     static: StaticVerdict | None = field(default=None, repr=False, compare=False)
     """The proof, of a module that was verified."""
+
+    @classmethod
+    def failed(cls, path: str, error: VmipatchError) -> Self:
+        """The entry of a file for which `error` was raised."""
+        return cls(path, FileOutcome.FAILED, message=str(error), exit_code=int(error.exit_code))
 
     @property
     def is_wrong(self) -> bool:

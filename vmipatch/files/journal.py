@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from vmipatch.files.outputs import reported
 
 JOURNAL: Final = "vmipatch.journal"
 """Its name, in the output tree."""
+_NUMBERS: Final = ("sites", "added_len", "signature_len", "exit_code")
 _KEPT: Final = tuple(field.name for field in fields(Entry) if field.name not in ("left", "static"))
 
 
@@ -33,9 +35,8 @@ class Journal:
         self._stack = ExitStack()
         self.entries: dict[str, Entry] = {}
         with reported(str(self._path)):
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             self._file = self._stack.enter_context(
-                os.fdopen(handle, "r+", encoding="utf-8", errors="replace", newline="\n")
+                os.fdopen(_opened(self._path), "r+", encoding="utf-8", errors="replace")
             )
             self._read(self._file.read())
             if not self.entries:
@@ -51,7 +52,7 @@ class Journal:
             try:
                 entry = _decoded(json.loads(line))
             except (ValueError, TypeError, KeyError, RecursionError):
-                continue  # the line that was being written when the run ended, or not ours
+                continue  # the line that was being written when the run ended, or not one of ours
             self.entries[entry.path] = entry
 
     def note(self, entry: Entry) -> None:
@@ -61,13 +62,26 @@ class Journal:
             self._file.flush()
 
     def close(self) -> None:
-        """End the run; what was noted stays for the next one."""
-        self._stack.close()
+        """End the run; what was noted stays for the next one. Raises EnvironmentProblem."""
+        with reported(str(self._path)):
+            self._stack.close()
 
     def remove(self) -> None:
         """Forget everything: a complete run leaves no journal. Raises EnvironmentProblem."""
         with reported(str(self._path)):
             self._path.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the journal, a file of its own: no link, no second name of another file."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o644)
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return handle
+    os.close(handle)
+    os.unlink(path)
+    return os.open(path, flags | os.O_EXCL, 0o644)
 
 
 def _encoded(entry: Entry) -> dict[str, Any]:
@@ -77,6 +91,9 @@ def _encoded(entry: Entry) -> dict[str, Any]:
 
 def _decoded(plain: dict[str, Any]) -> Entry:
     values = {name: plain[name] for name in _KEPT}
+    for name, value in values.items():
+        if not isinstance(value, int if name in _NUMBERS else str):
+            raise TypeError(name)
     outcome = FileOutcome(values.pop("outcome"))
     left = Left(tuple((str(reason), int(count)) for reason, count in plain["left"]))
     return Entry(outcome=outcome, left=left, **values)

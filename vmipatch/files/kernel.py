@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmipatch.choices import BootCodeChoice, Mode
 from vmipatch.errors import NotSupported
-from vmipatch.files.beside import linked_beside
+from vmipatch.files.beside import Beside, linked_with, read_beside
 from vmipatch.files.file import File
 from vmipatch.files.kind import Kind
 from vmipatch.image.bzimage import BzImage, elf_length
@@ -45,18 +45,23 @@ class KernelFile(File):
     """How the file as a whole was packed."""
     trimmed: Trimmed | None = field(default=None, compare=False)
     """Set if debug sections were let go of."""
-    path: str | None = field(default=None, repr=False, compare=False)
-    """Where it was read; what a build leaves beside a vmlinux is looked for there."""
+    beside: Beside | None = field(default=None, compare=False)
+    """The file that the build left beside a vmlinux without relocations, read with it."""
 
     @classmethod
     def of(
         cls, name: str, kind: Kind, sha256: str, data: bytes, *, keep_debug: bool = True,
         packing: Compression = Compression.NONE, path: str | None = None,
     ) -> KernelFile:  # fmt: skip
-        """The file with `data`. Raises MalformedImage if that is not an ELF file or bzImage."""
-        file = cls(name, kind, sha256, data, packing, path=path)
+        """The file with `data`, read at `path`.
+
+        Raises MalformedImage if that is not an ELF file or bzImage, and as `read_beside` does.
+        """
+        file = cls(name, kind, sha256, data, packing)
         if kind is Kind.BZIMAGE:
             return file
+        if path is not None:
+            file = replace(file, beside=read_beside(file.image, path))
         if keep_debug or ".symtab" not in file.image.section_by_name:
             return file
         image = without_debug(file.image)
@@ -79,13 +84,13 @@ class KernelFile(File):
     def linked(self) -> LinkedKernel:
         """The kernel with symbols and relocations; what it lacks is recovered from its bytes.
 
-        Raises as `image`, vmipatch.recover.recover and vmipatch.files.beside.linked_beside do.
+        Raises as `image`, vmipatch.recover.recover and vmipatch.files.beside.linked_with do.
         """
         image, relocs = self.image, None
         if has_relocations(image) or ".vmi.annotation" in image.section_by_name:
             return LinkedKernel.complete(image)
         if ".symtab" in image.section_by_name:
-            return linked_beside(image, self.path)
+            return linked_with(image, self.beside)
         if self.bzimage is not None:
             relocs = self.bzimage.relocs
         elif len(tail := self.data[elf_length(self.data, self.name) :]):
@@ -93,6 +98,11 @@ class KernelFile(File):
         from vmipatch.recover import recover
 
         return recover(image, relocs).kernel
+
+    @property
+    def read_with(self) -> tuple[str, ...]:
+        """Paths of other files that were read with it."""
+        return () if self.beside is None else (self.beside.path,)
 
     @property
     def elf_sha256(self) -> str:

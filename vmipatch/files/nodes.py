@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import stat
@@ -23,6 +24,9 @@ class NodeKind(enum.Enum):
     FILE = "file"  # any other regular file
     LINK = "symbolic link"  # wherever it points to, if anywhere
     SPECIAL = "special file"  # pipe, device or socket
+
+
+REGULAR: Final = frozenset({NodeKind.MODULE, NodeKind.FILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +57,32 @@ def is_module_name(path: str) -> bool:
 
 
 def _below(root: str, directory: str) -> Iterator[Node]:
+    found = []
     try:
         with os.scandir(os.path.join(root, directory)) as entries:
-            found = list(entries)
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((entry.name, kind_of(entry.name, status.st_mode), status.st_size))
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot be read: {error.strerror}",
             file=os.path.join(root, directory),
             hint="check its permissions",
         ) from error
-    for entry in found:
-        path = os.path.join(directory, entry.name)
-        kind = _kind_of(entry)
-        size = entry.stat(follow_symlinks=False).st_size
-        yield Node(path, kind, size if kind in (NodeKind.FILE, NodeKind.MODULE) else 0)
+    for name, kind, size in found:
+        path = os.path.join(directory, name)
+        yield Node(path, kind, size if kind in REGULAR else 0)
         if kind is NodeKind.DIRECTORY:
             yield from _below(root, path)
 
 
-def _kind_of(entry: os.DirEntry[str]) -> NodeKind:
-    mode = entry.stat(follow_symlinks=False).st_mode
+def kind_of(name: str, mode: int) -> NodeKind:
+    """The kind of a node with this name and st_mode."""
     if stat.S_ISLNK(mode):
         return NodeKind.LINK
     if stat.S_ISDIR(mode):
         return NodeKind.DIRECTORY
     if stat.S_ISREG(mode):
-        return NodeKind.MODULE if is_module_name(entry.name) else NodeKind.FILE
+        return NodeKind.MODULE if is_module_name(name) else NodeKind.FILE
     return NodeKind.SPECIAL

@@ -21,31 +21,37 @@ if TYPE_CHECKING:
     from vmipatch.files.tree import ModuleTree
 
 
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview
+"""A path, or the bytes of a file."""
+
+
 def open_any(
-    source: str | os.PathLike[str] | bytes, *, name: str | None = None, keep_debug: bool = True
+    source: Source, *, name: str | None = None, keep_debug: bool = True
 ) -> KernelFile | ModuleFile | ModuleTree:
     """What `source` is: a kernel, a module or a tree of modules.
 
     `source` is a path (of a pipe, too), or the bytes of a file; `name` is what messages and reports
-    call it. A file is read here, once and whole, and never again. Without `keep_debug` the debug
+    call it. A file is read here, once and whole, and never again; with a vmlinux that has no
+    relocations, what its build left beside it. Without `keep_debug` the debug
     sections of a vmlinux, nine tenths of a distribution's, are let go of: a rewrite is the same,
     but cannot keep them for `restore`.
 
     Raises EnvironmentProblem if it cannot be read, MalformedImage if it is none of these.
     """
-    if isinstance(source, bytes):
-        return open_bytes(source, name or BYTES, keep_debug=keep_debug)
-    path = os.fspath(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return open_bytes(bytes(source), name or BYTES, keep_debug=keep_debug)
+    if not isinstance(source, str | os.PathLike):
+        kind = type(source).__name__
+        raise TypeError(f"a path or the bytes of a file are wanted, not {kind}")
+    path = os.fsdecode(source)
     if os.path.isdir(path):
         from vmipatch.files.tree import ModuleTree
 
-        return ModuleTree(path)
+        return ModuleTree.of(path, name)
     return open_bytes(read_file(path), name or path, keep_debug=keep_debug, path=path)
 
 
-def open_kernel(
-    source: str | os.PathLike[str] | bytes, *, name: str | None = None, keep_debug: bool = True
-) -> KernelFile:
+def open_kernel(source: Source, *, name: str | None = None, keep_debug: bool = True) -> KernelFile:
     """The kernel in `source`. Raises as `open_any`, and NotServed for a module or a tree."""
     found = open_any(source, name=name, keep_debug=keep_debug)
     if not isinstance(found, KernelFile):

@@ -19,7 +19,9 @@ from vmipatch.errors import EnvironmentProblem, OutputTaken
 STDOUT: Final = "-"
 """The path that means standard output."""
 TEMPORARY: Final = ".vmipatch."
-"""What names of files begin with that are not complete yet."""
+"""The beginning of names of files that are not complete yet."""
+PERMISSIONS: Final = 0o777
+"""Bits of a mode that are kept: set-user-ID would go to another owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,27 @@ def write_all(outputs: Sequence[Output]) -> None:
         for output in outputs:
             if _is_stream(output):
                 _write_stream(output)
+        _replace_all(ready, cleanup)
+
+
+def _replace_all(ready: Sequence[tuple[Output, str]], cleanup: contextlib.ExitStack) -> None:
+    """Put complete files in their places; if one is refused, the old ones are put back."""
+    undo = contextlib.ExitStack()
+    try:
         for output, temporary in ready:
+            place = _place(output)
             with reported(output.path):
-                os.replace(temporary, _place(output))
+                if os.path.lexists(place):
+                    old = _beside(place)
+                    cleanup.callback(_remove, old)
+                    os.link(place, old, follow_symlinks=False)
+                    undo.callback(os.replace, old, place)
+                else:
+                    undo.callback(_remove, place)
+                os.replace(temporary, place)
+    except BaseException:
+        undo.close()
+        raise
 
 
 def listed(outputs: Iterable[Output]) -> list[dict[str, Any]]:
@@ -131,6 +151,8 @@ def _is_stream(output: Output) -> bool:
 def _check_place(path: str) -> None:
     with reported(path):
         _refuse_directory(Output(path, b""))
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # a name that is too long, a directory that cannot be entered
         with tempfile.TemporaryFile(dir=_directory(path)):
             pass
 
@@ -139,7 +161,7 @@ def _temporary(output: Output, cleanup: contextlib.ExitStack) -> str:
     """The name of a complete file beside the place of `output`, which `cleanup` removes."""
     with reported(output.path):
         _refuse_directory(output)
-        name = os.path.join(os.path.dirname(_place(output)), TEMPORARY + os.urandom(8).hex())
+        name = _beside(_place(output))
         cleanup.callback(_remove, name)  # first: a signal may come right after the file is made
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -147,11 +169,16 @@ def _temporary(output: Output, cleanup: contextlib.ExitStack) -> str:
             file.flush()
             os.fsync(handle)
         if isinstance(output, CopiedOutput):
-            os.chmod(name, output.mode)
+            os.chmod(name, output.mode & PERMISSIONS)
             os.utime(name, ns=output.times_ns)
         else:
             os.chmod(name, _mode_of(output))
         return name
+
+
+def _beside(place: str) -> str:
+    """A name of a temporary file in the same directory."""
+    return os.path.join(os.path.dirname(place), TEMPORARY + os.urandom(8).hex())
 
 
 def _place(output: Output) -> str:
@@ -162,9 +189,9 @@ def _place(output: Output) -> str:
 
 
 def _mode_of(output: Output) -> int:
-    """A file that is written over keeps its mode, as if it had been written into."""
+    """A file that is written over keeps its mode, without set-user-ID as after each writing."""
     try:
-        return stat.S_IMODE(os.stat(output.path).st_mode)
+        return os.stat(output.path).st_mode & PERMISSIONS
     except OSError:
         return output.mode & ~_umask()
 
@@ -172,6 +199,8 @@ def _mode_of(output: Output) -> int:
 def _write_stream(output: Output) -> None:
     with reported(output.path):
         if output.path == STDOUT:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sys.stdout.buffer.write(output.data)
             sys.stdout.buffer.flush()
             return
@@ -184,6 +213,10 @@ def reported(path: str) -> Iterator[None]:
     """A refusal by the system becomes an EnvironmentProblem that names `path`."""
     try:
         yield
+    except ValueError as error:
+        raise EnvironmentProblem(
+            f"cannot be written: {error}", file=path, hint="choose another name"
+        ) from error
     except OSError as error:
         if path == STDOUT and isinstance(error, BrokenPipeError):
             raise  # who closed the pipe has read enough: no reason to talk

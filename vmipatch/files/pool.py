@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from multiprocessing import get_context
 
-from vmipatch.errors import EnvironmentProblem
+from vmipatch.errors import EnvironmentProblem, NotServed
 from vmipatch.files.entry import Entry
 from vmipatch.files.nodes import Node
-from vmipatch.workers import begin_worker
+from vmipatch.workers import begin_pool_worker
 
 Task = Callable[[Node], Entry]
 """Does one file. Can be pickled, raises nothing but bugs, and knows the tree by its path."""
 
 
 def run_all(
-    root: str,
     nodes: Sequence[Node],
     task: Task,
     executor: Executor | None = None,
@@ -29,9 +34,16 @@ def run_all(
 
     Without an `executor` a pool of `jobs` processes does it (as many as there are processors if
     None); few files, or a single job, are done here. An executor that was given stays open. Raises
-    EnvironmentProblem if a process of the pool dies.
+    EnvironmentProblem if the executor breaks or is shut down, NotServed for `jobs` beside one.
     """
     largest_first = sorted(nodes, key=lambda node: (-node.size, node.path))
+    if jobs is not None and (jobs < 1 or executor is not None):
+        raise NotServed(
+            f"jobs={jobs} is not a number of processes"
+            if executor is None
+            else "an executor knows by itself how many jobs it does at once",
+            hint="give one of the two, and at least one job",
+        )
     if executor is not None:
         yield from _submitted(largest_first, task, executor)
         return
@@ -39,16 +51,9 @@ def run_all(
     if jobs == 1 or len(nodes) < 2 * jobs:
         yield from map(task, largest_first)
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_worker)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_pool_worker)
     with pool:
-        try:
-            yield from _submitted(largest_first, task, pool)
-        except BrokenProcessPool as error:
-            raise EnvironmentProblem(
-                "a process of the pool died",
-                file=root,
-                hint="run again: what is done is kept; with less memory use fewer --jobs",
-            ) from error
+        yield from _submitted(largest_first, task, pool)
 
 
 def processors() -> int:
@@ -57,11 +62,28 @@ def processors() -> int:
 
 
 def _submitted(nodes: Sequence[Node], task: Task, executor: Executor) -> Iterator[Entry]:
-    """Whatever ends this early leaves no work that has not begun."""
-    futures: list[Future[Entry]] = [executor.submit(task, node) for node in nodes]
+    """An early end leaves no work that has not begun."""
+    futures: list[Future[Entry]] = []
     try:
+        for node in nodes:
+            try:
+                futures.append(executor.submit(task, node))
+            except RuntimeError as error:  # broken, or shut down
+                raise _given_up(error) from error
         for future in as_completed(futures):
-            yield future.result()
+            try:
+                entry = future.result()
+            except (BrokenExecutor, CancelledError) as error:
+                raise _given_up(error) from error
+            yield entry
     finally:
         for future in futures:
             future.cancel()
+
+
+def _given_up(error: BaseException) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"the executor does not do its work: {error or type(error).__name__}",
+        hint="run again: what is done is kept; with less memory use fewer jobs; a script that "
+        "makes processes calls below `if __name__ == '__main__':`",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from vmipatch.choices import BootCodeChoice
-from vmipatch.files.beside import whole_beside
+from vmipatch.files.beside import linked_with
 from vmipatch.files.file import sha256_of
 from vmipatch.files.kind import Kind
 from vmipatch.files.maps import address_map, system_map
@@ -104,8 +104,8 @@ def _twin(file: KernelFile, debug: KernelFile) -> LinkedKernel:
     relocs = None if file.bzimage is None else file.bzimage.relocs
     if has_relocations(debug.image) or file.bzimage is None or relocs is None:
         return LinkedKernel.complete(debug.image)
-    if beside := whole_beside(debug.image, debug.path):
-        return beside
+    if debug.beside is not None and not debug.beside.is_list:
+        return linked_with(debug.image, debug.beside)
     require_same_bytes(file.bzimage, debug.image)
     return complete(debug.image, relocs).kernel
 

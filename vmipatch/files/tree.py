@@ -37,28 +37,40 @@ class ModuleTree:
     """A directory with modules in it."""
 
     name: str
-    """Its path."""
+    """Its path, or what else to call it."""
+    root: str
+    """Its absolute path: what is done with it may be done by other processes."""
     kind: ClassVar[Kind] = Kind.TREE
+
+    @classmethod
+    def of(cls, path: str, name: str | None = None) -> ModuleTree:
+        """The tree at `path`."""
+        return cls(name or path, os.path.abspath(path))
 
     @property
     def nodes(self) -> list[Node]:
         """What is in it now, by path. Raises EnvironmentProblem."""
-        return nodes_of(self.name)
+        return nodes_of(self.root)
 
     @property
     def modules(self) -> list[Node]:
         """The modules in it now, by path. Raises EnvironmentProblem."""
         return [node for node in self.nodes if node.kind is NodeKind.MODULE]
 
+    @property
+    def files_count(self) -> int:
+        """Number of nodes that are not directories now. Raises EnvironmentProblem."""
+        return sum(node.kind is not NodeKind.DIRECTORY for node in self.nodes)
+
     @cached_property
     def sha256(self) -> str:
-        """Over the sorted list of its modules, a line each as sha256sum writes it.
+        """Over the list of its modules by path, a line each: hash, two blanks, path.
 
         Reads every module. Raises EnvironmentProblem.
         """
         listing = hashlib.sha256()
         for node in self.modules:
-            digest = sha256_of(read_file(os.path.join(self.name, node.path)))
+            digest = sha256_of(read_file(os.path.join(self.root, node.path)))
             listing.update(f"{digest}  ".encode() + os.fsencode(node.path) + b"\n")
         return listing.hexdigest()
 
@@ -92,7 +104,7 @@ class ModuleTree:
 
         options = options or RewriteOptions()
         return copy_tree(
-            self.name, os.fspath(target), _Rewrite(options), f"rewrite {options}",
+            self.root, os.fspath(target), _Rewrite(options), f"rewrite {options}",
             executor=executor, jobs=jobs, watch=watch,
         )  # fmt: skip
 
@@ -126,7 +138,7 @@ class ModuleTree:
         vmipatch.files.tree_copy.copy_tree does.
         """
         return copy_tree(
-            self.name, os.fspath(target), restored, "restore",
+            self.root, os.fspath(target), restored, "restore",
             executor=executor, jobs=jobs, watch=watch,
         )  # fmt: skip
 

@@ -69,7 +69,7 @@ def scan_tree(
 ) -> TreeCensus:
     """As ModuleTree.scan says."""
     found = []
-    for entry in run_all(tree.name, tree.modules, _Scan(tree.name), executor, jobs):
+    for entry in run_all(tree.modules, _Scan(tree.root), executor, jobs):
         assert isinstance(entry, ScannedEntry), "what the task returns"
         found.append(entry)
         if watch is not None:
@@ -91,8 +91,7 @@ class _Scan:
             data = read_file(place)
             census = open_module(data, place).scan()
         except VmipatchError as error:
-            message = str(error.in_file(place))
-            return ScannedEntry(node.path, FileOutcome.FAILED, message=message)
+            return ScannedEntry.failed(node.path, error.in_file(place))
         for reason in census.tables_not_understood:
             message = f"{place}: {reason}"
             return ScannedEntry(node.path, FileOutcome.FAILED, message=message)

@@ -7,9 +7,11 @@ run goes on where it stopped. Results do not depend on who did what when.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,7 +21,14 @@ from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.file import read_file, sha256_of
 from vmipatch.files.journal import JOURNAL, Journal
 from vmipatch.files.nodes import Node, NodeKind, nodes_of
-from vmipatch.files.outputs import CopiedOutput, lies_in, reported, write_all
+from vmipatch.files.outputs import (
+    PERMISSIONS,
+    TEMPORARY,
+    CopiedOutput,
+    lies_in,
+    reported,
+    write_all,
+)
 from vmipatch.files.pool import run_all
 
 Change = Callable[[bytes, str, str], tuple[bytes, Entry]]
@@ -28,6 +37,7 @@ Change = Callable[[bytes, str, str], tuple[bytes, Entry]]
 Can be pickled. Raises VmipatchError."""
 Watch = Callable[[Entry], None]
 """Is told of each file that is done."""
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +70,10 @@ def copy_tree(
     if lies_in(target, source) or lies_in(source, target):
         raise OutputTaken(f"one of this and {source} lies in the other", file=target)
     nodes = [node for node in nodes_of(source) if node.path != JOURNAL]
+    source, target = os.path.abspath(source), os.path.abspath(target)  # tasks may run elsewhere
     directories = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
     _make_directories(target, directories)
+    stale = list(_unfinished(target, directories))
     task = _Copy(source, target, change)
     files = [node for node in nodes if node.kind is not NodeKind.DIRECTORY]
     journal = Journal(target, settings)
@@ -70,13 +82,16 @@ def copy_tree(
         done_before = {entry.path for entry in kept}
         entries = list(kept)
         rest = [node for node in files if node.path not in done_before]
-        for entry in run_all(source, rest, task, executor, jobs):
+        for entry in run_all(rest, task, executor, jobs):
             entries.append(entry)
             if not entry.is_wrong:
                 journal.note(entry)
             if watch is not None:
                 watch(entry)
     journal.remove()
+    for path in stale:
+        with contextlib.suppress(FileNotFoundError), reported(path):
+            os.unlink(path)
     _finish_directories(source, target, directories)
     return Copied(tuple(sorted(entries, key=lambda entry: entry.path)), len(kept))
 
@@ -98,10 +113,12 @@ class _Copy:
                 return _copy_special(node.path, origin, place)
             return self._copy_file(node, origin, place)
         except VmipatchError as error:
-            return Entry(node.path, FileOutcome.FAILED, message=str(error.in_file(origin)))
+            return Entry.failed(node.path, error.in_file(origin))
         except OSError as error:
-            message = f"{place}: cannot be made: {error.strerror}"
-            return Entry(node.path, FileOutcome.FAILED, message=message)
+            why, hint = f"cannot be made: {error.strerror}", "make room, or check its permissions"
+        except MemoryError:
+            why, hint = "there is not enough memory for it", "use fewer --jobs"
+        return Entry.failed(node.path, EnvironmentProblem(why, file=place, hint=hint))
 
     def _copy_file(self, node: Node, origin: str, place: str) -> Entry:
         status = os.stat(origin)
@@ -110,7 +127,7 @@ class _Copy:
         if node.kind is NodeKind.MODULE:
             output, entry = self.change(data, origin, node.path)
         times = status.st_atime_ns, status.st_mtime_ns
-        write_all([CopiedOutput(place, output, stat.S_IMODE(status.st_mode), times)])
+        write_all([CopiedOutput(place, output, status.st_mode, times)])
         return replace(entry, input_sha256=sha256_of(data), output_sha256=sha256_of(output))
 
     def kept(self, node: Node, journal: Journal) -> Entry | None:
@@ -167,12 +184,22 @@ def _make_directories(target: str, directories: Sequence[Node]) -> None:
             )
         with reported(place):
             os.makedirs(place, exist_ok=True)
+            os.chmod(place, os.stat(place).st_mode & PERMISSIONS | stat.S_IRWXU)
+
+
+def _unfinished(target: str, directories: Sequence[Node]) -> Iterator[str]:
+    """Temporary files that a run left which was killed."""
+    for directory in ("", *(node.path for node in directories)):
+        place = os.path.join(target, directory)
+        with reported(place):
+            names = os.listdir(place)
+        yield from (os.path.join(place, n) for n in names if _TEMPORARY_NAME.fullmatch(n))
 
 
 def _finish_directories(source: str, target: str, directories: Sequence[Node]) -> None:
     """Modes and times of directories, from below: a file in one changes its time."""
-    for node in reversed(directories):
-        origin, place = os.path.join(source, node.path), os.path.join(target, node.path)
+    for path in (*(node.path for node in reversed(directories)), ""):
+        origin, place = os.path.join(source, path), os.path.join(target, path)
         with reported(place):
-            os.chmod(place, stat.S_IMODE(os.stat(origin).st_mode))
+            os.chmod(place, os.stat(origin).st_mode & PERMISSIONS)
             _copy_times(origin, place)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from vmipatch import __version__
-from vmipatch.errors import VmipatchError
+from vmipatch.errors import EnvironmentProblem, InputNotUnderstood, VmipatchError
 from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.file import read_file
 from vmipatch.files.kind import require_pair
@@ -109,10 +109,16 @@ def verify_tree(
     require_pair(tree.kind, original.kind, tree.name)
     was = {node.path: node for node in original.nodes}
     now = {node.path: node for node in tree.nodes}
-    entries = list(_unlike(original.name, tree.name, was, now))
+    if not any(node.kind is NodeKind.MODULE for node in was.values()):
+        raise InputNotUnderstood(
+            "there is no module in it, so nothing is proven",
+            file=original.name,
+            hint="name the directory that was rewritten",
+        )
+    entries = list(_unlike(original.root, tree.root, was, now))
     wrong = {entry.path for entry in entries}
     wanted = [n for n in was.values() if n.kind is NodeKind.MODULE and n.path not in wrong]
-    for entry in run_all(original.name, wanted, _Verify(original.name, tree.name), executor, jobs):
+    for entry in run_all(wanted, _Verify(original.root, tree.root), executor, jobs):
         entries.append(entry)
         if watch is not None:
             watch(entry)
@@ -131,7 +137,7 @@ def _unlike(
         if _are(old, new, NodeKind.DIRECTORY) or _are(old, new, NodeKind.SPECIAL):
             continue
         if _are(old, new, NodeKind.LINK):
-            goals = [os.readlink(os.path.join(root, path)) for root in (original, tree)]
+            goals = [_goal(os.path.join(root, path)) for root in (original, tree)]
             if goals[0] == goals[1]:
                 yield Entry(path, FileOutcome.COPIED)
             else:
@@ -145,6 +151,16 @@ def _unlike(
         else:
             message = f"it is a {new.kind.value}, in the original a {old.kind.value}"
             yield Entry(path, FileOutcome.REFUTED, message=message)
+
+
+def _goal(path: str) -> str:
+    """Where a link points. Raises EnvironmentProblem."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot be read: {error.strerror}", file=path, hint="check its permissions"
+        ) from error
 
 
 def _are(old: Node | None, new: Node | None, kind: NodeKind) -> bool:
@@ -166,4 +182,4 @@ class _Verify:
             was = open_module(read_file(os.path.join(self.original, path)), path)
             return open_module(read_file(place), place).verify(was).entry(path)
         except VmipatchError as error:
-            return Entry(path, FileOutcome.FAILED, message=str(error.in_file(place)))
+            return Entry.failed(path, error.in_file(place))

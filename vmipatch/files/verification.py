@@ -172,7 +172,8 @@ def _output(file: KernelFile, *, is_compared: bool) -> Kernel:
 def _input(original: KernelFile) -> Kernel:
     """What was rewritten; without symbols and relocations, what can be recovered of them."""
     linked = original.linked
-    return Kernel.of(linked.image, linked.fixed, original.sha256, linked.source)
+    beside = original.beside.sha256 if original.beside else ""
+    return Kernel.of(linked.image, linked.fixed, original.sha256, linked.source, beside)
 
 
 def _of_module(file: ModuleFile) -> Kernel:

@@ -60,10 +60,10 @@ class RewrittenModule:
     """The new file, and what was decided on the way to it."""
 
     data: bytes = field(repr=False)
-    scan: ScanResult
-    sites: tuple[tuple[Site, Body], ...]
+    scan: ScanResult = field(repr=False)
+    sites: tuple[tuple[Site, Body], ...] = field(repr=False)
     """The widened sites with their new bodies, in address order."""
-    manifest: Manifest | None
+    manifest: Manifest | None = field(repr=False)
     """None if there was nothing to do: `data` is the input then, signature included."""
     signature_len: int
     """Bytes of the signature that the input had behind it; a rewritten module has none."""

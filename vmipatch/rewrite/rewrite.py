@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -67,13 +67,13 @@ class RewriteOptions:
 class RewrittenImage:
     """The new file, and everything that was decided on the way to it."""
 
-    noted: Noted
-    scan: ScanResult
-    placement: Placement
-    sites: tuple[tuple[Site, Body], ...]
+    noted: Noted = field(repr=False)
+    scan: ScanResult = field(repr=False)
+    placement: Placement = field(repr=False)
+    sites: tuple[tuple[Site, Body], ...] = field(repr=False)
     """The widened sites with their new bodies, in address order."""
-    trampolines: tuple[Trampoline, ...]
-    manifest: Manifest
+    trampolines: tuple[Trampoline, ...] = field(repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
     def data(self) -> bytes:

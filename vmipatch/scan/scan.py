@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vmipatch.errors import NotSupported
 from vmipatch.image.elf import ElfImage
@@ -46,9 +46,9 @@ def laid_out(image: ElfImage) -> frozenset[str]:
 class ScanResult:
     """Everything the scan learnt about an image."""
 
-    code_map: CodeMap
-    zones: Zones
-    ledger: Ledger
+    code_map: CodeMap = field(repr=False)
+    zones: Zones = field(repr=False)
+    ledger: Ledger = field(repr=False)
 
     @property
     def image(self) -> ElfImage:

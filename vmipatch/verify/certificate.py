@@ -74,6 +74,7 @@ def certificate(
         "output_kernel_sha256": kernel.sha256,
         "input_sha256": original and original.file_sha256,
         "input_kernel_sha256": original and original.sha256,
+        "input_references_sha256": (original and original.beside_sha256) or None,
         "rom_sha256": None
         if is_module
         else hashlib.sha256(build_rom(Flavor.PARAVIRT).data).hexdigest(),

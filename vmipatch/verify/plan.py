@@ -77,6 +77,8 @@ class Kernel:
     """Of the file that it came in."""
     pinned: tuple[tuple[int, int], ...] = ()
     """Ranges of code that must not have moved: its references were recovered, and are in doubt."""
+    beside_sha256: str = ""
+    """Of the file that its references came from; empty if it was this one."""
 
     @classmethod
     def of(
@@ -85,14 +87,19 @@ class Kernel:
         pinned: tuple[tuple[int, int], ...] = (),
         file_sha256: str | None = None,
         source: ElfImage | None = None,
+        beside_sha256: str = "",
     ) -> Kernel:
         """What is needed of `image`: each process of a verification holds a copy.
 
         `file_sha256` if the image came in a file of another kind, `source` if symbols and
-        relocations were recovered: the image as it was found, by which it is known.
+        relocations were recovered: the image as it was found, by which it is known;
+        `beside_sha256` if its relocations came from another file.
         """
         digest = (source or image).file_sha256
-        return cls(image.name, without_debug(image).data, digest, file_sha256 or digest, pinned)
+        return cls(
+            image.name, without_debug(image).data, digest, file_sha256 or digest, pinned,
+            beside_sha256,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class Verdict:
     """The judgement, and what it stands on."""
 
     statement: Statement
-    phases: tuple[PhaseVerdict, ...]
-    evidence: Evidence
+    phases: tuple[PhaseVerdict, ...] = field(repr=False)
+    evidence: Evidence = field(repr=False)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

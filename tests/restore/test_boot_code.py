@@ -13,6 +13,7 @@ from tests.image.repack.linked import bzimage, link
 from tests.recover.test_complete import small
 from tests.rewrite.smallkernel import DATA_VA, INT3, RODATA_VA, TEXT_VA
 from vmipatch.choices import BootCodeChoice
+from vmipatch.errors import InputNotUnderstood
 from vmipatch.files.kernel import KernelFile
 from vmipatch.files.open import open_bytes
 from vmipatch.image.elf import ElfImage
@@ -91,3 +92,10 @@ def test_list_names_words_of_notes_as_it_did(with_notes: bool, choice: BootCodeC
         s.va + word_off - s.off for s in kernel.loads if 0 <= word_off - s.off < s.file_len
     )
     assert (word_va in done.bzimage.relocs) is with_notes
+
+
+def test_output_with_other_boot_code_is_said_to_have_no_way_back() -> None:
+    data, vmlinux = pair(next(iter(FORMS.values())))
+    done = opened(data).rewrite(debug=opened(vmlinux), boot_code=BootCodeChoice.OWN)
+    with pytest.raises(InputNotUnderstood, match="own boot code has none"):
+        opened(done.data).restore()

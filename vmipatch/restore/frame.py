@@ -152,7 +152,8 @@ def _unpacked(data: bytes, read: BzImage) -> tuple[Recipe | None, bytes, Note, i
         raise InputNotUnderstood(
             "there is no note behind its payload: nothing tells what it was made from",
             file=read.name,
-            hint="give the output of `vmipatch rewrite`, as it was written",
+            hint="give the output of `vmipatch rewrite`, as it was written; one with vmipatch's "
+            "own boot code has none, and keeping the input is the only way back",
         )
     _, length, crc = _HEAD.unpack_from(data, at)
     body = data[at + _HEAD.size : at + _HEAD.size + length]

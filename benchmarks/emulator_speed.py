@@ -22,6 +22,7 @@ from benchmarks.rewrite_speed import run
 from benchmarks.sample import Sample
 from tests.support import qemu
 from vmipatch.choices import Mode
+from vmipatch.emu.cpu import PLAIN_UNICORN
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import RewriteOptions, rewrite
@@ -33,6 +34,8 @@ COMMAND_LINE = (
     "tsc=reliable tsc_early_khz=1000000 lpj=5000000"
 )
 YARDSTICK = "QEMU TCG"
+PLAIN = "plain"
+"""With Unicorn's code as it was installed (docs/decisions/0022 and 0023)."""
 AIM_TIMES_QEMU = 3.0
 """Of the native run, CPU time."""
 MODES = (Mode.NATIVE, Mode.TRAP, Mode.PARAVIRT)
@@ -102,7 +105,15 @@ def _commands(vmlinux: bytes, initrd: Path, scratch: Path) -> dict[str, list[str
     original.write_bytes(vmlinux)
     rewritten.write_bytes(rewrite(ElfImage.parse(vmlinux, KERNEL), RewriteOptions()).data)
     bzimage = bzimage_of(vmlinux, scratch / "bzImage")
-    yardstick = [qemu.EMULATOR, "-accel", "tcg", "-nographic", "-no-reboot", "-nic", "none"]
+    yardstick = [
+        qemu.EMULATOR,
+        "-accel",
+        "tcg,thread=single",
+        "-nographic",
+        "-no-reboot",
+        "-nic",
+        "none",
+    ]
     yardstick += ["-m", "256", "-kernel", str(bzimage), "-initrd", str(initrd)]
     yardstick += ["-append", COMMAND_LINE]
     _check(yardstick)
@@ -111,6 +122,8 @@ def _commands(vmlinux: bytes, initrd: Path, scratch: Path) -> dict[str, list[str
         kernel = rewritten if mode.has_rom else original
         boot = [sys.executable, "-m", "benchmarks.emulated_boot", mode.value, str(kernel)]
         commands[mode.value] = [*boot, str(initrd), COMMAND_LINE]
+    native = Mode.NATIVE.value
+    commands[f"{native}, {PLAIN}"] = ["env", f"{PLAIN_UNICORN}=1", *commands[native]]
     return commands
 
 

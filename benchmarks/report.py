@@ -102,12 +102,12 @@ def emulator_lines(costs: Sequence[BootCost]) -> Iterator[str]:
     yield f"The emulator, {KERNEL} to the end of its workload, beside QEMU TCG in the same round"
     yield ""
     yield (
-        f"{'way':<11}{'wall s':<23}{'cpu s':<23}{'times QEMU (cpu)':<23}{'(wall)':<23}"
+        f"{'way':<15}{'wall s':<23}{'cpu s':<23}{'times QEMU (cpu)':<23}{'(wall)':<23}"
         f"{'times native (cpu)':<23}{'(wall)':<23}aim"
     )
     for cost in costs:
         yield (
-            f"{cost.way:<11}{cost.wall_s.to_text(2):<23}{cost.cpu_s.to_text(2):<23}"
+            f"{cost.way:<15}{cost.wall_s.to_text(2):<23}{cost.cpu_s.to_text(2):<23}"
             f"{cost.times_qemu.to_text(2):<23}{cost.times_qemu_wall.to_text(2):<23}"
             f"{cost.times_native.to_text(2):<23}{cost.times_native_wall.to_text(2):<23}"
             f"{_emulator_verdict(cost)}"

@@ -2,8 +2,8 @@
 """Where do the corpus's kernels lie, and what is known of each? A cache of directories.
 
 CACHE/NAME holds what vmipatch is given of a row: vmlinuz or bzImage, and where there are any,
-vmlinux (for some builds vmlinux.unstripped and vmlinux.relocs beside it), System.map, config,
-modules.
+vmlinux, System.map, config, modules. Of a build that takes the relocations out of vmlinux there
+are vmlinux.unstripped, or the list in arch/x86/boot/compressed, where the build left them.
 """
 
 from __future__ import annotations
@@ -68,11 +68,6 @@ class Kernel:
             modules if modules.is_dir() else None,
             config if config.is_file() else None,
         )
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is a kernel at all."""
-        return self.packed is not None or self.linked is not None
 
     def input(self, mode: Mode) -> Path | None:
         """What is rewritten in this mode."""

@@ -7,7 +7,7 @@
 #
 # For sources and compilers that are not the system's: MAKE_ARGUMENTS are given to make (LLVM=-14),
 # WHERE_KNOWN leaves out lines of FRAGMENT whose option no Kconfig file of SOURCE has, KEEP names
-# files of the build that go into OUT as well, where the build makes them.
+# files of the build that go into OUT as well, where they lay, if the build makes them.
 #
 # usage: build.sh SOURCE FRAGMENT OUT
 set -eu
@@ -62,7 +62,7 @@ kernel -j"${JOBS:-$(nproc)}" bzImage
 cp "$objects/.config" "$out/config"
 cp "$objects/vmlinux" "$objects/System.map" "$objects/arch/x86/boot/bzImage" "$out/"
 for file in ${KEEP:-}; do
-    [ ! -e "$objects/$file" ] || cp "$objects/$file" "$out/"
+    [ ! -e "$objects/$file" ] || (cd "$objects" && cp --parents "$file" "$out/")
 done
 
 for name in ${COMPRESSIONS:-}; do

@@ -18,8 +18,10 @@ from typing import Final
 
 GLOSSARY: Final = "docs/glossary.md"
 SUFFIXES: Final = (".py", ".S", ".md", ".sh", ".toml", ".css")
-EXEMPT: Final = frozenset({GLOSSARY, "tools/habits.py", "tests/tools/test_habits.py"})
-"""Files that speak of the habits themselves."""
+EXEMPT: Final = frozenset(
+    {GLOSSARY, "tools/habits.py", "tests/tools/test_habits.py", "docs/support.md"}
+)
+"""Files that speak of the habits themselves; and the page that quotes every message as it came."""
 
 
 @dataclass(frozen=True, slots=True)

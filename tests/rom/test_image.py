@@ -108,7 +108,7 @@ def test_same_arguments_give_same_bytes(flavor: Flavor) -> None:
 def test_every_process_builds_the_same_roms() -> None:
     """Nothing of the host goes in: neither the order of a hash nor the place of the sources."""
     source = (
-        "import hashlib; from vmipatch.rom import Flavor, build_rom;"
+        "import hashlib; from vmipatch.choices import Flavor; from vmipatch.rom import build_rom; "
         "print(*(hashlib.sha256(build_rom(f).data).hexdigest() for f in Flavor))"
     )
     seen = {

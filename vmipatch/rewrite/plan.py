@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -33,6 +33,7 @@ ROM_COPY_LEN = 0x800
 place non-executable."""
 
 ROOM_ALIGN = 16
+NO_ROOM = (Reason.NO_ROOM,)
 GROWTH_REFUSED = (Reason.NO_ROOM, Reason.SHORT_BRANCH)
 """Why a site may not grow where it stands, though a trampoline would serve it."""
 ROUNDS = 4
@@ -86,26 +87,55 @@ def make_plan(found: ScanResult, padding: Padding, kernel: LinkedKernel) -> Plan
     """
     scanned = found.leaving(untranslatable(found.rewritten), Reason.NO_TRANSLATION)
     if not kernel.is_recovered:
-        scanned, bodies, placement = _relink_whole(scanned, padding)
-        room = _room_start(placement), placement.room_end_va
-        return Plan(scanned, placement, tuple(bodies), (), room)
+        return _whole(scanned, padding)
     held = {s.va for s in scanned.rewritten if overlap(s.va, s.end_va, kernel.fixed)}
     scanned = scanned.leaving(frozenset(held), Reason.FIXED)
     return _with_trampolines(scanned, padding, kernel.fixed)
 
 
-def _relink_whole(scanned: ScanResult, padding: Padding) -> Relinked:
-    """Lay out code of which all references are known, with less room before a section moves."""
-    wide = _relink(scanned, padding, None, ROOM_LEN)
+def _whole(wanted: ScanResult, padding: Padding) -> Plan:
+    """Of code of which all references are known: sites without room go through trampolines, too.
+
+    They are those of initial code, which has a neighbour at its end. More room is had for them
+    as long as no section moves for their sake.
+    """
+    movable = _movable(wanted)
+    relinked, room_len = _relink_whole(wanted, padding, movable)
+    windows = _windows(wanted, relinked, padding, (), NO_ROOM)
+    if windows.length > _free(relinked[2], room_len):
+        larger = _relink(wanted, padding, None, room_len + _aligned(windows.length), movable)
+        if larger[2].shift_len == relinked[2].shift_len:
+            relinked, windows = larger, _windows(wanted, larger, padding, (), NO_ROOM)
+    return _finished(wanted, relinked, windows.within(_free(relinked[2], room_len)), padding)
+
+
+def _movable(wanted: ScanResult) -> frozenset[int]:
+    """The sites of initial code for which there is a window with no other site in it."""
+    section = wanted.image.section_by_name.get(".init.text")
+    if section is None:
+        return frozenset()
+    initial = [site for site in wanted.rewritten if site.section == section.index]
+    windows = find_windows(wanted, initial, (), ())
+    return frozenset(site.va for w in windows if len(w.sites) == 1 for site in w.sites)
+
+
+def _relink_whole(
+    scanned: ScanResult, padding: Padding, movable: frozenset[int]
+) -> tuple[Relinked, int]:
+    """Lay out code of which all references are known, with less room before a section moves.
+
+    The second value is the room that thunks and runtime have, in bytes.
+    """
+    wide = _relink(scanned, padding, None, ROOM_LEN, movable)
     least = _room_len(scanned) + ROOM_ALIGN
     needs_copy = not never_forbids_execution(scanned.image.symbols)
     for room_len in (least + ROM_COPY_LEN, *(() if needs_copy else (least,))):
         if not wide[2].shift_len:
             break
-        narrow = _relink(scanned, padding, None, room_len)
+        narrow = _relink(scanned, padding, None, room_len, movable)
         if not narrow[2].shift_len:
-            return narrow
-    return wide
+            return narrow, room_len
+    return wide, ROOM_LEN
 
 
 def _with_trampolines(
@@ -170,11 +200,15 @@ def _with_room(
 
 
 def _windows(
-    wanted: ScanResult, relinked: Relinked, padding: Padding, fixed: Sequence[tuple[int, int]]
+    wanted: ScanResult,
+    relinked: Relinked,
+    padding: Padding,
+    fixed: Sequence[tuple[int, int]],
+    refused: Collection[Reason] = GROWTH_REFUSED,
 ) -> _Windows:
-    """Windows for the sites that found no room, and the bytes that their trampolines take."""
+    """Windows for the sites that stay native for `refused`, and the bytes of their trampolines."""
     scanned, _, placement = relinked
-    native = {site.va for site in scanned.sites if site.reason in GROWTH_REFUSED}
+    native = {site.va for site in scanned.sites if site.reason in refused}
     pending = [site for site in wanted.rewritten if site.va in native]
     changed = [(c.va, c.va + c.old_len) for c in placement.all_changes()]
     windows = find_windows(scanned, pending, changed, fixed)
@@ -212,9 +246,11 @@ def _relink(
     padding: Padding,
     fixed: Sequence[tuple[int, int]] | None,
     room_len: int,
+    movable: frozenset[int] = frozenset(),
 ) -> Relinked:
     """Lay the code out; leave native what does not fit, as few sites as it takes.
 
+    Of initial code those at the addresses `movable` go first: a trampoline can take them.
     Raises InputNotUnderstood if code has no room that is no site.
     """
     empty = _regions(scanned)
@@ -227,7 +263,7 @@ def _relink(
             return scanned, bodies, placement
         except InitOverflow as overflow:
             assert regions.init is not None, "something overflowed"
-            given = give_up(regions.init.sites, overflow.missing)
+            given = _to_leave(regions.init.sites, overflow.missing, movable)
         except Crowded as crowded:
             given = crowded.vas
         except OutOfReach as error:
@@ -240,6 +276,17 @@ def _relink(
                 hint="the file is damaged: build or copy it again",
             )
         scanned = scanned.leaving(given, reason)
+
+
+def _to_leave(
+    sites: Sequence[tuple[Site, Body]], missing: int, movable: frozenset[int]
+) -> frozenset[int]:
+    """Addresses of sites whose growth is at least `missing` bytes, `movable` ones before others."""
+    first = [(site, body) for site, body in sites if site.va in movable]
+    given = give_up(first, missing)
+    saved = sum(len(body.code) - len(site.code) for site, body in first if site.va in given)
+    rest = [(site, body) for site, body in sites if site.va not in movable]
+    return given | give_up(rest, missing - saved)
 
 
 def _regions(scanned: ScanResult) -> Regions:

@@ -58,6 +58,17 @@ def test_list_below_it_is_taken(build: Path) -> None:
     check_rewritten(build / "vmlinux", is_recovered=True)
 
 
+@pytest.mark.parametrize("name", ["vmlinux", "vmlinux-6.12.9"])
+@pytest.mark.parametrize("beside", ["vmlinux.relocs", "NAME.relocs", "NAME.unstripped"])
+def test_files_that_were_copied_together_are_found(name: str, beside: str, build: Path) -> None:
+    (build / "vmlinux").rename(build / name)
+    _, relocs = without_relocations(small())
+    is_list = beside.endswith(".relocs")
+    data = emit_list(relocs) if is_list else small().build()
+    (build / beside.replace("NAME", name)).write_bytes(data)
+    check_rewritten(build / name, is_recovered=is_list)
+
+
 def test_file_of_another_kernel_beside_it_is_refused(build: Path) -> None:
     other = small()
     other.text.function("more", "90 c3")

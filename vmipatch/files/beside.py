@@ -4,6 +4,9 @@
     vmlinux
     vmlinux.unstripped                             the same with relocations (Linux 6.17 on)
     arch/x86/boot/compressed/vmlinux.relocs        the list of absolute words (6.12 on, and before)
+    vmlinux.relocs                                 the same, copied beside it
+
+A vmlinux of another name, such as vmlinux-6.12.9, may have them under that name, too.
 
 Source: arch/x86/Makefile.postlink of Linux 6.12, scripts/Makefile.vmlinux of 7.2.
 """
@@ -11,6 +14,7 @@ Source: arch/x86/Makefile.postlink of Linux 6.12, scripts/Makefile.vmlinux of 7.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +29,8 @@ from vmipatch.limits import Limit
 
 UNSTRIPPED: Final = "vmlinux.unstripped"
 LIST: Final = "arch/x86/boot/compressed/vmlinux.relocs"
+_SUFFIXES: Final = {".unstripped": False, ".relocs": True}
+"""From the end of a name to whether the file is a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +53,21 @@ def read_beside(image: ElfImage, path: str) -> Beside | None:
     sections = image.section_by_name
     if has_relocations(image) or ".symtab" not in sections or ".vmi.annotation" in sections:
         return None
-    directory = os.path.dirname(path)
-    for name, is_list in ((UNSTRIPPED, False), (LIST, True)):
-        place = os.path.join(directory, name)
+    for place, is_list in _places(path):
         if os.path.isfile(place):
             data = read_file(place)
             if is_list or has_relocations(ElfImage.parse(data, place)):
                 return Beside(place, sha256_of(data), data, is_list)
     return None
+
+
+def _places(path: str) -> Iterator[tuple[str, bool]]:
+    """Paths to look at, the best first, and whether each would be a list."""
+    directory, base = os.path.split(path)
+    for suffix, is_list in _SUFFIXES.items():
+        for name in (base, "vmlinux"):
+            yield os.path.join(directory, name + suffix), is_list
+    yield os.path.join(directory, LIST), True
 
 
 def linked_with(image: ElfImage, beside: Beside | None) -> LinkedKernel:

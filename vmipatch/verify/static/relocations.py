@@ -108,13 +108,13 @@ def check_entries(
     """The output's .rel sections hold the original's entries at the images of their places.
 
     `expected_va` has, for each of the original's .rel sections by index, the places its entries
-    should have. At the addresses `free` (in the output: tables that were sorted again) an entry
-    may name another symbol.
+    should have; one of kind R_386_NONE patches nothing and stays as it is. At the addresses `free`
+    (in the output: tables that were sorted again) an entry may name another symbol.
     """
     kept = [s for s in rel_sections(original) if not is_dropped(s, output)]
     was = [(s, raw_entries(original, s)) for s in kept]
     now = [(s, raw_entries(output, s)) for s in rel_sections(output)]
-    wanted = [(expected_va[s.index], r["info"].astype(np.int64)) for s, r in was if len(r)]
+    wanted = [_expected_entries(raw, expected_va[s.index]) for s, raw in was if len(raw)]
     present = [(r["offset"].astype(np.int64), r["info"].astype(np.int64)) for _, r in now if len(r)]
     ascending = distinct(free)
     left, right = _keys(wanted, ascending), _keys(present, ascending)
@@ -135,6 +135,13 @@ def check_entries(
         outside &= (raw["info"] & 0xFF) != R_386_NONE
         for va in at[outside & applies.is_alloc].tolist():
             report.add(RELOCATION_ENTRY, va, f"{section.name} has an entry outside {applies.name}")
+
+
+def _expected_entries(raw: np.ndarray, places: I64) -> tuple[I64, I64]:
+    """Place and info that each entry of the original has in the output."""
+    info = raw["info"].astype(np.int64)
+    stays = info & 0xFF == R_386_NONE
+    return np.where(stays, raw["offset"].astype(np.int64), places), info
 
 
 def _keys(entries: Iterable[tuple[I64, I64]], free: I64) -> Keys:

@@ -177,6 +177,10 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.section_word(".init.data", TYPE, 9),
         "a table for linkers lies in the kernel's memory",
     ),
+    "symbol of a section that does not exist": (
+        lambda d: d.table_word(".symtab", 7, 0x00410002),
+        r"symbol \d+ is in section 65, which does not exist",
+    ),
     "not an instruction": (lambda d: d.table_word(".text", 0, 0xFFFFFFFF), "not an instruction"),
     "kernel below the end of memory": (
         lambda d: d.segment_word(2, P_MEMSZ, 0xFF800000 - 0xC1006000),

@@ -98,7 +98,8 @@ class ElfImage:
         if table is None:
             return SymbolTable.empty()
         strings = self.section_bytes(self.sections[table.link])
-        return SymbolTable.parse(self.section_bytes(table), strings, self.name)
+        data = self.section_bytes(table)
+        return SymbolTable.parse(data, strings, self.name, len(self.sections))
 
     def functions_among_data(self) -> Iterator[tuple[int, bytes]]:
         """Address and bytes of each function in a section that holds data (see among_data)."""

@@ -29,6 +29,8 @@ SYMBOL = np.dtype(
 STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = range(5)
 SHN_UNDEF = 0
 SHN_ABS = 0xFFF1
+SHN_RESERVED = 0xFF00
+"""Section indices from here on stand for no section (SHN_LORESERVE)."""
 
 _NUMBERS = ("__crc_", "__kcfi_typeid_")
 """Beginnings of names whose values may be any number: checksums of exports (scripts/genksyms, up
@@ -63,11 +65,13 @@ class SymbolTable:
         return cls(np.zeros(0, dtype=SYMBOL), b"\0")
 
     @classmethod
-    def parse(cls, data: bytes, strings: bytes, file: str) -> SymbolTable:
-        """Read .symtab and .strtab.
+    def parse(
+        cls, data: bytes, strings: bytes, file: str, sections: int = SHN_RESERVED
+    ) -> SymbolTable:
+        """Read .symtab and .strtab of a file with so many `sections`.
 
-        Raises MalformedImage on a size that does not divide, a name outside of `strings`, or
-        strings without the zeros that such a table begins and ends with.
+        Raises MalformedImage on a size that does not divide, a name outside of `strings`, a section
+        that does not exist, or strings without the zeros that such a table begins and ends with.
         """
         if len(data) % SYMBOL.itemsize:
             raise MalformedImage(
@@ -78,6 +82,15 @@ class SymbolTable:
         if len(nameless):
             raise MalformedImage(
                 f"the name of symbol {nameless[0]} lies outside of its strings",
+                file=file,
+                place=".symtab",
+                hint=DAMAGED,
+            )
+        shndx = entries["shndx"]
+        homeless = np.flatnonzero((shndx >= sections) & (shndx < SHN_RESERVED))
+        if len(homeless):
+            raise MalformedImage(
+                f"symbol {homeless[0]} is in section {shndx[homeless[0]]}, which does not exist",
                 file=file,
                 place=".symtab",
                 hint=DAMAGED,

@@ -203,9 +203,9 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP085", idt_leads_to_early_code),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
-ON_THEIR_OWN = {"VP012", "VP013", "VP023", "VP024", "VP054", "VP074", "VP075", "VP082"}
-"""Rules with tests of their own: below, in test_out_of_line, in tests/rewrite/test_code_pages.py,
-the last in test_decoder_bugs."""
+ON_THEIR_OWN = {*("VP012", "VP013", "VP023", "VP024", "VP025", "VP054", "VP074", "VP075", "VP082")}
+"""Rules with tests of their own: below, in test_out_of_line, in tests/rewrite (test_code_pages,
+test_emulated, test_computed_entries), the last in test_decoder_bugs."""
 
 
 @pytest.mark.parametrize("padding", list(Padding))

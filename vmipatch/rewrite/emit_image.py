@@ -277,7 +277,8 @@ class _Emitter:
         linked = (entries["shndx"] > 0) & (entries["shndx"] < SHN_ABS)
         absolute = (entries["shndx"] == SHN_ABS) & (values >= low) & (values <= high)
         linked |= absolute & ~table.is_number
-        new, ends = self.placement.map(values), self._ends(values + entries["size"])
+        new, was = self.placement.map(values), values + entries["size"]
+        ends = self._ends(was) - self.placement.inserted_at(was)
         code = np.isin(entries["shndx"], list(self.placement.changes))
         sized = linked & code & (entries["size"] > 0)
         entries["value"][linked] = new[linked].astype(np.uint32)

@@ -94,21 +94,12 @@ class _Emitter:
         move, code = self._placement.map, np.isin(entries["shndx"], list(self._placement.changes))
         values = entries["value"].astype(np.int64)
         new = move(values)
-        ends = move(values + entries["size"]) - self._inserted_at(values + entries["size"])
+        was = values + entries["size"]
+        ends = move(was) - self._placement.inserted_at(was)
         sized = code & (entries["size"] > 0)
         entries["value"][code] = new[code].astype(np.uint32)
         entries["size"][sized] = (ends - new)[sized].astype(np.uint32)
         return [entries]
-
-    def _inserted_at(self, vas: np.ndarray) -> np.ndarray:
-        """How many bytes of padding were put in at each address where none was."""
-        made = {
-            change.va: change.new_len
-            for changes in self._placement.changes.values()
-            for change in changes
-            if not change.old_len
-        }
-        return np.array([made.get(va, 0) for va in vas.tolist()], np.int64)
 
     def _section_symbols(self) -> dict[int, int]:
         entries = self._symbols[0]

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import REGION_LEN
 from vmipatch.image.types import Section
@@ -48,6 +50,14 @@ class Placement:
         """The changes of all regions in address order."""
         every = (change for changes in self.changes.values() for change in changes)
         return sorted(every, key=lambda change: change.va)
+
+    def inserted_at(self, vas: np.ndarray) -> np.ndarray:
+        """How many bytes of padding were put in at each address where none was (i64)."""
+        result = np.zeros(len(vas), np.int64)
+        for change in self.all_changes():
+            if not change.old_len:
+                result[vas == change.va] = change.new_len
+        return result
 
     def resized(self, source: ElfImage) -> list[Change]:
         """The changes of all regions in address order, as `source` has them.

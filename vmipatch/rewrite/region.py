@@ -47,6 +47,7 @@ class Region:
         alignment, and padding may come where none was: arrays of functions keep their stride.
         """
         paddings = _before_pages(code_map, stream, _paddings(code_map, zones, stream))
+        paddings = _before_arrays(code_map, zones, stream, paddings)
         if align > 1:
             paddings = [replace(p, align=max(p.align, align)) for p in paddings]
             paddings += _missing_paddings(code_map, zones, stream, paddings, align)
@@ -93,16 +94,38 @@ def _paddings(code_map: CodeMap, zones: Zones, stream: InstructionStream) -> lis
 def _before_pages(
     code_map: CodeMap, stream: InstructionStream, paddings: list[Padding]
 ) -> list[Padding]:
-    """The paddings; what is in front of a page that is treated as a whole keeps it aligned.
+    """The paddings; what is in front of a page that is treated as a whole keeps it aligned."""
+    aligned = {va: PAGE for va, _ in code_map.pages if va % PAGE == 0}
+    return _keeping(aligned, stream, paddings)
 
-    Where no filler is in front, one of no bytes is added.
+
+def _before_arrays(
+    code_map: CodeMap, zones: Zones, stream: InstructionStream, paddings: list[Padding]
+) -> list[Padding]:
+    """The paddings; what is in front of functions at fixed distances keeps their alignments.
+
+    Such functions inside of another zone stay where they are in it.
     """
-    starts = {va for va, _ in code_map.pages if va % PAGE == 0 and stream.va < va < stream.end_va}
-    found = [
-        replace(p, align=max(p.align, PAGE)) if p.va + p.old_len in starts else p for p in paddings
-    ]
-    padded = {p.va + p.old_len for p in found}
-    return sorted([*found, *(Padding(va, 0, PAGE) for va in starts - padded)], key=lambda p: p.va)
+    aligned = {
+        array.start_va: array.align
+        for array in code_map.arrays
+        if not any(zone.start_va < array.start_va < zone.end_va for zone in zones)
+    }
+    return _keeping(aligned, stream, paddings)
+
+
+def _keeping(
+    aligned: dict[int, int], stream: InstructionStream, paddings: list[Padding]
+) -> list[Padding]:
+    """The paddings; what follows one may have an alignment in `aligned`, by address.
+
+    Where no filler is in front of such an address, one of no bytes is added.
+    """
+    inside = {va: align for va, align in aligned.items() if stream.va < va < stream.end_va}
+    found = [replace(p, align=max(p.align, inside.pop(p.va + p.old_len, 1))) for p in paddings]
+    return sorted(
+        [*found, *(Padding(va, 0, align) for va, align in inside.items())], key=lambda p: p.va
+    )
 
 
 def _missing_paddings(
@@ -112,10 +135,14 @@ def _missing_paddings(
     padded = {padding.va + padding.old_len for padding in paddings}
     functions = code_map.function_starts
     inside = functions[(functions > stream.va) & (functions < stream.end_va)]
+    last = {array.last_va for array in code_map.arrays}
     return [
         Padding(va, 0, align)
         for va in inside.tolist()
-        if va not in padded and stream.index_of(va) >= 0 and not _splits(zones, va)
+        if va not in padded
+        and va not in last
+        and stream.index_of(va) >= 0
+        and not _splits(zones, va)
     ]
 
 

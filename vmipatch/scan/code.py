@@ -18,6 +18,7 @@ from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import UD0, InstructionStream, decode
 from vmipatch.isa.inner import inner_labels
+from vmipatch.scan.entry_arrays import EntryArray, entry_arrays
 from vmipatch.tables.find import find_all, find_readable
 from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
 from vmipatch.tables.table import Form, Role, TableName, Tables
@@ -82,6 +83,22 @@ class CodeMap:
     def pages(self) -> list[tuple[int, int]]:
         """Pages of code, [start, end), that are copied or written as a whole."""
         return code_pages(self.image)
+
+    @cached_property
+    def arrays(self) -> list[EntryArray]:
+        """Functions that may be entered by computed addresses, ascending."""
+        words = self.relocations.entries
+        place = words["va"].astype(np.int64)
+        value = words["value"].astype(np.int64)
+        absolute = words["kind"] == R_386_32
+        known = absolute | ~_within(place, self.streams.values())
+        traps = self.tables.get(TableName.EX_TABLE)
+        if traps is not None:  # it names instructions, which may be the first of an entry
+            known &= (place < traps.start_va) | (place >= traps.end_va)
+        held = (value + np.where(absolute, 0, place)) & 0xFFFFFFFF
+        stubs = self.tables.places(TableName.STATIC_CALLS)["va"].astype(np.int64)
+        branches = [self.linked_targets(stream) for stream in self.streams.values()]
+        return entry_arrays(self.image, distinct(np.concatenate([held[known], stubs, *branches])))
 
     @cached_property
     def page_offset(self) -> int:

@@ -106,6 +106,7 @@ class Zones:
             table = code_map.tables.get(name)
             if table is not None:
                 zones.append(Zone(table.start_va, table.end_va, Reason.FIXED_STRIDE))
+        zones += [Zone(a.start_va, a.last_va, Reason.FIXED_STRIDE) for a in code_map.arrays]
         zones += _copied(code_map.image)
         zones += [Zone(start, end, Reason.COPIED) for start, end in code_map.pages]
         zones += _emulated(code_map)

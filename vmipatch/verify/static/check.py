@@ -28,6 +28,7 @@ from vmipatch.verify.static.bodies import Bodies, read_bodies
 from vmipatch.verify.static.branches import check_branches
 from vmipatch.verify.static.chunks import Chunks, correspond, has_symbols
 from vmipatch.verify.static.early import check_early
+from vmipatch.verify.static.entries import check_entries
 from vmipatch.verify.static.fillers import check_fillers
 from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
 from vmipatch.verify.static.inner import inner_labels
@@ -178,6 +179,7 @@ class Proof:
         self._check_inside()
         self._check_pages()
         self._check_emulated()
+        check_entries(self.original, self.left, self.tables, images, report)
         self._check_entry()
         self._account()
 

@@ -169,6 +169,16 @@ EMULATED = Rule(
     "the prefix of Xen at 0xc1000013 is not in front of its cpuid",
     _REPORT,
 )
+COMPUTED_ENTRY = Rule(
+    "VP025",
+    "functions that may be entered by computed addresses keep their distances",
+    "Three or more functions at equal distances of 4, 8, 16 or 32 bytes, each aligned to that, may "
+    "be entered at addresses that the kernel computes from the first, as KVM's emulator of 4.17 to "
+    "6.1 does, if the first has a second name or one function holds them. Each keeps its distance "
+    "to the first, or to the function around it, and the alignment it has, up to 64.",
+    "0xc1000030 is 3 bytes after the first entry, 0xc1000028, and was 8",
+    _REPORT,
+)
 SYMBOL_VALUE = Rule(
     "VP030",
     "every symbol has the address of what it names",

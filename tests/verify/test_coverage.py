@@ -9,8 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from tests.rewrite.smallkernel import Short, SmallKernel
 from tests.verify.pair import small_pair
 from vmipatch.errors import InputNotUnderstood
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import rewrite
 from vmipatch.verify.coverage import SiteRecorder, Sites, coverage_of, kind_of
 
 KERNEL_RING, USER_RING = 1, 3
@@ -113,3 +116,13 @@ def test_class_is_seen_through_padding(code: str, kind: str) -> None:
 def test_kernel_that_was_not_rewritten_is_refused() -> None:
     with pytest.raises(InputNotUnderstood, match="not been rewritten"):
         Sites.of(small_pair()[0])
+
+
+def test_fused_site_that_stays_native_names_each_of_its_instructions() -> None:
+    """A loop over it cannot grow, so `sti; hlt` keeps its bytes; both instructions trap."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "fb f4", b"\x40" * 123, Short("e2", "f"), "c3")
+    output = ElfImage.parse(rewrite(kernel.image()).data, "rewritten")
+    (site,) = (site for site in Sites.of(output).native if site.kind == "sti+hlt")
+    assert output.read(site.va, 2) == b"\xfb\xf4"
+    assert site.others == (site.va + 1,)

@@ -11,6 +11,7 @@ from tests.verify.evidence import CONSOLE, TRACE, boot, evidence, full_verdict
 from vmipatch.emu.audit import Finding as Emulated
 from vmipatch.emu.report import Ending
 from vmipatch.verify.boots import Phase
+from vmipatch.verify.coverage import NativeSite, Sites
 from vmipatch.verify.translations import Translations
 from vmipatch.verify.verdict import Aspect, Outcome, Statement, judge
 
@@ -99,3 +100,12 @@ def test_coverage_below_what_is_required_is_a_statement_of_its_own() -> None:
 def test_finding_outweighs_coverage() -> None:
     boots = [boot(Phase.AUDIT, ending=Ending.LIMIT)]
     assert judge(evidence(*boots, required_percent=99.0)).statement is Statement.FAILS
+
+
+def test_second_instruction_of_a_native_pair_is_listed_with_it() -> None:
+    found = evidence().sites
+    pair = NativeSite(0xC1234560, "sti+hlt", "idle", True, "stays", (0xC1234561,))
+    sites = Sites(found.annotated, (*found.native, pair))
+    for va, holds in ((0xC1234560, True), (0xC1234561, True), (0xC1234562, False)):
+        seen = boot(Phase.AUDIT, emulated=(emulated(va, False),))
+        assert judge(evidence(seen, sites=sites)).holds is holds

@@ -21,6 +21,8 @@ from vmipatch.vmi.record import unpack_records
 
 RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
 MANIFEST_SECTION = ".vmi.manifest"
+MAX_FUSED_LEN = 16
+"""Bytes that hold the instructions of any fused site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class NativeSite:
     trapping: bool
     """Whether it faults at CPL 1; else it would be silently wrong there."""
     reason: str
+    others: tuple[int, ...] = ()
+    """Addresses of the other instructions of a fused site, such as the `hlt` of `sti; hlt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ def _native(output: ElfImage) -> tuple[NativeSite, ...]:
                 function_of(output, int(row["va"])),
                 row["disposition"] == "native-trapping",
                 str(row["reason"]),
+                _others(output, int(row["va"]), str(row["kind"])),
             )
             for row in rows
         ]
@@ -127,6 +132,16 @@ def _native(output: ElfImage) -> tuple[NativeSite, ...]:
             f"the manifest cannot be read: {error}", file=output.name, place=MANIFEST_SECTION
         ) from error
     return tuple(sorted(sites, key=lambda site: site.va))
+
+
+def _others(output: ElfImage, va: int, kind: str) -> tuple[int, ...]:
+    """Where the instructions of a fused site stand after its first one."""
+    count = kind.count("+")
+    section = output.section_at(va)
+    if not count or section is None:
+        return ()
+    code = output.read(va, min(MAX_FUSED_LEN, section.end_va - va))
+    return tuple(decode_second(code, va).starts[1 : count + 1].tolist())
 
 
 @lru_cache(maxsize=4096)

@@ -290,7 +290,8 @@ def _switched(boot: BootResult) -> Iterator[Finding]:
 def _audited(sites: Sites, boot: BootResult) -> Iterator[Finding]:
     """Whatever had to be emulated is listed as native, or belongs to a call no ROM serves."""
     records = {site.va: site for site in sites.annotated}
-    listed = {site.va for site in sites.native if site.trapping}
+    trapping = [site for site in sites.native if site.trapping]
+    listed = {va for site in trapping for va in (site.va, *site.others)}
     for emulated in boot.emulated:
         site = records.get(emulated.va)
         if site is not None:

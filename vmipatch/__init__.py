@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from vmipatch.choices import Extent as Extent
     from vmipatch.choices import Mode as Mode
     from vmipatch.choices import Padding as Padding
-    from vmipatch.emu.machine import MachineOptions as MachineOptions
+    from vmipatch.emu.options import MachineOptions as MachineOptions
     from vmipatch.errors import EnvironmentProblem as EnvironmentProblem
     from vmipatch.errors import InputNotUnderstood as InputNotUnderstood
     from vmipatch.errors import NotServed as NotServed
     from vmipatch.errors import OutputTaken as OutputTaken
     from vmipatch.errors import VmipatchError as VmipatchError
     from vmipatch.files.census import Census as Census
+    from vmipatch.files.diagnosis import Diagnosis as Diagnosis
     from vmipatch.files.entry import Entry as Entry
     from vmipatch.files.entry import FileOutcome as FileOutcome
     from vmipatch.files.kernel import KernelFile as KernelFile
@@ -46,12 +47,13 @@ if TYPE_CHECKING:
     from vmipatch.files.verification import VerifyOptions as VerifyOptions
     from vmipatch.rewrite import RewriteOptions as RewriteOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "BootCodeChoice": "vmipatch.choices",
     "Census": "vmipatch.files.census",
     "Copied": "vmipatch.files.tree_copy",
+    "Diagnosis": "vmipatch.files.diagnosis",
     "Entry": "vmipatch.files.entry",
     "EnvironmentProblem": "vmipatch.errors",
     "Extent": "vmipatch.choices",
@@ -59,7 +61,7 @@ _HOME = {
     "InputNotUnderstood": "vmipatch.errors",
     "KernelFile": "vmipatch.files.kernel",
     "Kind": "vmipatch.files.kind",
-    "MachineOptions": "vmipatch.emu.machine",
+    "MachineOptions": "vmipatch.emu.options",
     "Mode": "vmipatch.choices",
     "ModuleFile": "vmipatch.files.module",
     "ModuleTree": "vmipatch.files.tree",

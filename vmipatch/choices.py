@@ -28,11 +28,18 @@ class BootCodeChoice(enum.Enum):
 
 
 class Flavor(enum.Enum):
-    """What a ROM is for."""
+    """The purpose of a ROM."""
 
     PARAVIRT = "paravirt"  # for the hypervisor of this package
     NATIVE = "native"  # for any PC: every call is the instruction itself
     TRACE = "trace"  # native, and each call writes its number to TRACE_PORT
+
+
+class Api(enum.Enum):
+    """The major version of the interface that a ROM answers."""
+
+    THREE = "3"  # 3.1: Linux 2.6.21-2.6.36 and rewritten kernels
+    THIRTEEN = "13"  # 13.0: the patches of March 2006
 
 
 class Mode(enum.Enum):
@@ -64,5 +71,13 @@ STATES: Final = 20
 """Random states in which a verification executes each shape of site."""
 CAMPAIGN_STATES: Final = 100
 """The same where the shapes of sites are all that is looked at."""
+MOST_VARIED: Final = 500
+"""Boots of the original with a shifted timer: with more, shifts would be too near each other."""
+TIMEOUT_S: Final = 3600
+"""Real time for one boot: what takes a minute on a quiet host may take many on a busy one."""
 LIMIT_NS: Final = 300_000_000_000
 """Virtual time for one boot; Debian's kernels take some 20 s for verify's own workload."""
+DOMAIN_MEMORY: Final = (64, 128, 256, 512)
+"""MiB that a domain of Xen may have. Xen gives it as one block if it is a power of two, and Linux
+maps no block that ends above about 880 MiB."""
+DEFAULT_DOMAIN_MEMORY: Final = 128

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can go wrong, and with which exit code a command then ends."""
+"""What can go wrong, and which exit code does a command then have?"""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class VmipatchError(Exception):
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    """The one that a command then has."""
     usual_hint: ClassVar[str] = ""
     """The remedy where the raiser knows no better one."""
 

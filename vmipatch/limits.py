@@ -41,6 +41,11 @@ class Limit(enum.Enum):
         "a vmlinux or bzImage that is packed as a whole: it is read, and not rewritten",
         "unpack it first",
     )
+    AFTER_STREAM = (
+        "a packed module whose stream something follows: some loaders read it as a part of the "
+        "module, others leave it",
+        "pack the module again, as one stream",
+    )
     NO_RELOCATIONS = (
         "a kernel without relocations and without a relocation list (CONFIG_RELOCATABLE=n): any "
         "word might be an address",
@@ -54,6 +59,10 @@ class Limit(enum.Enum):
     NO_SECTIONS = (
         "a kernel without section headers, which alone tell its code from its data",
         "give a kernel that has them",
+    )
+    MANY_SECTIONS = (
+        "a kernel of more than 512 sections, or a module of more than 16,384",
+        "link the sections of functions into one, as the kernel's build does",
     )
     NO_SYMBOLS = (
         "a kernel that comes alone and has no symbols of its own (CONFIG_KALLSYMS=n)",
@@ -74,7 +83,8 @@ class Limit(enum.Enum):
     )
     DATA_AMONG_CODE = (
         "bytes in a section of code that are not an instruction and that no symbol names as data",
-        "name them by a symbol of an object, or move them to a section of data",
+        "name them by a symbol of an object, or move them to a section of data; code that is "
+        "copied, or has 16 bits, can be kept as it is: --keep START..END, two symbols around it",
     )
     REFERENCE = (
         "a word or branch into code of which nothing tells what it means",
@@ -84,6 +94,17 @@ class Limit(enum.Enum):
         "a short branch that cannot grow and whose target cannot stay near, even with all sites "
         "around it left native",
         "report this kernel",
+    )
+    NOT_ENTERED = (
+        "a kernel in which nothing targets start_kernel, so that the runtime would never run",
+        "name with --start the function that its entry code calls or jumps to, once, with its own "
+        "page tables in use and interrupts off",
+    )
+    BOOT_HEADER = (
+        "a multiboot kernel whose header says itself what is loaded where, or would not be found "
+        "after code before it has grown",
+        "leave the addresses to the ELF header (bit 16, or the address tag), and put the header "
+        "before all code",
     )
     TOO_HIGH = (
         "a kernel that ends so high that no address is left for annotations",
@@ -106,9 +127,23 @@ class Limit(enum.Enum):
         "physical",
         "wrap it without a relocation list: it then runs where it was linked",
     )
-    COMPARED_BZIMAGE = (
-        "a comparison of a bzImage with its original: without symbols and relocations in it",
-        "give what `rewrite --vmlinux` writes; without --original it is booted",
+    ANNOTATED = (
+        "`rewrite` of a kernel with annotated call sites of VMI API 13, the patches of March 2006: "
+        "it patches them itself",
+        "`run --paravirt` gives it a ROM of that API",
+    )
+    XEN_NOT_REWRITTEN = (
+        "`xen-image` of a kernel that `rewrite` has not made",
+        "rewrite it first",
+    )
+    XEN_PAE = (
+        "`xen-image` of a kernel without PAE: Xen has no other paging for 32-bit guests",
+        "build it with CONFIG_X86_PAE=y",
+    )
+    XEN_START = (
+        "`xen-image` of a kernel whose start is not understood: where it goes on with paging, and "
+        "what it expects there",
+        "give a kernel of Linux with symbols, and report it if it is one",
     )
 
     @property

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.isa.encodings import examples
 from vmipatch.isa import anywhere
 from vmipatch.isa.anywhere import LONGEST, SENSITIVE, is_sensitive, sensitive_anywhere
 from vmipatch.isa.classify import classify, split_prefixes
-from vmipatch.isa.forms import Operand
+from vmipatch.isa.forms import Form
+
+_OCTETS = bytes.fromhex("66 3e f2 f3 0f 01 38 3a 80 82 fa 10 09 37 ae f0 f5 f8 dc ff c5 e8 78 30")
 
 
 def expected(code: bytes) -> dict[int, str]:
@@ -37,7 +41,7 @@ def test_every_decoding_of_random_bytes_is_found(code: bytes) -> None:
     assert found(code) == expected(code)
 
 
-@given(st.lists(st.sampled_from([0x66, 0x3E, 0xF3, 0x0F, 0x01, 0x38, 0x80, 0x82, 0xFA, 0x10])))
+@given(st.lists(st.sampled_from(list(_OCTETS))))
 def test_prefixes_and_long_opcodes_are_found(octets: list[int]) -> None:
     assert found(bytes(octets)) == expected(bytes(octets))
 
@@ -53,8 +57,9 @@ def test_windows_do_not_show() -> None:
         anywhere.WINDOW = was
 
 
-def test_long_opcodes_are_what_the_search_takes_them_for() -> None:
-    rows = [f for f in SENSITIVE if len(f.opcode) == 3 and f.operand is not Operand.NONE]
-    assert rows
-    assert all(f.operand is Operand.MEMORY and f.prefix == 0x66 and f.reg is None for f in rows)
-    assert all(f.prefix is None for f in SENSITIVE if f not in rows)
+@pytest.mark.parametrize("form", SENSITIVE, ids=lambda form: form.name)
+@pytest.mark.parametrize("prefix", ["", "66", "f2", "f3", "3e", "66f3", "f266"])
+def test_every_row_is_found_with_any_prefixes(form: Form, prefix: str) -> None:
+    for code in examples(form):
+        for octets in (bytes.fromhex(prefix) + code, bytes.fromhex(prefix) + code[-7:]):
+            assert found(octets) == expected(octets), octets.hex()

@@ -26,7 +26,9 @@ SENSITIVE = words(
     "rdmsr wrmsr rdpmc rdtsc rdtscp sysexit sysexitd sysret sysretd rsm xsetbv xgetbv xsaves "
     "xrstors monitor mwait clac stac vmcall vmmcall vmlaunch vmresume vmxoff stgi encls cli sti "
     "in out insb insw insd outsb outsw outsd pushf pushfd popf popfd iret iretd cpuid retf "
-    "lds les lfs lgs lss lar lsl verr verw arpl int into int1 sysenter syscall lcall ljmp"
+    "lds les lfs lgs lss lar lsl verr verw arpl int into int1 sysenter syscall lcall ljmp "
+    "enclv pconfig wrmsrns setssbsy clrssbsy wrussd wrssd hreset loadiwkey enqcmds enqcmd tpause "
+    "umwait tdcall rdpru invlpgb tlbsync pvalidate vmfunc"
 )
 HYPERVISOR_ONLY = words(
     "vmrun vmload vmsave clgi skinit invlpga vmxon vmclear vmptrld vmptrst vmread vmwrite "
@@ -42,7 +44,7 @@ _PREFIX_WORDS = words("rep repe repz repne repnz lock data16 notrack bnd")
 
 
 def is_sensitive(mnemonic: str, operands: str) -> bool | None:
-    """What the printed words say; None if the table may do as it likes."""
+    """The rule for the printed words; None if the table may do as it likes."""
     verb = next((word for word in mnemonic.split() if word not in _PREFIX_WORDS), mnemonic)
     if verb in HYPERVISOR_ONLY or _NO_SUCH.fullmatch(f"{verb} {operands}"):
         return None

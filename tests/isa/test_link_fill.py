@@ -13,7 +13,7 @@ from vmipatch.isa.second import Filler, Leaves, decode_second
 
 VA = 0xC1000000
 LLD = {"3.x to 6.x": "0000cccc", "up to 5.0": "00009090"}
-"""What lld makes of the linker script's =0xcccc and =0x9090."""
+"""Fillers that lld makes of the linker script's =0xcccc and =0x9090."""
 RET, CALL, ADD = "c3", "e8 00100000", "00c0"
 
 
@@ -62,7 +62,7 @@ def test_gap_follows_a_call_that_does_not_return_or_the_end_of_a_function() -> N
 def test_zeros_that_control_runs_into_are_instructions() -> None:
     assert fills_of(f"{ADD} 0000 55 {RET}", (4,)) == []
     assert fills_of(f"{RET} 55 0000 {RET}", (1,)) == []
-    assert fills_of(f"{RET} 0000 55 {RET}", ()) == [], "nothing begins behind them"
+    assert fills_of(f"{RET} 0000 55 {RET}", ()) == [], "nothing begins after them"
 
 
 NOPS = (

@@ -7,11 +7,11 @@ import pytest
 
 from tests.isa.encodings import by_capstone, by_iced, examples
 from vmipatch.choices import Padding
-from vmipatch.isa.forms import FORMS, Form, Treatment
+from vmipatch.isa.forms import FORMS, Form, FormTreatment
 from vmipatch.rewrite.body import DS_PREFIX, body_of, takes_prefix
 from vmipatch.scan.site import Disposition, Fusion, Reason, Site
 
-CALLS = [form for form in FORMS if form.treatment is Treatment.CALL]
+CALLS = [form for form in FORMS if form.treatment is FormTreatment.CALL]
 each_call = pytest.mark.parametrize("form", CALLS, ids=lambda form: form.name)
 
 

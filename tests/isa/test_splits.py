@@ -32,7 +32,7 @@ def _by_second(code: bytes, va: int, splits: Sequence[int] = ()) -> Instructions
 
 
 WITHOUT_FILLS = st.binary(max_size=60).map(lambda code: code.replace(b"\0", b"\1"))
-"""What a linker filled depends on what stands in front of it."""
+"""The bytes of a linker's fill depend on what stands in front of it."""
 Decoder = Callable[..., Instructions]
 both = pytest.mark.parametrize("decoder", [_by_first, _by_second])
 

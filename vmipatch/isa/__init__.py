@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What i386 means: sensitive instructions, decoders, the assembler."""
+"""What does i386 code mean? Sensitive instructions, decoders, the assembler."""

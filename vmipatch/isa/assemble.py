@@ -34,7 +34,7 @@ class Assembled:
 def assemble(
     source: str, va: int = 0, *, symbols: Mapping[str, int] | None = None, name: str = "<source>"
 ) -> Assembled:
-    """Assemble 32-bit (or, behind `.code16`, 16-bit) `source` linked at `va`.
+    """Assemble 32-bit (or, after `.code16`, 16-bit) `source` linked at `va`.
 
     `symbols` are values of names the source uses and does not define.
     Raises AssemblyFailed with keystone's complaint.

@@ -6,13 +6,17 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import lru_cache
 
-from vmipatch.isa.forms import FORMS, Form, Operand
+from vmipatch.isa.forms import FORMS, Form, WantedModrm
 from vmipatch.vmi.calls import VmiCall
 
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 """Legacy prefixes (Intel SDM volume 2, section 2.1.1)."""
 
 OPERAND_SIZE = 0x66
+DS_SEGMENT = 0x3E
+SEGMENTS = frozenset(b"\x26\x2e\x36\x3e\x64\x65")
+REPEATS = frozenset(b"\xf2\xf3")
+"""INS and OUTS take either for REP (Intel SDM volume 2, REP/REPE/REPZ/REPNE/REPNZ)."""
 
 _WORD_CALLS = {
     VmiCall.INL: VmiCall.INW,
@@ -62,7 +66,7 @@ def _matches(form: Form, prefixes: bytes, tail: bytes) -> bool:
         return False
     if any(prefix in prefixes for prefix in form.hidden_by):
         return False
-    if form.operand is Operand.NONE:
+    if form.operand is WantedModrm.NONE:
         return True
     if not tail:
         return False
@@ -70,14 +74,14 @@ def _matches(form: Form, prefixes: bytes, tail: bytes) -> bool:
     if form.reg is not None and reg != form.reg:
         return False
     # MOV to and from CR and DR ignore the mod field (Intel SDM, MOV to/from Control Registers).
-    if form.operand is Operand.ANY:
+    if form.operand is WantedModrm.ANY:
         return True
-    return (mod == 3) == (form.operand is Operand.REGISTER)
+    return (mod == 3) == (form.operand is WantedModrm.REGISTER)
 
 
 def has_memory_operand(form: Form, code: bytes) -> bool:
     """Whether this instruction of `form` addresses memory through ModRM."""
-    if form.operand is Operand.NONE or form.kind in CONTROL_REGISTER_KINDS:
+    if form.operand is WantedModrm.NONE or form.kind in CONTROL_REGISTER_KINDS:
         return False
     _, rest = split_prefixes(code)
     return rest[len(form.opcode)] >> 6 != 3

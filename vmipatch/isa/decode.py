@@ -2,7 +2,7 @@
 """Where instructions begin, and what the scan needs to know of each (first decoder: iced-x86).
 
 A kernel has more than a million instructions, so a stream is a handful of arrays and not a list of
-objects; whoever needs one instruction takes its bytes.
+objects; a caller that needs one instruction takes its bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Flow(enum.IntEnum):
 
 
 class Shape(enum.IntEnum):
-    """What compilers and linkers emit as padding."""
+    """The padding that compilers and linkers emit."""
 
     CODE = 0
     NOP = 1
@@ -63,7 +63,7 @@ class InstructionStream:
 
     @property
     def end_va(self) -> int:
-        """First address behind the stream."""
+        """First address after the stream."""
         return self.va + len(self.code)
 
     def bytes_at(self, index: int) -> bytes:
@@ -125,14 +125,14 @@ class InstructionStream:
 
     def _are_nops(self, index: np.ndarray) -> np.ndarray:
         """Which of these instructions are nops. Of the short ones each encoding is decoded once:
-        none is another with zeros behind it, so that its bytes as a number tell it apart.
+        none is another with zeros after it, so that its bytes as a number tell it apart.
         """
         lens = self.lens[index]
         windows = np.ndarray(len(self.code), "<u8", self.code + bytes(8), strides=(1,))
         keys = windows[self.starts[index].astype(np.int64) - self.va] & _LOW_BYTES[lens]
-        first, behind = np.unique(keys, return_index=True, return_inverse=True)[1:]
+        first, inverse = np.unique(keys, return_index=True, return_inverse=True)[1:]
         found = np.array([is_nop(self.bytes_at(i)) for i in index[first].tolist()], np.bool_)[
-            behind
+            inverse
         ]
         is_long = np.flatnonzero(lens > 8)
         found[is_long] = [is_nop(self.bytes_at(i)) for i in index[is_long].tolist()]
@@ -216,7 +216,7 @@ _NOP_ENDS = {
 _LOW_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(16)], np.uint64)
 """Masks of a number's first n bytes, of eight at most."""
 _BATCH = 256
-"""Instructions decoded at a time; what lies behind a byte that is none is decoded again."""
+"""Instructions decoded at a time; what lies after a byte that is not one is decoded again."""
 _CODE_NAMES: dict[int, str] = {
     value: name for name, value in vars(iced_x86.Code).items() if isinstance(value, int)
 }
@@ -225,7 +225,7 @@ _CODE_NAMES: dict[int, str] = {
 _IS_DISPUTED = np.zeros(1 << 16, np.bool_)
 _IS_DISPUTED[[code for code, name in _CODE_NAMES.items() if name.startswith("UD0_")]] = True
 """Processors and decoders disagree whether UD0 has a ModRM byte: where nothing says how long it is,
-it is no instruction."""
+it is not an instruction."""
 
 
 def decode(
@@ -241,7 +241,7 @@ def decode(
     `splits` are addresses at which an instruction is known to begin (symbols): decoding starts
     anew there, so that no instruction runs over one; `0f ff` between two of them is an instruction.
     `data` are ranges of addresses known to hold none: each byte of them decodes as nothing. `ends`
-    are addresses at which functions end: what a linker put after one is no instruction either.
+    are addresses at which functions end: what a linker put after one is not an instruction either.
     The bytes of `opaque` ranges are instructions of one byte each that control does not leave.
     """
     splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
@@ -393,21 +393,27 @@ def text_of(code: bytes, va: int) -> str:
     return "; ".join(formatter.format(i) for i in iced_x86.Decoder(32, code, ip=va))
 
 
-class WordUse(enum.Enum):
-    """What an instruction makes of one of its words."""
+SELECTOR_LEN = 2
+"""Bytes of the selector, the last of a far branch."""
 
-    IMMEDIATE = "an immediate operand"
+
+class WordUse(enum.Enum):
+    """The use of a word in an instruction."""
+
+    IMMEDIATE = "an immediate operand, or where a far branch goes"
     DATA = "all of the address of memory that it reads or writes"
     PART = "a part of an address, or a distance"
 
 
 def word_use(code: bytes, at: int) -> WordUse:
-    """What the instruction `code` makes of its 4 bytes at offset `at`."""
+    """The use that the instruction `code` makes of its 4 bytes at offset `at`."""
     decoder = iced_x86.Decoder(32, code)
     instruction = decoder.decode()
     offsets = decoder.get_constant_offsets(instruction)
     none = iced_x86.Register.NONE
     flow = instruction.flow_control
+    if instruction.op0_kind == iced_x86.OpKind.FAR_BRANCH32 and at + 4 + SELECTOR_LEN == len(code):
+        return WordUse.IMMEDIATE
     if flow not in (iced_x86.FlowControl.NEXT, iced_x86.FlowControl.EXCEPTION):
         return WordUse.PART
     if offsets.has_immediate and (offsets.immediate_offset, offsets.immediate_size) == (at, 4):

@@ -19,7 +19,7 @@ _BRANCHES = (_CONTROL.CALL, _CONTROL.UNCONDITIONAL_BRANCH, _CONTROL.CONDITIONAL_
 
 
 class FieldKind(enum.Enum):
-    """What the processor does with a constant."""
+    """The processor's use of a constant."""
 
     DISPLACEMENT = "displacement"
     IMMEDIATE = "immediate"
@@ -27,7 +27,7 @@ class FieldKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class InstructionField:
     """Four bytes of an instruction."""
 
     va: int
@@ -44,8 +44,8 @@ class Field:
     """Whether it is an immediate that is subtracted."""
 
 
-def wide_fields(code: bytes, va: int) -> Iterator[Field]:
-    """Every field of 32 bits in `code`, linked at `va`; ends at the first byte that is no code."""
+def wide_fields(code: bytes, va: int) -> Iterator[InstructionField]:
+    """Every field of 32 bits in `code`, linked at `va`; ends at the first byte that is not code."""
     decoder = iced_x86.Decoder(32, code, ip=va)
     for instruction in decoder:
         if not instruction.code:
@@ -53,8 +53,8 @@ def wide_fields(code: bytes, va: int) -> Iterator[Field]:
         yield from _fields_of(instruction, decoder, code, va)
 
 
-def wide_fields_among_data(code: bytes, va: int) -> Iterator[Field]:
-    """The same for code with data in it: goes on one byte behind each that is no code."""
+def wide_fields_among_data(code: bytes, va: int) -> Iterator[InstructionField]:
+    """The same for code with data in it: goes on one byte after each that is not code."""
     decoder = iced_x86.Decoder(32, code, ip=va)
     while decoder.can_decode:
         off = decoder.position
@@ -67,11 +67,11 @@ def wide_fields_among_data(code: bytes, va: int) -> Iterator[Field]:
 
 def _fields_of(
     instruction: iced_x86.Instruction, decoder: iced_x86.Decoder, code: bytes, va: int
-) -> Iterator[Field]:
+) -> Iterator[InstructionField]:
     offsets = decoder.get_constant_offsets(instruction)
     start = instruction.ip32
     if offsets.has_displacement and offsets.displacement_size == _WIDE:
-        yield Field(
+        yield InstructionField(
             start + offsets.displacement_offset,
             start,
             FieldKind.DISPLACEMENT,
@@ -82,13 +82,15 @@ def _fields_of(
     if offsets.has_immediate and offsets.immediate_size == _WIDE:
         at = start + offsets.immediate_offset
         if instruction.flow_control in _BRANCHES:
-            yield Field(at, start, FieldKind.BRANCH, instruction.near_branch_target)
+            yield InstructionField(at, start, FieldKind.BRANCH, instruction.near_branch_target)
         else:
             at_off = at - va
             value = int.from_bytes(code[at_off : at_off + _WIDE], "little", signed=True)
             adds = instruction.mnemonic in _ADDING
             subtracts = instruction.mnemonic == iced_x86.Mnemonic.SUB
-            yield Field(at, start, FieldKind.IMMEDIATE, value, adds, is_subtracted=subtracts)
+            yield InstructionField(
+                at, start, FieldKind.IMMEDIATE, value, adds, is_subtracted=subtracts
+            )
 
 
 def _has_register(instruction: iced_x86.Instruction) -> bool:

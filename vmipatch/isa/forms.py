@@ -4,9 +4,9 @@
 This table is the only place that knows. A form is told from others by its bytes: opcode,
 ModRM.reg, and whether ModRM names a register or memory; decoders supply boundaries only.
 Sources: Intel SDM volume 2 (the instruction's own page) and volume 3, section 5.9 (privileged
-instructions) and 19.5 (IOPL); J. Robin and C. Irvine, "Analysis of the Intel Pentium's Ability to
-Support a Secure Virtual Machine Monitor" (2000) for the unprivileged ones; call names from the VMI
-specification of March 2006.
+instructions) and 19.5 (IOPL); AMD64 manual, volume 3, for AMD's; J. Robin and C. Irvine, "Analysis
+of the Intel Pentium's Ability to Support a Secure Virtual Machine Monitor" (2000) for the
+unprivileged ones; call names from the VMI specification of March 2006.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from vmipatch.vmi.calls import VmiCall
 
 
 class AtCpl1(enum.Enum):
-    """What the processor does with the instruction at CPL 1, IOPL 0."""
+    """The instruction's behaviour at CPL 1, IOPL 0."""
 
     FAULTS = "faults"  # privileged: #GP, or #UD for those that know CPL 0 only
     FAULTS_BY_IOPL = "faults while CPL > IOPL"
     DIFFERS = "silently differs"  # the classic hole: no fault, another result
     FAULTS_BY_SELECTOR = "faults for a selector with RPL 0"
+    DIFFERS_BY_DESCRIPTOR = "differs for a descriptor of DPL 0"
     SAME = "harmless"  # executes; nothing a kernel relies on changes
 
 
-class Treatment(enum.Enum):
-    """What the rewriter does with a site of the form."""
+class FormTreatment(enum.Enum):
+    """The rewriter's treatment of a site of the form."""
 
     CALL = "call"  # widened, annotated with a VMI call
     NATIVE = "native"  # stays: a trap serves it (no call exists, or none can stand there)
     LEAVE = "leave"  # stays: it may run at CPL 1 as it is
 
 
-class Operand(enum.Enum):
+class WantedModrm(enum.Enum):
     """Which ModRM the form wants."""
 
     NONE = "no ModRM"
@@ -53,14 +54,14 @@ class Form:
     kind: str
     """The class it is counted under in a census."""
     opcode: bytes
-    """Opcode bytes behind all prefixes."""
-    operand: Operand
+    """Opcode bytes after all prefixes."""
+    operand: WantedModrm
     reg: int | None
     """Required ModRM.reg, None for any."""
     prefix: int | None
     """Mandatory prefix byte (66, F2, F3), None if prefixes do not select the form."""
     at_cpl1: AtCpl1
-    treatment: Treatment
+    treatment: FormTreatment
     call: VmiCall | None
     hidden_by: bytes = b""
     """Prefixes that make another instruction of it."""
@@ -83,23 +84,26 @@ def _form(
     at_cpl1: AtCpl1,
     call: VmiCall | None = None,
     *,
-    treatment: Treatment | None = None,
-    operand: Operand = Operand.NONE,
+    treatment: FormTreatment | None = None,
+    operand: WantedModrm = WantedModrm.NONE,
     reg: int | None = None,
     prefix: int | None = None,
     hidden_by: bytes = b"",
 ) -> Form:
     if treatment is None:
-        treatment = Treatment.CALL if call is not None else Treatment.NATIVE
+        treatment = FormTreatment.CALL if call is not None else FormTreatment.NATIVE
     opcode = bytes.fromhex(code)
     return Form(name, kind, opcode, operand, reg, prefix, at_cpl1, treatment, call, hidden_by)
 
 
 _F, _I, _D = AtCpl1.FAULTS, AtCpl1.FAULTS_BY_IOPL, AtCpl1.DIFFERS
 _S, _H = AtCpl1.FAULTS_BY_SELECTOR, AtCpl1.SAME
-_NATIVE, _LEAVE = Treatment.NATIVE, Treatment.LEAVE
-_ANY, _REG, _MEM = Operand.ANY, Operand.REGISTER, Operand.MEMORY
+_Y = AtCpl1.DIFFERS_BY_DESCRIPTOR
+_NATIVE, _LEAVE = FormTreatment.NATIVE, FormTreatment.LEAVE
+_ANY, _REG, _MEM = WantedModrm.ANY, WantedModrm.REGISTER, WantedModrm.MEMORY
 _C = VmiCall
+_NP = b"\x66\xf2\xf3"
+"""Of opcodes that the manual writes with NP: any of these makes another instruction, or none."""
 
 _PRIVILEGED = (
     _form("lgdt m", "lgdt", "0f01", _F, _C.SET_GDT, operand=_MEM, reg=2),
@@ -119,7 +123,8 @@ _PRIVILEGED = (
     _form("clts", "clts", "0f06", _F, _C.CLTS),
     _form("lmsw r/m16", "lmsw", "0f01", _F, _C.SET_CR0, operand=_ANY, reg=6),
     _form("invd", "invd", "0f08", _F),
-    _form("wbinvd", "wbinvd", "0f09", _F, _C.WBINVD),
+    _form("wbinvd", "wbinvd", "0f09", _F, _C.WBINVD, hidden_by=b"\xf3"),
+    _form("wbnoinvd", "wbnoinvd", "0f09", _F, prefix=0xF3),
     _form("invlpg m", "invlpg", "0f01", _F, _C.INVAL_PAGE, operand=_MEM, reg=7),
     _form("invpcid r32, m128", "invpcid", "0f3882", _F, operand=_MEM, prefix=0x66),
     _form("hlt", "hlt", "f4", _F, _C.HALT),
@@ -157,13 +162,42 @@ _PRIVILEGED = (
     ),
     _form("vmptrld m, vmclear m, vmxon m", "vmx", "0fc7", _F, operand=_MEM, reg=6),
     _form("vmptrst m", "vmx", "0fc7", _F, operand=_MEM, reg=7),
-    # Behind 66 and F2 they are extrq and insertq (AMD64 manual, volume 4).
+    # After 66 and F2 they are extrq and insertq (AMD64 manual, volume 4).
     _form("vmread r/m32, r32", "vmx", "0f78", _F, operand=_ANY, hidden_by=b"\x66\xf2"),
     _form("vmwrite r32, r/m32", "vmx", "0f79", _F, operand=_ANY, hidden_by=b"\x66\xf2"),
     _form("invept r32, m128", "vmx", "0f3880", _F, operand=_MEM, prefix=0x66),
     _form("invvpid r32, m128", "vmx", "0f3881", _F, operand=_MEM, prefix=0x66),
     _form("encls", "encls", "0f01cf", _F),
 )
+
+_NEWER = (
+    # Intel SDM volume 2, each on its own page; volume 3, chapter 7 (SMX), for GETSEC.
+    _form("enclv", "enclv", "0f01c0", _F, hidden_by=_NP),
+    _form("pconfig", "pconfig", "0f01c5", _F, hidden_by=_NP),
+    _form("wrmsrns", "wrmsrns", "0f01c6", _F, hidden_by=_NP),
+    _form("getsec", "getsec", "0f37", _F, hidden_by=_NP),
+    _form("setssbsy", "setssbsy", "0f01e8", _F, prefix=0xF3),
+    _form("clrssbsy m64", "clrssbsy", "0fae", _F, operand=_MEM, reg=6, prefix=0xF3),
+    _form("wruss m32, r32", "wruss", "0f38f5", _F, operand=_MEM, prefix=0x66),
+    _form("hreset imm8", "hreset", "0f3af0", _F, operand=_REG, reg=0, prefix=0xF3),
+    _form("loadiwkey xmm, xmm", "loadiwkey", "0f38dc", _F, operand=_REG, prefix=0xF3),
+    _form("enqcmds r32, m512", "enqcmds", "0f38f8", _F, operand=_MEM, prefix=0xF3),
+    # As RDTSC: with CR4.TSD.
+    _form(
+        "tpause r32", "tpause", "0fae", _F, operand=_REG, reg=6, prefix=0x66, hidden_by=b"\xf2\xf3"
+    ),
+    _form("umwait r32", "umwait", "0fae", _F, operand=_REG, reg=6, prefix=0xF2),
+    # Intel TDX Module ABI specification: #GP above CPL 0, and #UD outside of a trust domain.
+    _form("tdcall", "tdcall", "0f01cc", _F, prefix=0x66),
+    # AMD64 manual, volume 3, chapter 4 (system instructions); RDPRU as RDTSC: with CR4.TSD.
+    _form("rdpru", "rdpru", "0f01fd", _F, hidden_by=_NP),
+    _form("invlpgb", "invlpgb", "0f01fe", _F, hidden_by=_NP),
+    _form("tlbsync", "tlbsync", "0f01ff", _F, hidden_by=_NP),
+    _form("pvalidate", "pvalidate", "0f01ff", _F, prefix=0xF2),
+)
+"""None has a VMI call. Not encodable in 32-bit mode, and so no rows: RDMSRLIST and WRMSRLIST,
+SWAPGS, LKGS, ERETS and ERETU, SEAMCALL and its kin, RMPADJUST, RMPUPDATE, RMPQUERY and PSMASH, and
+the user interrupts (CLUI, STUI, TESTUI, UIRET, SENDUIPI)."""
 
 _IOPL_SENSITIVE = (
     _form("cli", "cli", "fa", _I, _C.DISABLE_INTERRUPTS),
@@ -253,10 +287,12 @@ _HARMLESS = (
         _form(f"{name} r32, m", name, code, _H, treatment=_LEAVE, operand=_MEM)
         for name, code in (("lds", "c5"), ("les", "c4"), ("lfs", "0fb4"), ("lgs", "0fb5"))
     ),
-    _form("lar r32, r/m16", "lar", "0f02", _H, treatment=_LEAVE, operand=_ANY),
-    _form("lsl r32, r/m16", "lsl", "0f03", _H, treatment=_LEAVE, operand=_ANY),
-    _form("verr r/m16", "verr", "0f00", _H, treatment=_LEAVE, operand=_ANY, reg=4),
-    _form("verw r/m16", "verw", "0f00", _H, treatment=_LEAVE, operand=_ANY, reg=5),
+    # A descriptor of DPL 0 is out of their reach at CPL 1. Those that a kernel loads get DPL 1 when
+    # it does (decision 0008); Linux asks for those of users, and VERW empties buffers.
+    _form("lar r32, r/m16", "lar", "0f02", _Y, treatment=_LEAVE, operand=_ANY),
+    _form("lsl r32, r/m16", "lsl", "0f03", _Y, treatment=_LEAVE, operand=_ANY),
+    _form("verr r/m16", "verr", "0f00", _Y, treatment=_LEAVE, operand=_ANY, reg=4),
+    _form("verw r/m16", "verw", "0f00", _Y, treatment=_LEAVE, operand=_ANY, reg=5),
     _form("arpl r/m16, r16", "arpl", "63", _H, treatment=_LEAVE, operand=_ANY),
     _form("int imm8", "int", "cd", _H, treatment=_LEAVE),
     _form("into", "into", "ce", _H, treatment=_LEAVE),
@@ -264,7 +300,13 @@ _HARMLESS = (
     _form("sysenter", "sysenter", "0f34", _H, treatment=_LEAVE),
     _form("syscall", "syscall", "0f05", _H, treatment=_LEAVE),
     _form("xgetbv", "xgetbv", "0f01d0", _H, treatment=_LEAVE),
+    _form("vmfunc", "vmfunc", "0f01d4", _H, treatment=_LEAVE, hidden_by=_NP),
+    # Any CPL below 3 is a supervisor to them (Intel SDM volume 1, section 17.2.3; volume 2).
+    _form("wrss m32, r32", "wrss", "0f38f6", _H, treatment=_LEAVE, operand=_MEM, hidden_by=_NP),
+    _form("enqcmd r32, m512", "enqcmd", "0f38f8", _H, treatment=_LEAVE, operand=_MEM, prefix=0xF2),
 )
 
-FORMS: tuple[Form, ...] = (*_PRIVILEGED, *_IOPL_SENSITIVE, *_UNPRIVILEGED, *_SELECTORS, *_HARMLESS)
+FORMS: tuple[Form, ...] = (
+    *_PRIVILEGED, *_NEWER, *_IOPL_SENSITIVE, *_UNPRIVILEGED, *_SELECTORS, *_HARMLESS
+)  # fmt: skip
 """Every sensitive form. INT3 is not among them: in a kernel it is padding and patching."""

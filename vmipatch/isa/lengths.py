@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from vmipatch.isa.classify import PREFIXES
-from vmipatch.isa.forms import FORMS, Operand
+from vmipatch.isa.forms import FORMS, WantedModrm
 
 MODRM, UNPRIVILEGED, BY_MODRM, PREFIX = 0x10, 0x20, 0x40, 0x80
 (
@@ -56,7 +56,7 @@ _TWO_IMMEDIATE = {
 
 
 def opcode_maps() -> tuple[bytes, bytes]:
-    """A byte for each opcode of the one-byte map, and of the map behind 0f (see scan.S)."""
+    """A byte for each opcode of the one-byte map, and of the map after 0f (see scan.S)."""
     one, two = [0] * 256, [MODRM] * 256
     for opcode in _ONE_MODRM:
         one[opcode] |= MODRM
@@ -71,21 +71,21 @@ def opcode_maps() -> tuple[bytes, bytes]:
     for form in FORMS:
         if form.is_unprivileged:
             table = two if form.opcode[0] == ESCAPE else one
-            flag = UNPRIVILEGED if form.operand is Operand.NONE else BY_MODRM
+            flag = UNPRIVILEGED if form.operand is WantedModrm.NONE else BY_MODRM
             table[form.opcode[-1]] |= flag
     return bytes(one), bytes(two)
 
 
 def groups() -> tuple[tuple[int, int, int], ...]:
-    """Opcode (plus 256 behind 0f), and which values of ModRM.reg are unprivileged.
+    """Opcode (plus 256 after 0f), and which values of ModRM.reg are unprivileged.
 
     One bit each, for memory operands and for registers.
     """
     rows: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for form in FORMS:
-        if form.is_unprivileged and form.operand is not Operand.NONE:
+        if form.is_unprivileged and form.operand is not WantedModrm.NONE:
             bits = 0xFF if form.reg is None else 1 << form.reg
             row = rows[form.opcode[-1] + (256 if form.opcode[0] == ESCAPE else 0)]
-            for index, without in enumerate((Operand.REGISTER, Operand.MEMORY)):
+            for index, without in enumerate((WantedModrm.REGISTER, WantedModrm.MEMORY)):
                 row[index] |= 0 if form.operand is without else bits
     return tuple((opcode, row[0], row[1]) for opcode, row in sorted(rows.items()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the operand of a site is, in the words of the assembler."""
+"""What is the operand of a site, in the words of the assembler?"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ The scan decodes with iced-x86, the proof with this one, so that a defect of one
 hide a site. Known defects of capstone 5 are put right here, and nowhere else:
 
 - `ud1` (0f b9 /r) is given as two bytes, its ModRM as an instruction of its own;
-- `serialize` (0f 01 e8) is unknown;
+- `serialize` (0f 01 e8) is unknown, and so are privileged instructions newer than capstone, whose
+  forms the table knows (RDPRU, INVLPGB, WRMSRNS, HRESET, ENQCMDS and others);
 - near jcc (0f 80 to 0f 8f) after both f2 or f3 and 67 is unknown;
 - far `ff /3` and `ff /5` carry the ids of near branches (they have no displacement, so that
   the opcode decides here).
@@ -26,8 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.errors import VmipatchError
+from vmipatch.isa.classify import classify
 from vmipatch.isa.emulated import XEN_PREFIX, emulated_prefixes
 from vmipatch.isa.fill import link_fills
+from vmipatch.isa.forms import WantedModrm
 
 Octets = npt.NDArray[np.uint8]
 Addresses = npt.NDArray[np.int64]
@@ -46,7 +49,7 @@ class Leaves(enum.IntEnum):
 
 
 class Filler(enum.IntEnum):
-    """What assemblers put between code."""
+    """The bytes that assemblers put between code."""
 
     CODE = 0
     NOP = 1
@@ -61,7 +64,7 @@ class Decoded:
 
     `starts` (i64) and `lens` (i64) in bytes, `leaves` (u8, Leaves), `widths` (u8: bytes of the
     displacement of a direct branch, 0 for all else), `fillers` (u8, Filler), `known` (bool:
-    False for a byte that is no instruction; it counts as one of length 1).
+    False for a byte that is not an instruction; it counts as one of length 1).
     """
 
     starts: Addresses
@@ -84,7 +87,7 @@ class _Piece:
 
 _COLUMNS = ("starts", "lens", "ids")
 _NOTHING = _Piece(*(np.zeros(0, np.int64) for _ in _COLUMNS))
-_UNKNOWN, _SERIALIZE = 0, -1
+_UNKNOWN, _SERIALIZE, _NEWER = 0, -1, -2
 _TRAPS = (x86.X86_INS_UD0, x86.X86_INS_UD1, x86.X86_INS_UD2)
 _SERIALIZE_CODE = b"\x0f\x01\xe8"
 _WINDOW = 1 << 16
@@ -110,8 +113,8 @@ def decode_second(
 
     An instruction is known to begin at each address of `splits`: decoding starts anew there, and
     `0f ff` between two of them is an instruction. Functions end at `ends`: what a linker put after
-    one is no instruction. The bytes of `opaque` ranges, code of 16 bits, are instructions of one
-    byte each that control does not leave.
+    one is not an instruction. The bytes of `opaque` ranges, code of 16 bits, are instructions of
+    one byte each that control does not leave.
     """
     splits = [at for at in splits if not any(low < at < high for low, high in opaque)]
     splits += [edge for edges in opaque for edge in edges]
@@ -165,7 +168,7 @@ def _bytewise(found: Decoded, fills: Sequence[tuple[int, int]], filler: Filler) 
 
 
 def instruction_len(code: bytes) -> int:
-    """Length of the instruction that `code` begins with, 0 if it is none."""
+    """Length of the instruction that `code` begins with, 0 if it is not one."""
     decoded = decode_second(code[:_LONGEST], 0)
     return int(decoded.lens[0]) if len(decoded) and decoded.known[0] else 0
 
@@ -209,7 +212,7 @@ def _joined(pieces: Iterable[_Piece]) -> _Piece:
 
 
 def _bulk(code: bytes, va: int) -> _Piece:
-    """What capstone itself finds, up to the first byte that it does not know."""
+    """The instructions that capstone itself finds, up to the first byte that it does not know."""
     found = ctypes.POINTER(capstone._cs_insn)()
     text = ctypes.cast(ctypes.c_char_p(code), ctypes.POINTER(ctypes.c_char))
     count = capstone._cs.cs_disasm(_engine().csh, text, len(code), va, 0, ctypes.byref(found))
@@ -231,6 +234,8 @@ def _by_hand(code: bytes) -> tuple[int, int]:
         twin = _bulk(code[:at] + b"\x0f\xaf" + code[at + 2 :], 0)
         if len(twin.lens):
             return int(twin.lens[0]), int(x86.X86_INS_UD1)
+    if _LOCK not in code[:at] and (length := _by_form(code, at)):
+        return length, _NEWER
     is_near = code[at : at + 1] == b"\x0f" and code[at + 1 : at + 2] in _NEAR_CONDITIONS
     if is_near and _LOCK not in code[:at]:
         bare = _bulk(b"\x66" * (_OPERAND_SIZE in code[:at]) + code[at:], 0)
@@ -240,6 +245,24 @@ def _by_hand(code: bytes) -> tuple[int, int]:
     return 1, _UNKNOWN
 
 
+def _by_form(code: bytes, opcode_at: int) -> int:
+    """Length of an instruction that is in the table of sensitive forms, 0 if it is not or is cut.
+
+    Its ModRM is as long as that of 0f af (imul r32, r/m32); map 0f 3a has a byte of immediate.
+    """
+    form = classify(code)
+    if form is None:
+        return 0
+    modrm_at = opcode_at + len(form.opcode)
+    length = modrm_at + (form.opcode[:2] == _BYTE_MAP)
+    if form.operand is not WantedModrm.NONE:
+        halved = bytes((_ADDRESS_SIZE,)) * (_ADDRESS_SIZE in code[:opcode_at])
+        twin = _bulk(halved + b"\x0f\xaf" + code[modrm_at:], 0)
+        length += int(twin.lens[0]) - 2 - len(halved) if len(twin.lens) else _LONGEST
+    return length if length <= len(code) else 0
+
+
+_BYTE_MAP, _ADDRESS_SIZE = b"\x0f\x3a", 0x67
 _LEGACY = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _IS_LEGACY = np.isin(np.arange(256), sorted(_LEGACY))
 _IS_SEGMENT = np.isin(np.arange(256), [0x26, 0x2E, 0x36, 0x3E])

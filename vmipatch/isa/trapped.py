@@ -14,7 +14,7 @@ from functools import lru_cache
 import iced_x86
 
 from vmipatch.isa.classify import OPERAND_SIZE, classify, split_prefixes
-from vmipatch.isa.forms import Form, Operand
+from vmipatch.isa.forms import Form, WantedModrm
 
 MAX_LEN = 15
 """Bytes of the longest instruction."""
@@ -34,7 +34,7 @@ class MemoryPlace:
     scale: int
     displacement: int
     mask: int
-    """What the address is cut to: 16 or 32 bits."""
+    """The bits that the address is cut to: 16 or 32."""
 
     def offset(self, gpr: Callable[[int], int]) -> int:
         """The offset in the segment; `gpr` gives the value of a general register."""
@@ -54,14 +54,14 @@ class TrappedInstruction:
     code: bytes
     """Exactly its bytes, prefixes included."""
     operand_len: int
-    """2 behind an operand-size prefix, else 4."""
+    """2 after an operand-size prefix, else 4."""
     reg: int
     """ModRM.reg, 0 if there is no ModRM."""
     rm: int
     """The general register that ModRM names where there is no memory operand."""
     memory: MemoryPlace | None
     tail: bytes
-    """What follows the opcode: ModRM and immediates."""
+    """The bytes after the opcode: ModRM and immediates."""
 
     @property
     def length(self) -> int:
@@ -84,7 +84,7 @@ def take_apart(window: bytes) -> TrappedInstruction | None:
         return None
     prefixes, rest = split_prefixes(code)
     tail = rest[len(form.opcode) :]
-    modrm = tail[0] if tail and form.operand is not Operand.NONE else 0
+    modrm = tail[0] if tail and form.operand is not WantedModrm.NONE else 0
     return TrappedInstruction(
         form=form,
         code=code,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.elfbuilder import DATA, RODATA, TEXT, ElfBuilder
-from tests.support.qemu import Ending, boot
+from tests.support.qemu import QemuEnding, boot
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.setup_header import LoadFlag
 from vmipatch.isa.assemble import assemble
@@ -114,7 +114,7 @@ pointer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the guest printed, in its order."""
+    """The lines that the guest printed, in its order."""
 
     distance: int
     registers: int
@@ -131,8 +131,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
-    """A kernel in three segments: code, data with .bss, and a tail behind a gap."""
+class ReportingGuest:
+    """A kernel in three segments: code, data with .bss, and a tail after a gap."""
 
     image: ElfImage
     relocs: tuple[int, ...]
@@ -141,7 +141,7 @@ class Guest:
     tail: bytes
 
     @classmethod
-    def linked_at(cls, start_pa: int, data_len: int = 3 * MIB) -> Guest:
+    def linked_at(cls, start_pa: int, data_len: int = 3 * MIB) -> ReportingGuest:
         start_va = PAGE_OFFSET + start_pa
         data_va = start_va + 0x2000
         bss_va = data_va + data_len
@@ -179,7 +179,7 @@ class Guest:
         result = boot(kernel, initrd, append=append, memory_mib=128, extra=extra, timeout_s=30)
         printed = re.search(r"((?:[0-9a-f]{8} ){12})$", result.console)
         assert printed, str(result)
-        assert result.ending is Ending.RESET
+        assert result.ending is QemuEnding.RESET
         report = Report(*(int(word, 16) for word in printed[1].split()))
         start_pa = self.image.entry + report.distance
         end_pa = max(s.pa + s.mem_len for s in self.image.loads) + report.distance
@@ -187,7 +187,7 @@ class Guest:
         return report
 
     def expected(self) -> Report:
-        """What it prints where it was linked."""
+        """The report that it prints where it was linked."""
         return Report(
             distance=0,
             registers=0,

@@ -127,9 +127,20 @@ def test_random_damage_is_an_error_of_ours_or_none(name: str) -> None:
 NAME, TYPE, FLAGS, ADDRESS, OFFSET, SIZE, LINK, INFO, ALIGN = range(9)
 P_TYPE, P_OFFSET, P_VADDR, P_PADDR, P_FILESZ, P_MEMSZ = range(6)
 
+
+def _relocations_in_memory(damaged: Damaged) -> None:
+    """Make .init.data a relocation table, of whole entries."""
+    damaged.section_word(".init.data", TYPE, 9)
+    size = damaged.image.section_by_name[".init.data"].size
+    damaged.section_word(".init.data", SIZE, size & ~7)
+
+
 BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
-    "symbols without strings": (lambda d: d.section_word(".symtab", LINK, 99), "is no STRTAB"),
-    "relocations without symbols": (lambda d: d.section_word(".rel.text", LINK, 1), "is no SYMTAB"),
+    "symbols without strings": (lambda d: d.section_word(".symtab", LINK, 99), "is not a STRTAB"),
+    "relocations without symbols": (
+        lambda d: d.section_word(".rel.text", LINK, 1),
+        "is not a SYMTAB",
+    ),
     "relocations of nothing": (lambda d: d.section_word(".rel.text", INFO, 99), "does not exist"),
     "half a relocation": (
         lambda d: d.section_word(".rel.text", SIZE, d.image.section_by_name[".rel.text"].size - 3),
@@ -141,8 +152,8 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
     ),
     "relocation elsewhere": (lambda d: d.table_word(".rel.text", 0, 4), "lies outside of .text"),
     "relocated bytes gone": (lambda d: d.section_word(".data", TYPE, 8), "outside of .data"),
-    "huge alignment": (lambda d: d.section_word(".strtab", ALIGN, 1 << 30), "no alignment"),
-    "odd alignment": (lambda d: d.section_word(".data", ALIGN, 0x7FFFFFFF), "no alignment"),
+    "huge alignment": (lambda d: d.section_word(".strtab", ALIGN, 1 << 30), "not an alignment"),
+    "odd alignment": (lambda d: d.section_word(".data", ALIGN, 0x7FFFFFFF), "not an alignment"),
     "section above its segment": (
         lambda d: d.section_word(".data", ADDRESS, 0xE0000000),
         "no program segment loads",
@@ -174,7 +185,7 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         "lies inside of .text, and its section is another one",
     ),
     "relocations in memory": (
-        lambda d: d.section_word(".init.data", TYPE, 9),
+        _relocations_in_memory,
         "a table for linkers lies in the kernel's memory",
     ),
     "symbol of a section that does not exist": (
@@ -196,7 +207,7 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
     ),
     "names of sections in section 65535": (
         lambda d: struct.pack_into("<H", d.data, 50, 0xFFFF),
-        "are announced",
+        "stand in section 65535 of 16",
     ),
 }
 

@@ -16,7 +16,7 @@ OLD = SetupHeader(version=0x0207, loadflags=LoadFlag.LOADED_HIGH, setup_sects=2,
 
 
 def bzimage(header: SetupHeader, code: bytes) -> bytes:
-    """Only what stands behind the setup counts."""
+    """Only what stands after the setup counts."""
     return bytes(header.code_off) + code
 
 
@@ -29,7 +29,7 @@ def test_program_without_a_payload_is_run_as_it_is() -> None:
     assert hides_payload(replace(OLD, version=0x020C))
 
 
-def test_code_behind_the_setup_is_loaded_and_entered_at_1_mib() -> None:
+def test_code_after_the_setup_is_loaded_and_entered_at_1_mib() -> None:
     image = protected_mode_code(bzimage(OLD, CODE), OLD, "vmlinuz")
     (segment,) = image.loads
     assert (image.entry, segment.pa, segment.mem_len) == (LOAD_PA, LOAD_PA, len(CODE))

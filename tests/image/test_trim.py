@@ -10,7 +10,7 @@ from vmipatch.image.trim import without_debug
 from vmipatch.image.types import SectionFlag
 
 TEXT_VA, DATA_VA = 0xC1000000, 0xC1010000
-BEHIND = 0xF0000000
+AFTER_ALL = 0xF0000000
 """The builder puts sections into the file in the order of their addresses."""
 DWARF = b"d" * 5000
 
@@ -22,8 +22,8 @@ def kernel(*, debug: bool) -> ElfImage:
     builder.symbol("f", TEXT_VA)
     builder.relocation(DATA_VA, R_386_32, "f")
     if debug:
-        builder.section(".debug_info", BEHIND, DWARF, SectionFlag.NONE)
-    builder.section(".comment", BEHIND + len(DWARF), b"kept", SectionFlag.NONE)
+        builder.section(".debug_info", AFTER_ALL, DWARF, SectionFlag.NONE)
+    builder.section(".comment", AFTER_ALL + len(DWARF), b"kept", SectionFlag.NONE)
     return builder.image()
 
 

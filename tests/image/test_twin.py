@@ -26,7 +26,7 @@ WORDS_OF_NOTES = (NOTES_VA, NOTES_VA + 8)
 
 
 def vmlinux(code: bytes = b"\x90" * 4, modinfo: bytes = MODINFO) -> bytes:
-    """A kernel with .modinfo behind _end, as Linux has it since 6.17."""
+    """A kernel with .modinfo after _end, as Linux has it since 6.17."""
     builder = ElfBuilder()
     builder.section(".text", TEXT_VA, code.ljust(4, b"\x90") + b"\0\0\0\xc1\xc3", TEXT)
     builder.section(".rodata", TEXT_VA + 0x8000, b"constants", RODATA)

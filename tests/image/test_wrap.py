@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.image.reporting_guest import MIB, PAGE_OFFSET, Guest, comparable
+from tests.image.reporting_guest import MIB, PAGE_OFFSET, ReportingGuest, comparable
 from tests.support.qemu import boot
 from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.bzimage import BzImage
@@ -30,15 +30,15 @@ needs_qemu = pytest.mark.qemu
 @needs_qemu
 @pytest.mark.parametrize("start_pa", [MIB, 2 * MIB, 16 * MIB], ids=lambda pa: f"{pa // MIB}MiB")
 def test_kernel_without_list_runs_where_it_was_linked(start_pa: int, tmp_path: Path) -> None:
-    guest = Guest.linked_at(start_pa)
+    guest = ReportingGuest.linked_at(start_pa)
     report = guest.run(wrap(guest.image, None), tmp_path)
     assert comparable(report) == guest.expected()
 
 
 @needs_qemu
 def test_kernel_longer_than_the_way_to_its_place_arrives_whole(tmp_path: Path) -> None:
-    """QEMU's random seed, which 7.2 puts behind the file, then lies in the way, too."""
-    guest = Guest.linked_at(16 * MIB, data_len=24 * MIB)
+    """QEMU's random seed, which 7.2 puts after the file, then lies in the way, too."""
+    guest = ReportingGuest.linked_at(16 * MIB, data_len=24 * MIB)
     report = guest.run(wrap(guest.image, guest.relocs), tmp_path, "nokaslr")
     assert comparable(report) == guest.expected()
 
@@ -46,14 +46,14 @@ def test_kernel_longer_than_the_way_to_its_place_arrives_whole(tmp_path: Path) -
 @needs_qemu
 @pytest.mark.parametrize("append", ["nokaslr", "quiet nokaslr ro", "mem=100M", "memmap=1M$40M"])
 def test_command_line_keeps_the_kernel_where_it_was_linked(append: str, tmp_path: Path) -> None:
-    guest = Guest.linked_at(16 * MIB)
+    guest = ReportingGuest.linked_at(16 * MIB)
     report = guest.run(wrap(guest.image, guest.relocs), tmp_path, append)
     assert comparable(report) == guest.expected()
 
 
 @needs_qemu
 def test_kernel_moves_to_different_slots_and_arrives_whole(tmp_path: Path) -> None:
-    guest = Guest.linked_at(16 * MIB)
+    guest = ReportingGuest.linked_at(16 * MIB)
     file = wrap(guest.image, guest.relocs)
     distances = set()
     for shift in range(1, 6):
@@ -71,7 +71,7 @@ def test_kernel_moves_to_different_slots_and_arrives_whole(tmp_path: Path) -> No
 
 @needs_qemu
 def test_kernel_stays_when_kaslr_is_not_wanted(tmp_path: Path) -> None:
-    guest = Guest.linked_at(16 * MIB)
+    guest = ReportingGuest.linked_at(16 * MIB)
     report = guest.run(wrap(guest.image, guest.relocs, kaslr=False), tmp_path)
     assert comparable(report) == guest.expected()
 
@@ -95,7 +95,7 @@ def test_linux_reaches_user_space(
 
 
 def test_wrapped_kernel_can_be_read_back() -> None:
-    guest = Guest.linked_at(16 * MIB)
+    guest = ReportingGuest.linked_at(16 * MIB)
     read = BzImage.parse(wrap(guest.image, guest.relocs, version="6.1.0-vmi"))
     assert (read.compression, read.relocs) == (Compression.NONE, guest.relocs)
     assert read.version == "6.1.0-vmi"
@@ -115,7 +115,7 @@ def test_wrapping_is_reproducible() -> None:
 
 
 def pair(start_pa: int) -> tuple[ElfImage, tuple[int, ...]]:
-    guest = Guest.linked_at(start_pa, data_len=0x1000)
+    guest = ReportingGuest.linked_at(start_pa, data_len=0x1000)
     return guest.image, guest.relocs
 
 

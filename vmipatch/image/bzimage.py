@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is inside a bzImage: the kernel it holds as an ELF file, and its relocation list.
+"""What is inside a bzImage? The kernel it holds as an ELF file, and its relocation list.
 
 Source: Documentation/x86/boot.rst of Linux (payload_offset, payload_length) and
 arch/x86/boot/compressed: the payload is compressed(ELF file + relocation list), followed by four
@@ -28,7 +28,7 @@ class BzImage:
     """A bzImage and what it holds."""
 
     name: str
-    """What to call the file in messages."""
+    """The file's name in messages."""
     header: SetupHeader
     payload: Payload = field(repr=False)
     vmlinux: bytes = field(repr=False)
@@ -36,7 +36,7 @@ class BzImage:
     relocs: tuple[int, ...] | None = field(repr=False)
     """Linked virtual addresses of the words that move with the kernel; None if there is no list."""
     version: str
-    """The version string for boot menus, empty if there is none."""
+    """The version string for boot menus, empty if missing."""
 
     @property
     def compression(self) -> Compression:
@@ -47,7 +47,7 @@ class BzImage:
     def parse(cls, data: bytes, name: str = "<bytes>") -> BzImage:
         """Read the bzImage `data`.
 
-        Raises InputNotUnderstood if it is no bzImage or older than protocol 2.08,
+        Raises InputNotUnderstood if it is not a bzImage or older than protocol 2.08,
         EnvironmentProblem if the library of its compression is not installed, MalformedImage if
         it is damaged.
         """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Do the headers of an ELF file agree with each other and with what an i386 kernel can be?
 
-Everything behind the reader counts on what is asked here, so that a damaged file is refused once
+Everything after the reader counts on what is asked here, so that a damaged file is refused once
 and by name, and not where its damage happens to hurt.
 """
 
@@ -20,6 +20,10 @@ MAX_ALIGN = 0x200000
 ENTRY_LEN = {SectionKind.SYMTAB: 16, SectionKind.REL: 8}
 """Bytes of one entry of the tables that are read (System V ABI, chapter 4)."""
 
+MOST_SHARED = 2
+"""How many sections may have a byte of the file, on average. Some old tools keep headers that cover
+others; linkers give each byte to one."""
+
 DAMAGED = "the headers of the file are damaged: build or copy it again"
 TRUNCATED = "the file is truncated: copy it again"
 
@@ -37,12 +41,13 @@ def require_consistent(
     headers.require_apart()
     for section in sections:
         headers.require_section(section)
+    headers.require_little_shared()
 
 
 def is_emptied(section: Section) -> bool:
     """Whether `section` holds no relocations any more, whatever its other fields say.
 
-    `objcopy -S` of binutils up to 2.22 leaves the headers of .rel sections behind, with no bytes
+    `objcopy -S` of binutils up to 2.22 leaves the headers of .rel sections, with no bytes
     and no symbol table (sh_link 0): seen in the bzImages of Linux 2.6.26 to 3.2.
     """
     return section.kind is SectionKind.REL and not section.size
@@ -68,7 +73,7 @@ def require_loaded_allocated(
 ) -> None:
     """Raise MalformedImage if a segment loads bytes of a section that is not allocated.
 
-    Nobody would lead the words in it.
+    The words in it would not be corrected.
     """
     loads = [s for s in segments if s.kind is SegmentKind.LOAD]
     for section in sections:
@@ -117,7 +122,7 @@ class _Headers:
         if segment.file_len > segment.mem_len:
             self._refuse("a segment is longer in the file than in memory", place)
         if max(segment.va, segment.pa) + segment.mem_len > ADDRESS_SPACE_LEN:
-            self._refuse("a program segment ends behind the last address of 32 bits", place)
+            self._refuse("a program segment ends beyond the last address of 32 bits", place)
         self._require_align(segment.align, place)
 
     def require_apart(self) -> None:
@@ -130,6 +135,16 @@ class _Headers:
             for (_, end), (following, _) in pairwise(sorted(ranges)):
                 if end > following:
                     self._refuse("two program segments overlap", f"address {following:#x}")
+
+    def require_little_shared(self) -> None:
+        """Sections do not have the same bytes of the file again and again.
+
+        Each would be read, decoded and listed: hours of work that a small file asks for.
+        """
+        stored = sum(s.size for s in self._sections if s.has_bytes)
+        if stored > MOST_SHARED * self._data_len:
+            what = f"the sections have {stored} bytes, the file {self._data_len}"
+            self._refuse(f"{what}: they share them", "section headers")
 
     def require_section(self, section: Section) -> None:
         """Its bytes, its alignment and whatever it refers to exist."""
@@ -144,11 +159,11 @@ class _Headers:
         self._require_entries(section, place)
         self._require_name_of_relocations(section, place)
         if section.is_alloc and section.end_va > ADDRESS_SPACE_LEN:
-            self._refuse("the section ends behind the last address of 32 bits", place)
+            self._refuse("the section ends beyond the last address of 32 bits", place)
 
     def _require_align(self, align: int, place: str) -> None:
         if align & (align - 1) or align > MAX_ALIGN:
-            self._refuse(f"{align:#x} is no alignment that a kernel has", place)
+            self._refuse(f"{align:#x} is not an alignment that a kernel has", place)
 
     def _require_entries(self, section: Section, place: str) -> None:
         entry_len = ENTRY_LEN.get(section.kind)
@@ -167,10 +182,10 @@ class _Headers:
             linked_kind = SectionKind.SYMTAB
         linked = self._sections[section.link] if section.link < len(self._sections) else None
         if linked is None or linked.kind is not linked_kind:
-            self._refuse(f"section {section.link} is no {linked_kind.name} to go with it", place)
+            self._refuse(f"section {section.link} is not a {linked_kind.name} to go with it", place)
 
     def _require_name_of_relocations(self, section: Section, place: str) -> None:
-        """What is named after relocations of a section is that: none may get lost."""
+        """A section named after relocations of another holds these: none may get lost."""
         name = section.name.removeprefix(".rel")
         if name == section.name or name not in self._names:
             return

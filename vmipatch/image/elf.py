@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is in an i386 ELF kernel: sections, segments, symbols, and bytes by virtual address."""
+"""What is in an i386 ELF kernel? Sections, segments, symbols, and bytes by virtual address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import lief
 import numpy as np
 
 from vmipatch.errors import MalformedImage, NotSupported
@@ -19,23 +18,33 @@ from vmipatch.image.symbols import STT_FUNC, SymbolTable
 from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind, Trimmed
 from vmipatch.limits import Limit
 
+ELF_MAGIC = b"\x7fELF"
 EM_386 = 3
 ELF_HEADER_LEN = 52
 MACHINE_AT, ENTRY_AT, PHOFF_AT, SHOFF_AT, SIZES_AT, NAMES_INDEX_AT = 18, 24, 28, 32, 42, 50
 SEGMENT_HEADER_LEN, SECTION_HEADER_LEN = 32, 40
+KIND_AT, ET_REL = 16, 1
+MOST_OF_A_KERNEL, MOST_OF_A_MODULE = 512, 16384
+"""Sections at most. Linux's linker scripts make 60, 120 with relocations; a module may have one for
+each function."""
+MAX_NAMES_LEN = 8 << 20
+"""Bytes of the names of all sections: 65,535 with 128 each, as -ffunction-sections gives them."""
 
-lief.logging.disable()  # what it complains of, our own errors say
+_SEGMENT = struct.Struct("<8I")
+_SECTION = struct.Struct("<10I")
+"""Elf32_Phdr and Elf32_Shdr (System V ABI, chapters 4 and 5)."""
+assert (_SEGMENT.size, _SECTION.size) == (SEGMENT_HEADER_LEN, SECTION_HEADER_LEN)
 
 
 @dataclass(frozen=True)
 class ElfImage:
     """A kernel file as bytes, with its headers understood.
 
-    The bytes are never changed: whoever edits works on `bytearray(image.data)`.
+    The bytes are never changed: an editor works on `bytearray(image.data)`.
     """
 
     name: str
-    """What to call the file in messages."""
+    """The file's name in messages."""
     data: bytes = field(repr=False)
     sections: tuple[Section, ...] = field(repr=False)
     segments: tuple[Segment, ...] = field(repr=False)
@@ -52,9 +61,8 @@ class ElfImage:
         Raises MalformedImage if it is not a complete little-endian ELF32 file for i386, or if its
         headers contradict each other.
         """
-        binary = _parse_headers(data, name)
-        _require_all_headers(data, len(binary.sections), len(binary.segments), name)
-        sections, segments = _sections(binary, data, name), _segments(binary, data)
+        _require_headers(data, name)
+        sections, segments = _sections(data, name), _segments(data)
         _require_names(sections, data, name)
         require_consistent(sections, segments, len(data), name)
         (entry,) = struct.unpack_from("<I", data, ENTRY_AT)
@@ -80,6 +88,17 @@ class ElfImage:
     def executable_sections(self) -> tuple[Section, ...]:
         """Allocated sections with code, in address order."""
         return tuple(s for s in self.allocated_sections if s.is_exec and s.has_bytes and s.size)
+
+    @cached_property
+    def page_offset(self) -> int:
+        """Virtual minus physical address of .text, or of the first segment (PAGE_OFFSET in Linux).
+
+        Code that is entered before paging may have a segment of its own at physical addresses.
+        """
+        loads, text = list(self.loads), self.section_by_name.get(".text")
+        held = (s for s in loads if text is not None and s.va <= text.va < s.va + s.mem_len)
+        load = next(held, loads[0] if loads else None)
+        return load.va - load.pa if load else 0
 
     @cached_property
     def allocated_sections(self) -> tuple[Section, ...]:
@@ -147,7 +166,7 @@ class ElfImage:
 
 def require_magic(data: bytes, name: str) -> None:
     """Raise MalformedImage unless `data` begins as an ELF file does."""
-    if data[:4] != b"\x7fELF":
+    if not data.startswith(ELF_MAGIC):
         raise MalformedImage(
             "this is not an ELF file" if data else "the file is empty",
             file=name,
@@ -156,8 +175,8 @@ def require_magic(data: bytes, name: str) -> None:
         )
 
 
-def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
-    """lief's view of the headers alone; its complaints become ours."""
+def _require_headers(data: bytes, name: str) -> None:
+    """Raise MalformedImage, or NotSupported, unless these are headers of an i386 file."""
     require_magic(data, name)
     if data[4:6] != b"\x01\x01":
         what = "this is not a 32-bit little-endian file"
@@ -167,19 +186,16 @@ def _parse_headers(data: bytes, name: str) -> lief.ELF.Binary:
     if machine != EM_386:
         what = f"machine type {machine} is not i386"
         raise NotSupported(Limit.ARCHITECTURE, what, file=name, place=f"offset {MACHINE_AT:#x}")
-    config = lief.ELF.ParserConfig()
-    config.parse_relocations = False
-    config.parse_symtab_symbols = False
-    config.parse_dyn_symbols = False
-    config.parse_symbol_versions = False
-    config.parse_notes = False
-    config.parse_overlay = False
-    binary = lief.ELF.parse(_headers_alone(data), config)
-    if not isinstance(binary, lief.ELF.Binary):
+    _require_few_sections(data, name)
+    _require_short_names(data, name)
+    sections, names = struct.unpack_from("<2H", data, NAMES_INDEX_AT - 2)
+    if sections and names >= sections:
         raise MalformedImage(
-            "the ELF headers are damaged", file=name, place="offset 0x0", hint=DAMAGED
+            f"the names of sections stand in section {names} of {sections}",
+            file=name,
+            place=f"offset {NAMES_INDEX_AT:#x}",
+            hint=DAMAGED,
         )
-    return binary
 
 
 def _by_name(sections: Sequence[Section]) -> dict[str, Section]:
@@ -188,23 +204,6 @@ def _by_name(sections: Sequence[Section]) -> dict[str, Section]:
     for section in sections:
         result.setdefault(section.name, section)
     return result
-
-
-def _headers_alone(data: bytes) -> bytes:
-    """A file of the header tables and the names of sections: lief copies all that it is given."""
-    phoff, shoff = struct.unpack_from("<2I", data, PHOFF_AT)
-    _, segments, _, sections, names_index = struct.unpack_from("<5H", data, SIZES_AT)
-    segments_end = ELF_HEADER_LEN + SEGMENT_HEADER_LEN * segments
-    result = bytearray(data[:ELF_HEADER_LEN])
-    struct.pack_into("<2I", result, PHOFF_AT, ELF_HEADER_LEN, segments_end)
-    result += data[phoff : phoff + SEGMENT_HEADER_LEN * segments]
-    result += data[shoff : shoff + SECTION_HEADER_LEN * sections]
-    if names_index < sections:
-        at = segments_end + SECTION_HEADER_LEN * names_index + 16
-        names_off, names_len = struct.unpack_from("<2I", result, at)
-        struct.pack_into("<I", result, at, len(result))
-        result += data[names_off : names_off + names_len]
-    return bytes(result)
 
 
 def _require_header_tables(data: bytes, name: str) -> None:
@@ -224,6 +223,39 @@ def _require_header_tables(data: bytes, name: str) -> None:
         )
 
 
+def _require_few_sections(data: bytes, name: str) -> None:
+    """Raise NotSupported for more sections than linkers make: time grows with their square."""
+    (kind,) = struct.unpack_from("<H", data, KIND_AT)
+    (count,) = struct.unpack_from("<H", data, NAMES_INDEX_AT - 2)
+    if count > (MOST_OF_A_MODULE if kind == ET_REL else MOST_OF_A_KERNEL):
+        what = f"the file has {count} sections"
+        raise NotSupported(Limit.MANY_SECTIONS, what, file=name, place="section headers")
+
+
+def _require_short_names(data: bytes, name: str) -> None:
+    """Raise MalformedImage if the names of sections are longer, all together, than any linker's.
+
+    Names may be ends of others: thousands of headers can share one of a megabyte.
+    """
+    (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
+    count, index = struct.unpack_from("<HH", data, NAMES_INDEX_AT - 2)
+    if index >= count:
+        return
+    heads = np.frombuffer(data, np.dtype("<10u4"), count, shoff)
+    names_off, names_len = heads[index, 4:6].tolist()
+    starts = heads[:, 0].astype(np.int64)
+    table = np.frombuffer(data[names_off : names_off + names_len], np.uint8)
+    ends = np.append(np.flatnonzero(table == 0), max(len(table), int(starts.max())))
+    length = int((ends[np.searchsorted(ends, starts)] - starts).sum())
+    if length > MAX_NAMES_LEN:
+        raise MalformedImage(
+            f"the names of {count} sections have {length} bytes together",
+            file=name,
+            place=f"section {index}",
+            hint=DAMAGED,
+        )
+
+
 def _cut_off(data: bytes, name: str) -> MalformedImage:
     return MalformedImage(
         "the file ends before its section headers",
@@ -231,19 +263,6 @@ def _cut_off(data: bytes, name: str) -> MalformedImage:
         place=f"offset {len(data):#x}",
         hint=TRUNCATED,
     )
-
-
-def _require_all_headers(data: bytes, sections: int, segments: int, name: str) -> None:
-    """Raise MalformedImage unless lief understood as many headers as the file announces."""
-    _, ph_count, _, sh_count, names = struct.unpack_from("<5H", data, SIZES_AT)
-    if (segments, sections) != (ph_count, sh_count) or (sections and names >= sections):
-        raise MalformedImage(
-            f"{ph_count} segments and {sh_count} sections are announced, "
-            f"{segments} and {sections} understood",
-            file=name,
-            place=f"offset {SIZES_AT:#x}",
-            hint=DAMAGED,
-        )
 
 
 def _require_names(sections: tuple[Section, ...], data: bytes, name: str) -> None:
@@ -265,19 +284,14 @@ def _require_names(sections: tuple[Section, ...], data: bytes, name: str) -> Non
         )
 
 
-def _sections(binary: lief.ELF.Binary, data: bytes, file: str) -> tuple[Section, ...]:
-    """The section headers; type and flags as stored, for lief's enumerations are not complete.
-
-    Raises MalformedImage if a name is not in the table of names.
-    """
-    # The offset as stored, too: lief was given the names of sections elsewhere.
-    (shoff,) = struct.unpack_from("<I", data, SHOFF_AT)
-    heads = [
-        struct.unpack_from("<III4xI", data, shoff + index * SECTION_HEADER_LEN)
-        for index in range(len(binary.sections))
-    ]
-    (names_index,) = struct.unpack_from("<H", data, NAMES_INDEX_AT)
-    names_len = binary.sections[names_index].size if heads else 0
+def _sections(data: bytes, file: str) -> tuple[Section, ...]:
+    """The section headers. Raises MalformedImage if a name is not in the table of names."""
+    heads = _headers(_SECTION, data, SHOFF_AT, NAMES_INDEX_AT - 2)
+    names, names_len = b"", 0
+    if heads:
+        (names_index,) = struct.unpack_from("<H", data, NAMES_INDEX_AT)
+        off, names_len = heads[names_index][4:6]
+        names = data[off : off + names_len]
     for index, (name_off, *_) in enumerate(heads):
         if name_off and name_off >= names_len:
             raise MalformedImage(
@@ -286,46 +300,37 @@ def _sections(binary: lief.ELF.Binary, data: bytes, file: str) -> tuple[Section,
                 place=f"section {index}",
                 hint=DAMAGED,
             )
-    return tuple(
-        _section(index, raw, *head)
-        for index, (raw, (_, *head)) in enumerate(zip(binary.sections, heads, strict=True))
-    )
+    return tuple(_section(index, names, head) for index, head in enumerate(heads))
 
 
-def _section(index: int, raw: lief.ELF.Section, kind: int, flags: int, off: int) -> Section:
+def _section(index: int, names: bytes, head: tuple[int, ...]) -> Section:
+    name_off, kind, flags, va, off, size, link, info, align, entry_len = head
     return Section(
         index=index,
-        name=str(raw.name),
+        name=names[name_off:].partition(b"\0")[0].decode(errors="backslashreplace"),
         kind=SectionKind.of(kind),
         flags=SectionFlag(flags & SectionFlag.KNOWN),
-        va=raw.virtual_address,
+        va=va,
         off=off,
-        size=raw.size,
-        link=raw.link,
-        info=raw.information,
-        align=raw.alignment,
-        entry_len=raw.entry_size,
+        size=size,
+        link=link,
+        info=info,
+        align=align,
+        entry_len=entry_len,
     )
 
 
-def _segments(binary: lief.ELF.Binary, data: bytes) -> tuple[Segment, ...]:
-    """The program headers; their type and flags as stored, too."""
-    (phoff,) = struct.unpack_from("<I", data, PHOFF_AT)
-    heads = range(phoff, phoff + SEGMENT_HEADER_LEN * len(binary.segments), SEGMENT_HEADER_LEN)
+def _segments(data: bytes) -> tuple[Segment, ...]:
+    """The program headers."""
+    heads = _headers(_SEGMENT, data, PHOFF_AT, SIZES_AT + 2)
     return tuple(
-        _segment(raw, *struct.unpack_from("<I20xI", data, at))
-        for raw, at in zip(binary.segments, heads, strict=True)
+        Segment(SegmentKind.of(kind), off, va, pa, file_len, mem_len, flags, align)
+        for kind, off, va, pa, file_len, mem_len, flags, align in heads
     )
 
 
-def _segment(raw: lief.ELF.Segment, kind: int, flags: int) -> Segment:
-    return Segment(
-        kind=SegmentKind.of(kind),
-        off=raw.file_offset,
-        va=raw.virtual_address,
-        pa=raw.physical_address,
-        file_len=raw.physical_size,
-        mem_len=raw.virtual_size,
-        flags=flags,
-        align=raw.alignment,
-    )
+def _headers(form: struct.Struct, data: bytes, off_at: int, count_at: int) -> list[tuple[int, ...]]:
+    """A table of headers, whose offset and number are at these places of the ELF header."""
+    (off,) = struct.unpack_from("<I", data, off_at)
+    (count,) = struct.unpack_from("<H", data, count_at)
+    return list(form.iter_unpack(data[off : off + form.size * count]))

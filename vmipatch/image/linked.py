@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of a kernel before it is relinked: its symbols, its references, its doubts."""
+"""What is known of a kernel before it is relinked? Its symbols, its references, its doubts."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 A module is a relocatable file (ET_REL): each section begins at 0, and what refers to an address is
 a relocation. All other code here thinks in linked addresses, so a module is linked as a loader
 would: each section gets a region of its own of 16 MiB, with room to grow, and the words are
-filled in. What the kernel has to supply has addresses behind all of them: section 0, which in a
+filled in. What the kernel has to supply has addresses after all of them: section 0, which in a
 file stands for what is not there. After the rewrite `unlink` takes the addresses out again.
 """
 
@@ -41,10 +41,10 @@ OUTSIDE = "*kernel*"
 OUTSIDE_STEP = 16
 """Bytes between the addresses of two supplied symbols."""
 OUTSIDE_VA, OUTSIDE_LEN, OUTSIDE_TAIL_LEN = 0xF9000000, 0x4000000, 1 << 20
-"""Where they are; bytes of all and behind the last: words point into what the symbols name."""
+"""Where they are; bytes of all and after the last: words point into what the symbols name."""
 _NEVER_LOADED = (SectionKind.REL, SectionKind.SYMTAB)
 SIGNATURE_END = b"~Module signature appended~\n"
-"""What the kernel looks for at the end of the file (include/linux/module_signature.h)."""
+"""The mark that the kernel looks for at the end of the file (include/linux/module_signature.h)."""
 ALL_RIGHTS = 7
 
 
@@ -57,14 +57,14 @@ class Module:
     image: ElfImage
     """The same bytes at the same offsets, linked; section 0 is OUTSIDE."""
     signature_len: int
-    """Bytes of the signature behind the ELF file, which is not part of `file`."""
+    """Bytes of the signature after the ELF file, which is not part of `file`."""
 
     @classmethod
     def parse(cls, data: bytes, name: str = "<bytes>") -> Module:
         """Read and link the module in `data`.
 
-        Raises MalformedImage if it is no i386 module, contradicts itself, or has a relocation that
-        the kernel's loader does not know.
+        Raises MalformedImage if it is not an i386 module, contradicts itself, or has a relocation
+        that the kernel's loader does not know.
         """
         length = signed_len(data)
         file = ElfImage.parse(data[: len(data) - length], name)
@@ -87,14 +87,14 @@ def is_linked_module(image: ElfImage) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Regions:
+class ModuleRegions:
     """Where each section of a module is linked."""
 
     numbers: tuple[int, ...]
     """The region of each section by index, 0 for none; sections added later have the next ones."""
 
     @classmethod
-    def of(cls, sections: Sequence[Section]) -> Regions:
+    def of(cls, sections: Sequence[Section]) -> ModuleRegions:
         """Those of the sections of a file."""
         own = sum(s.name.startswith(OWN_PREFIXES) for s in sections)
         if len(sections) - own <= FEW_SECTIONS:
@@ -158,7 +158,7 @@ def placed(file: ElfImage) -> tuple[Section, ...]:
     """The sections of `file` as linked, OUTSIDE first. Raises MalformedImage."""
     if not file.sections:
         raise _refused(file, "a module does not have 0 sections", "headers")
-    regions = Regions.of(file.sections)
+    regions = ModuleRegions.of(file.sections)
     own = sum(s.name.startswith(OWN_PREFIXES) for s in file.sections)
     if max(regions.numbers) + (0 if own else ADDED_REGIONS) > LAST_REGION:
         raise InputNotUnderstood(
@@ -212,9 +212,11 @@ def _valued(file: ElfImage) -> np.ndarray:
     for index in np.flatnonzero(marks)[:1].tolist():
         raise _refused(file, f"symbol {index} of a section is not at its start", ".symtab")
     moved = regular & alloc[there]
-    numbers = np.array(Regions.of(file.sections).numbers or [0], np.int64)
+    numbers = np.array(ModuleRegions.of(file.sections).numbers or [0], np.int64)
     value = entries["value"].astype(np.int64) + np.where(moved, numbers[there] * REGION_LEN, 0)
-    value = np.where(outside, OUTSIDE_VA + OUTSIDE_STEP * np.arange(len(entries)), value)
+    value = np.where(
+        outside, OUTSIDE_VA + OUTSIDE_STEP * np.arange(len(entries), dtype=np.int64), value
+    )
     entries["value"] = value.astype(np.uint32)
     entries["shndx"] = np.where(outside, SHN_UNDEF, entries["shndx"])
     return entries
@@ -249,7 +251,7 @@ def _apply(
 def unlink(
     sections: Sequence[Section], linked: Mapping[int, bytes], symbols: np.ndarray
 ) -> dict[int, bytes]:
-    """What a file stores for linked sections: contents by index, as `link` would read them.
+    """Stored contents of linked sections, by index, as `link` would read them.
 
     Words lose the address of their symbol, relocations that of their section. `linked` are the
     contents of sections that occupy memory and of their relocations, `symbols` the linked symbols.

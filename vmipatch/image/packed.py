@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmipatch.errors import MalformedImage
-from vmipatch.image.packing.codec import CorruptStream, Maker, Recipe
+from vmipatch.errors import MalformedImage, NotSupported
+from vmipatch.image.packing.codec import CorruptStream, Packer, Recipe
 from vmipatch.image.packing.compression import Compression
 from vmipatch.image.packing.program import is_there
 from vmipatch.image.packing.recipe import AS_IT_IS, CODECS
 from vmipatch.image.packing.recipe import pack as pack_by
 from vmipatch.image.packing.zstd_frame import KNOWN_LEN
+from vmipatch.limits import Limit
 
-MAX_UNPACKED_LEN = 1 << 28
-"""No module is a quarter of this; a small file that unpacks to more is not one."""
+MAX_UNPACKED_LEN = 224 << 20
+"""No module has a quarter of this; a small file that unpacks to more is not one."""
 OPTIONS = {
     Compression.GZIP: "-n -9",
     Compression.XZ: "--check=crc32 --lzma2=preset=6,dict=1MiB",
@@ -28,7 +29,7 @@ OPTIONS = {
 
 
 PROGRAMS = {Compression.GZIP: "-n", Compression.ZSTD: f"-3 {KNOWN_LEN}"}
-"""What `modules_install` has gzip and zstd do; no library gives the same bytes."""
+"""The options that `modules_install` gives gzip and zstd; no library gives the same bytes."""
 
 
 def packing_of(data: bytes) -> Compression:
@@ -38,24 +39,27 @@ def packing_of(data: bytes) -> Compression:
 
 
 def unpack(data: bytes, name: str) -> bytes:
-    """What is in a packed file; `data` itself if it is not packed.
+    """The contents of a packed file; `data` itself if it is not packed.
 
-    Raises MalformedImage, and EnvironmentProblem without the library.
+    Raises MalformedImage, NotSupported if anything but padding follows the stream, and
+    EnvironmentProblem without the library.
     """
     packing = packing_of(data)
     if packing is Compression.NONE:
         return data
     try:
-        unpacked, _ = CODECS[packing].unpack(data, MAX_UNPACKED_LEN)
+        unpacked, length = CODECS[packing].unpack(data, MAX_UNPACKED_LEN)
     except CorruptStream as error:
         raise _damaged(name, packing, str(error)) from error
-    if len(unpacked) > MAX_UNPACKED_LEN:
-        raise _damaged(name, packing, "it unpacks to more than a module is long")
+    after = data[length:]
+    if after and not (packing is Compression.XZ and not len(after) % 4 and not any(after)):
+        message = f"{len(after)} bytes follow the {packing.label} stream"
+        raise NotSupported(Limit.AFTER_STREAM, message, file=name, place=f"offset {length:#x}")
     return unpacked
 
 
 def recipe_of(stream: bytes, unpacked: bytes) -> Recipe | None:
-    """The recipe with which `unpacked` becomes the file `stream` again, None if nobody knows it.
+    """The recipe with which `unpacked` becomes the file `stream` again, None if it is unknown.
 
     Costs one compression for each that is tried.
     """
@@ -70,7 +74,7 @@ def usual(packing: Compression) -> Recipe:
     """How to pack where it is not known how it was packed."""
     if packing is Compression.NONE:
         return AS_IT_IS
-    return Recipe(packing, Maker.LIBRARY, OPTIONS[packing])
+    return Recipe(packing, Packer.LIBRARY, OPTIONS[packing])
 
 
 def pack(data: bytes, recipe: Recipe) -> bytes:
@@ -80,7 +84,7 @@ def pack(data: bytes, recipe: Recipe) -> bytes:
 
 def _by_program(packing: Compression) -> Iterator[Recipe]:
     if packing in PROGRAMS and is_there(packing.label):
-        yield Recipe(packing, Maker.PROGRAM, PROGRAMS[packing])
+        yield Recipe(packing, Packer.PROGRAM, PROGRAMS[packing])
 
 
 def _damaged(name: str, packing: Compression, why: str) -> MalformedImage:

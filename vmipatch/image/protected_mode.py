@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is run of a bzImage whose payload nobody can find? The code that unpacks it.
+"""What is run of a bzImage whose payload cannot be found? The code that unpacks it.
 
 Before boot protocol 2.08 (Linux 2.6.26) a bzImage does not tell where its payload lies, and the
-payload is no ELF file. Its protected-mode code unpacks it wherever it belongs, and runs it. What
-boots as Linux does and is not Linux (memtest86+) has no payload at all.
+payload is not an ELF file. Its protected-mode code unpacks it wherever it belongs, and runs it.
+What boots as Linux does and is not Linux (memtest86+) has no payload at all.
 Source: Documentation/x86/boot.rst of Linux, "Loading The Rest of The Kernel" and "32-bit BOOT
 PROTOCOL".
 """
@@ -32,9 +32,9 @@ def hides_payload(header: SetupHeader) -> bool:
 
 
 def protected_mode_code(data: bytes, header: SetupHeader, name: str) -> ElfImage:
-    """The code behind the setup of the bzImage `data`, as a kernel to load and enter.
+    """The code after the setup of the bzImage `data`, as a kernel to load and enter.
 
-    Raises MalformedImage if there is none.
+    Raises MalformedImage if missing.
     """
     code = data[header.code_off :]
     wanted = 16 * header.syssize

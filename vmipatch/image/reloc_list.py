@@ -61,7 +61,7 @@ def relocation_list(
 
 
 def emit_list(addresses: Sequence[int]) -> bytes:
-    """The list as it stands behind the ELF file in a payload (little-endian u32)."""
+    """The list as it stands after the ELF file in a payload (little-endian u32)."""
     return np.array([0, *sorted(addresses)], dtype="<u4").tobytes()
 
 

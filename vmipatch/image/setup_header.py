@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the setup header of a bzImage says, field by field, and how to write one.
+"""What does the setup header of a bzImage say, field by field, and how is one written?
 
 Source: Documentation/x86/boot.rst of Linux, "The Real-Mode Kernel Header" (offsets, sizes, names)
 and "Details of Header Fields" (meanings).
@@ -57,7 +57,7 @@ class SetupHeader:
     realmode_swtch: int = 0
     start_sys_seg: int = 0
     kernel_version: int = 0
-    """Where the version string lies, less 0x200; 0 if there is none."""
+    """Where the version string lies, less 0x200; 0 if missing."""
     type_of_loader: int = 0
     loadflags: int = 0
     setup_move_size: int = 0
@@ -100,7 +100,7 @@ class SetupHeader:
     def parse(cls, data: bytes, file: str = "<bytes>") -> SetupHeader:
         """Read the header of the bzImage `data`.
 
-        Raises InputNotUnderstood if it is no bzImage, MalformedImage if it is damaged.
+        Raises InputNotUnderstood if it is not a bzImage, MalformedImage if it is damaged.
         """
         if data[MAGIC_OFF : MAGIC_OFF + 4] != MAGIC:
             raise InputNotUnderstood(
@@ -147,5 +147,5 @@ _HEADER_ENDS = (
 
 
 def header_end(version: int) -> int:
-    """Offset in the file of the first byte behind the header of protocol `version`."""
+    """Offset in the file of the first byte after the header of protocol `version`."""
     return next((end for since, end in _HEADER_ENDS if version >= since), 0x228)

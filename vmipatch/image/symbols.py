@@ -26,9 +26,10 @@ SYMBOL = np.dtype(
 )
 """Elf32_Sym (System V ABI, chapter 4)."""
 
-STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE = range(5)
+STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON = range(6)
+STB_LOCAL, STB_GLOBAL, STB_WEAK = range(3)
 SHN_UNDEF = 0
-SHN_ABS = 0xFFF1
+SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
 SHN_RESERVED = 0xFF00
 """Section indices from here on stand for no section (SHN_LORESERVE)."""
 
@@ -50,6 +51,18 @@ class Symbol:
     kind: int
     section: int
     is_global: bool
+
+
+MAX_NAMES_LEN = 64 << 20
+"""Bytes of all names at most, each as often as a symbol has it: names may be the ends of others, so
+that a small file can hold gigabytes of them. A distribution's kernel has 3 MB."""
+
+
+def _names_len(entries: np.ndarray, strings: bytes) -> int:
+    """Bytes of the names of all symbols, each counted."""
+    starts = entries["name"].astype(np.int64)
+    ends = np.append(np.flatnonzero(np.frombuffer(strings, np.uint8) == 0), len(strings))
+    return int((ends[np.searchsorted(ends, starts)] - starts).sum()) if len(starts) else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +95,13 @@ class SymbolTable:
         if len(nameless):
             raise MalformedImage(
                 f"the name of symbol {nameless[0]} lies outside of its strings",
+                file=file,
+                place=".symtab",
+                hint=DAMAGED,
+            )
+        if (length := _names_len(entries, strings)) > MAX_NAMES_LEN:
+            raise MalformedImage(
+                f"the names of its symbols have {length} bytes together, more than any kernel's",
                 file=file,
                 place=".symtab",
                 hint=DAMAGED,
@@ -150,15 +170,15 @@ class SymbolTable:
         return _ByName(self)
 
     def address(self, name: str) -> int | None:
-        """The value of symbol `name`, or None if there is none."""
+        """The value of symbol `name`, or None if missing."""
         symbol = self.by_name.get(name)
         return None if symbol is None else symbol.va
 
     def next_va(self, va: int) -> int | None:
         """The lowest address above `va` that a symbol has, or None: names may be used twice."""
         values = self.entries["value"][self.entries["shndx"] != SHN_UNDEF]
-        behind = values[values > va]
-        return int(behind.min()) if len(behind) else None
+        following = values[values > va]
+        return int(following.min()) if len(following) else None
 
     @cached_property
     def _labels(self) -> tuple[list[int], list[str]]:

@@ -23,7 +23,7 @@ _HINT = "give the vmlinux of exactly this kernel: the same package, the same ver
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """What a bzImage and the vmlinux of the same kernel have in common, and what not."""
+    """The common parts of a bzImage and the vmlinux of the same kernel, and the others."""
 
     relocs: tuple[int, ...] | None
     """The relocation list that both agree on, None if the bzImage has none."""

@@ -69,7 +69,7 @@ class Section:
 
     @property
     def end_va(self) -> int:
-        """First address behind the section."""
+        """First address after the section."""
         return self.va + self.size
 
     @property
@@ -105,7 +105,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """What a file was before its debug sections were emptied."""
+    """A file before its debug sections were emptied."""
 
     sha256: str
     sections: tuple[str, ...]

@@ -4,12 +4,12 @@
     file   setup (real mode, 10 KiB) | image
     image  entry.S | payload | segment table | slot.S, place.S, stack
 
-The payload is what Linux puts there, uncompressed: an ELF file (program headers and segments only)
-and the relocation list. entry.S moves the image to `stage`, so far up that the end of its segments
-lies behind the end of the kernel; copied from there upwards, no byte of a segment is overwritten
-before it has been read, whatever the gaps between the segments. What is needed after the copy
-(list, table, code) lies behind the segments, hence behind the kernel. The header's init_size claims
-everything up to the end of the staged image.
+The payload is what Linux puts there, uncompressed: an ELF file (program headers and segments only,
+or what else is given) and the relocation list. entry.S moves the image to `stage`, so far up that
+each segment lies at or above its place, and the ELF file ends after the kernel does;
+copied from there upwards, no byte of a segment is overwritten before it has been read. What is
+needed after the copy (list, table, code) follows the ELF file, hence the kernel. The
+header's init_size claims everything up to the end of the staged image.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _TABLE_ENTRY = struct.Struct("<4I")
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
-    """What has to be put where."""
+    """The parts of a kernel, and where they go."""
 
     loads: tuple[Segment, ...]
     """In physical order."""
@@ -111,6 +111,7 @@ def wrap(
     kaslr: bool = True,
     align: int | None = None,
     version: str = "vmipatch",
+    elf: bytes | None = None,
 ) -> bytes:
     """A bzImage (boot protocol 2.13) that starts the kernel `image`.
 
@@ -119,13 +120,15 @@ def wrap(
     With `kaslr` the boot code picks a random slot unless the command line says `nokaslr`, `mem=`
     or `memmap=`. `align` is CONFIG_PHYSICAL_ALIGN where it is known (kernel_alignment of the
     original bzImage); the default is 2 MiB, or the alignment of the segments if that is greater.
-    `version` is what `file` shows.
+    `version` is what `file` shows. `elf` is the ELF file to put into it, with the segments of
+    `image` and more than those; its length is a multiple of 4.
 
     Raises InputNotUnderstood if the kernel cannot be started this way, MalformedImage if the
     segments overlap or a relocation lies outside of them.
     """
     kernel = _understand(image, relocs, align)
-    built = _build_image(kernel, image, random=kaslr and relocs is not None)
+    packed = _minimal_elf(kernel.loads, image) if elf is None else _with_offsets(elf)
+    built = _build_image(kernel, packed, random=kaslr and relocs is not None)
     setup = _build_setup(kernel, built, version)
     return setup + built.code
 
@@ -172,7 +175,7 @@ def _understand(image: ElfImage, relocs: Sequence[int] | None, align: int | None
     chosen = align or max(MIN_ALIGN, *(s.align for s in loads))
     if chosen & (chosen - 1) or chosen < PAGE_LEN:
         raise InputNotUnderstood(
-            f"{chosen:#x} is no power of two of at least a page",
+            f"{chosen:#x} is not a power of two of at least a page",
             file=image.name,
             place="alignment",
             hint="give CONFIG_PHYSICAL_ALIGN of the kernel, or leave it away",
@@ -222,9 +225,28 @@ def _entry_pa(image: ElfImage, loads: Sequence[Segment]) -> int:
     )
 
 
-def _build_image(kernel: _Kernel, image: ElfImage, *, random: bool) -> _Image:
-    """Lay out and assemble the protected-mode part."""
-    elf, bytes_off = _minimal_elf(kernel.loads, image)
+def _with_offsets(elf: bytes) -> tuple[bytes, list[int]]:
+    """An ELF file, and where in it the bytes of its segments lie, in physical order."""
+    loads = sorted((s for s in ElfImage.parse(elf).loads if s.mem_len), key=lambda s: s.pa)
+    return elf, [segment.off for segment in loads]
+
+
+def _stage_off(kernel: _Kernel, bytes_off: Sequence[int], tail_off: int) -> int:
+    """How far after the start of the kernel the image is moved to.
+
+    No segment is copied downwards, and what follows the ELF file lies after the kernel.
+    """
+    ahead = (
+        segment.pa - kernel.start_pa - PAYLOAD_OFF - off
+        for segment, off in zip(kernel.loads, bytes_off, strict=True)
+    )
+    # The page on top keeps the staged image clear of entry.S, which runs while it is moved.
+    return _align(max(kernel.span - tail_off, *ahead) + PAGE_LEN, PAGE_LEN)
+
+
+def _build_image(kernel: _Kernel, packed: tuple[bytes, list[int]], *, random: bool) -> _Image:
+    """Lay out and assemble the protected-mode part around the ELF file that is packed."""
+    elf, bytes_off = packed
     tail_off = PAYLOAD_OFF + len(elf)
     listed = b"" if kernel.relocs is None else emit_list(kernel.relocs)
     table_off = _align(tail_off + len(listed), 16)
@@ -234,8 +256,7 @@ def _build_image(kernel: _Kernel, image: ElfImage, *, random: bool) -> _Image:
     )
     payload = (elf + listed).ljust(table_off - PAYLOAD_OFF, b"\0")
     code_off = table_off + len(table)
-    # The page on top keeps the staged image clear of entry.S, which runs while it is moved.
-    stage_off = _align(kernel.span - tail_off + PAGE_LEN, PAGE_LEN)
+    stage_off = _stage_off(kernel, bytes_off, tail_off)
     code = _build_code(kernel, code_off, table_off, tail_off + 4, random=random)
     image_len = code_off + len(code.code)
     entry = _fit(
@@ -281,7 +302,7 @@ def _minimal_elf(loads: Sequence[Segment], image: ElfImage) -> tuple[bytes, list
 def _build_code(
     kernel: _Kernel, code_off: int, table_off: int, list_off: int, *, random: bool
 ) -> Assembled:
-    """slot.S, place.S and a stack behind them, linked at their offsets in the image.
+    """slot.S, place.S and a stack after them, linked at their offsets in the image.
 
     The whole has a fixed length, because slot.S must know the length of the image.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, replace
 
-from tests.image.repack.forms import GNU, LINK_PA, Extra, Form, Kernel, word
+from tests.image.repack.forms import GNU, LINK_PA, BootCodeForm, Extra, FormFacts, word
 from tests.support.elfbuilder import DATA, RODATA, TEXT, ElfBuilder
 from vmipatch.image.setup_header import HEADER_OFF, LoadFlag, SetupHeader
 
@@ -21,7 +21,7 @@ KERNEL_INFO_LEN = 16
 
 
 def small_kernel(added_len: int = 0, bss_len: int = 0x20000, shift: int = 0) -> bytes:
-    """A kernel; `added_len` bytes stand in a segment behind it, `shift` moves what is behind .text.
+    """A kernel; `added_len` bytes stand in a segment after it, `shift` moves what is after .text.
 
     Some of its bytes do not compress; segments follow each other in the file as in memory.
     """
@@ -47,25 +47,27 @@ class Linked:
     payload_off: int
     text_off: int
     entry_off: int
-    """What the header names as the entry of an EFI stub."""
+    """The entry of an EFI stub, as the header names it."""
     info_off: int
     got_off: int
     end_off: int
+    tables: tuple[int, int] = (0, 0)
+    """The range of tables for a dynamic linker."""
 
 
 def link(
-    kernel: Kernel,
+    kernel: FormFacts,
     extra: Extra | None = None,
     was: Linked | None = None,
     distance: int = 0,
-    form: Form = GNU,
+    form: BootCodeForm = GNU,
 ) -> Linked:
-    """Link around `kernel`; the tail begins behind the payload, or `distance` behind where it was.
+    """Link around `kernel`; the tail begins after the payload, or `distance` after its old place.
 
     The memory that the code needs ends with a page.
     """
     extra = extra or Extra()
-    names: dict[str, int] = {"start": 0, "text": 0, "distance": form.distance(kernel)}
+    names: dict[str, int] = {"start": 0, "text": 0, "distance": form.distance(kernel), "rodata": 0}
     # Three times: what is far is known then.
     for _ in range(3):
         head = form.head(kernel, names)
@@ -76,7 +78,8 @@ def link(
             names["text"] = was.text_off + distance
         entry = form.entry(kernel, names)
         text = entry + form.functions(kernel, names, len(entry), extra)
-        names["rodata"] = -(-(names["text"] + len(text)) // 32) * 32
+        names["etext"] = names["text"] + len(text)
+        names["rodata"] = -(-names["etext"] // 32) * 32
         rodata = form.rodata(kernel, names, extra)
         names["info"] = names["rodata"] + len(rodata)
         names["data"] = -(-(names["info"] + KERNEL_INFO_LEN) // DATA_ALIGN) * DATA_ALIGN
@@ -94,11 +97,11 @@ def link(
     code = code.ljust(names["bss"], b"\0")
     return Linked(
         code, len(head), names["text"], names.get("stub", names["extract"]), names["info"],
-        names["got"], names["end"],
+        names["got"], names["end"], (names.get("tables", 0), names.get("tables_end", 0)),
     )  # fmt: skip
 
 
-def bzimage(linked: Linked, kernel: Kernel, front: bytes = b"", **changes: int) -> bytes:
+def bzimage(linked: Linked, kernel: FormFacts, front: bytes = b"", **changes: int) -> bytes:
     """A file with that boot code and a CRC; `front` is its beginning, `changes` header fields."""
     header = SetupHeader(
         setup_sects=SETUP_SECTS,

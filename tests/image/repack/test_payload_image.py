@@ -18,7 +18,7 @@ RELOCS = tuple(range(TEXT_VA, TEXT_VA + 4000, 4))
 
 
 def boot(payload: bytes) -> tuple[bytearray, tuple[int, ...]]:
-    """What parse_elf and handle_relocations of Linux's misc.c do with an unpacked payload."""
+    """Do as parse_elf and handle_relocations of Linux's misc.c with an unpacked payload."""
     memory = bytearray(payload) + bytes(1 << 21)
     for load in list(ElfImage.parse(payload).loads):
         target = load.pa - LINK_PA

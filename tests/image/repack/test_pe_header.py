@@ -8,13 +8,13 @@ import struct
 import pytest
 
 from vmipatch.errors import MalformedImage
-from vmipatch.image.repack.pe_header import Growth, certificates, grow, is_pe, without_signature
+from vmipatch.image.repack.pe_header import PeGrowth, certificates, grow, is_pe, without_signature
 
 SETUP_LEN, PAYLOAD_OFF, TAIL_OFF = 0x4000, 0x4094, 0x104000
 EDATA, END, INIT_SIZE = 0x10A000, 0x11C000, 0x900000
 ENTRY = TAIL_OFF + 0x123
 DISTANCE, INIT_GROWTH = 0x3000, 0x8000
-GROWTH = Growth(PAYLOAD_OFF, TAIL_OFF, DISTANCE, INIT_GROWTH)
+GROWTH = PeGrowth(PAYLOAD_OFF, TAIL_OFF, DISTANCE, INIT_GROWTH)
 
 Section = tuple[str, int, int, int, int]
 """Name, length in memory, address, length in the file, offset."""

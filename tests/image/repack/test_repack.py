@@ -11,29 +11,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.image.repack.forms import FORMS, GNU, LINK_PA, Extra, Form, Kernel, word
+from tests.image.repack.forms import (
+    FORMS,
+    GNU,
+    LINK_PA,
+    BootCodeForm,
+    Extra,
+    FormFacts,
+    WithLinkerTables,
+    word,
+)
 from tests.image.repack.linked import BSS_VA, RODATA_VA, TEXT_VA, bzimage, link, small_kernel
 from vmipatch.errors import UnclassifiedReference
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.packing import Compression, Maker, Recipe, pack_payload
+from vmipatch.image.packing import Compression, Packer, Recipe, pack_payload
 from vmipatch.image.reloc_list import emit_list
 from vmipatch.image.repack.payload_image import payload_image, stripped
 from vmipatch.image.repack.repack import Repacked, repack
 from vmipatch.image.setup_header import SetupHeader
 
 RELOCS = (TEXT_VA + 4, TEXT_VA + 64)
-GZIP = Recipe(Compression.GZIP, Maker.LIBRARY, "-n -9")
+GZIP = Recipe(Compression.GZIP, Packer.LIBRARY, "-n -9")
 CODE_OFF = 4 * 512
 
 
-def inside(elf: bytes) -> Kernel:
-    """What boot code around `elf` holds, by arithmetic of its own."""
+def inside(elf: bytes) -> FormFacts:
+    """The contents of boot code around `elf`, by arithmetic of its own."""
     image = ElfImage.parse(elf)
     unpacked = elf if elf.endswith(emit_list(RELOCS)) else elf + emit_list(RELOCS)
     end = max(s.pa + s.mem_len for s in image.loads)
     bss = image.section_by_name[".bss"]
-    return Kernel(
+    return FormFacts(
         payload=pack_payload(GZIP, unpacked),
         output_len=len(unpacked),
         total_len=-(-(end - LINK_PA) // 0x1000) * 0x1000,
@@ -47,13 +56,15 @@ OLD = inside(small_kernel())
 
 
 def repacked(
-    new: bytes, extra: Extra | None = None, old: bytes | None = None, form: Form = GNU
+    new: bytes, extra: Extra | None = None, old: bytes | None = None, form: BootCodeForm = GNU
 ) -> Repacked:
     data = old or bzimage(link(OLD, extra, form=form), OLD)
     return repack(data, BzImage.parse(data), ElfImage.parse(new), RELOCS, GZIP)
 
 
-def expected(new: bytes, extra: Extra | None = None, form: Form = GNU) -> tuple[Kernel, bytes, int]:
+def expected(
+    new: bytes, extra: Extra | None = None, form: BootCodeForm = GNU
+) -> tuple[FormFacts, bytes, int]:
     kernel = inside(payload_image(stripped(ElfImage.parse(new)), RELOCS, LINK_PA, "new"))
     before = link(OLD, extra, form=form)
     room = before.text_off - before.payload_off
@@ -69,7 +80,7 @@ def expected(new: bytes, extra: Extra | None = None, form: Form = GNU) -> tuple[
     shift=st.sampled_from([0, 0x1000, 0x5000]),
 )
 def test_moved_boot_code_is_what_linking_it_there_gives(
-    form: Form, added_len: int, bss_len: int, shift: int
+    form: BootCodeForm, added_len: int, bss_len: int, shift: int
 ) -> None:
     new = small_kernel(added_len, bss_len, shift)
     made = repacked(new, form=form)
@@ -138,9 +149,9 @@ def test_file_without_crc_gets_none() -> None:
     assert repacked(small_kernel(50_000), old=data).data[-4:] == bytes(4)
 
 
-def test_bytes_behind_the_image_are_reported() -> None:
+def test_bytes_after_the_image_are_reported() -> None:
     data = bzimage(link(OLD), OLD) + b"~Module signature appended~\n"
-    assert repacked(small_kernel(9000), old=data).dropped == ("28 bytes behind the image",)
+    assert repacked(small_kernel(9000), old=data).dropped == ("28 bytes after the image",)
 
 
 _x = bytes.fromhex
@@ -149,7 +160,7 @@ KNOWN = {
     "a function of the tail": (_x("8d 83"), ("extract", 0)),
     "its own start": (_x("8d 83"), ("start", 0)),
     "back to startup_32": (_x("e9"), ("-start", 0)),
-    "a number that is no distance": (_x("3d 24770100"),),
+    "a number that is not a distance": (_x("3d 24770100"),),
     "before the payload": (_x("8b 84 83"), ("payload", -4)),
     "second byte of the payload": (_x("0f b6 83"), ("payload", 1)),
 }
@@ -220,7 +231,7 @@ def test_place_that_may_be_a_number_is_refused(extra: Extra) -> None:
         repacked(small_kernel(50_000), old=data)
 
 
-@pytest.mark.parametrize(("name", "moves"), [("5.8 on", False), ("2.6.30 to 4.6", True)])
+@pytest.mark.parametrize(("name", "moves"), [("5.8 on", False), ("3.13 to 4.6", True)])
 def test_length_that_another_time_knew_is_a_number(name: str, moves: bool) -> None:
     """The one may have the value of the other: z_run_size that of kernel_total_size."""
     extra = Extra(text=(_x("3d"), word(OLD.run_len)))
@@ -265,6 +276,24 @@ def test_old_protocol_is_not_told_how_much_memory_is_needed() -> None:
     assert made.data[CODE_OFF:-4] == code[:-4]
     header = SetupHeader.parse(made.data)
     assert (header.version, header.init_size, header.pref_address) == (0x0209, 0, 0)
+
+
+@pytest.mark.parametrize("gnu_hash", [False, True])
+def test_tables_for_a_dynamic_linker_keep_their_words(gnu_hash: bool) -> None:
+    form = WithLinkerTables(gnu_hash=gnu_hash)
+    new, before = small_kernel(50_000), link(OLD, form=form)
+    made = repacked(new, form=form)
+    _, code, distance = expected(new, form=form)
+    low, high = (off + distance for off in before.tables)
+    whole = made.data[CODE_OFF:]
+    assert distance and whole[low:high] == before.code[before.tables[0] : before.tables[1]]
+    assert (whole[:low], whole[high:-4]) == (code[:low], code[high:-4])
+
+
+def test_words_of_a_list_that_no_linker_makes_are_not_guessed() -> None:
+    form = WithLinkerTables(gnu_hash=False, tag=99)
+    with pytest.raises(UnclassifiedReference, match="spans the moving parts"):
+        repacked(small_kernel(50_000), form=form)
 
 
 def test_boot_code_of_another_build_is_refused() -> None:

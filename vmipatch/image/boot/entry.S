@@ -32,7 +32,7 @@ loaded_above:
     lea ebx, [edi + STAGE_OFF]
     add ebx, IMAGE_LEN
 
-# Loaders have put setup_data where the header forbids it (QEMU 7.2 its random seed, right behind
+# Loaders have put setup_data where the header forbids it (QEMU 7.2 its random seed, right after
 # the image). Such a node is taken out of the list before it turns into something else.
     lea ecx, [esi + BP_SETUP_DATA]      # the link that is looked at
 next_node:

@@ -4,7 +4,7 @@
 # In:  ebx = the image, ebp = where the kernel runs by default, esi = boot_params.
 # Out: the kernel's entry with esi = boot_params, ebx = ebp = edi = 0, interrupts off.
 # From outside, offsets in the image: STACK_TOP, TABLE_OFF (SEGMENTS records of four words: offset of
-# the bytes, linked physical address, length, zeros behind them), LIST_OFF (LIST_COUNT linked virtual
+# the bytes, linked physical address, length, zeros after them), LIST_OFF (LIST_COUNT linked virtual
 # addresses of words to add the distance to); LINKED_PA, ENTRY_PA, PA_MINUS_VA (modulo 4 GiB);
 # RANDOM, 1 if a slot may be chosen; choose_slot.
 

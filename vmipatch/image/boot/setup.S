@@ -175,7 +175,7 @@ a20_told:
     pop dword ptr fs:[0x200]            # keeps the flags
     ret
 
-# Waits until the keyboard controller takes a byte; gives up where there is none.
+# Waits until the keyboard controller takes a byte; gives up if there is no controller.
 keyboard_ready:
     sub cx, cx
 keyboard_poll:

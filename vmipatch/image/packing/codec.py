@@ -15,7 +15,7 @@ class CorruptStream(Exception):
     """A stream that its library refuses; the message says why."""
 
 
-class Maker(enum.Enum):
+class Packer(enum.Enum):
     """Who packs: two makers give different bytes for the same options."""
 
     LIBRARY = "library"
@@ -27,11 +27,11 @@ class Recipe:
     """A way to pack that gives the same bytes each time."""
 
     compression: Compression
-    maker: Maker
+    maker: Packer
     options: str
     """In the words of the compression's own program."""
     header: bytes = b""
-    """What the stream begins with where that is not the compressor's choice (lzop: time, mode)."""
+    """The stream's first bytes where those are not the compressor's choice (lzop: time, mode)."""
 
     def __str__(self) -> str:
         return f"{self.compression.label} {self.options} ({self.maker.value})"
@@ -44,8 +44,8 @@ class Codec:
     unpack: Callable[[bytes, int], tuple[bytes, int]]
     """(payload, limit) -> what the stream at the front of the payload holds, length of the stream.
 
-    Stops when more than `limit` bytes have come out. Raises CorruptStream, and EnvironmentProblem
-    without the library.
+    Raises CorruptStream, also when more than `limit` bytes come out, and EnvironmentProblem without
+    the library.
     """
     candidates: Callable[[bytes], Iterable[Recipe]]
     """(stream) -> recipes that may have made it, the likeliest first; never none."""
@@ -54,9 +54,9 @@ class Codec:
 
 
 def missing_package(compression: Compression, package: str) -> EnvironmentProblem:
-    """The error for a library that is not installed; the extra has the compression's name."""
+    """The error for a library that is not installed."""
     label = compression.label
     return EnvironmentProblem(
         f"kernels packed with {label} need the Python package {package}, which is not installed",
-        hint=f"pip install 'vmipatch[{label}]'",
+        hint=f"pip install {package}",
     )

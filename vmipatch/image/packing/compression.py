@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 LENGTH_LEN = 4
-"""Bytes of unpacked length behind a stream: gzip's own trailer, or appended by Linux's build."""
+"""Bytes of unpacked length after a stream: gzip's own trailer, or appended by Linux's build."""
 
 
 class Compression(enum.Enum):
@@ -31,7 +31,7 @@ class Compression(enum.Enum):
 
     @property
     def appended_len(self) -> int:
-        """Bytes that Linux's build puts behind the stream."""
+        """Bytes that Linux's build puts after the stream."""
         return 0 if self in (Compression.NONE, Compression.GZIP) else LENGTH_LEN
 
     @classmethod

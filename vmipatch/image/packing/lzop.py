@@ -11,7 +11,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from vmipatch.image.packing.codec import Codec, CorruptStream, Maker, Recipe, missing_package
+from vmipatch.image.packing.bounded import Collected
+from vmipatch.image.packing.codec import Codec, CorruptStream, Packer, Recipe, missing_package
 from vmipatch.image.packing.compression import Compression
 from vmipatch.image.packing.program import is_there, run_compressor
 
@@ -29,7 +30,7 @@ def _unpack(payload: bytes, limit: int) -> tuple[bytes, int]:
     except ImportError as error:
         raise missing_package(Compression.LZO, "lzallright") from error
     start, flags = _header(payload)
-    unpacked, at, total = [], start, 0
+    out, at = Collected(limit), start
     for unpacked_len, body, end in _blocks(payload, start, flags):
         at = end
         try:
@@ -40,23 +41,20 @@ def _unpack(payload: bytes, limit: int) -> tuple[bytes, int]:
             raise CorruptStream(f"a block does not unpack: {error}") from error
         if len(block) != unpacked_len:
             raise CorruptStream("a block has not the length that it says")
-        unpacked.append(block)
-        total += unpacked_len
-        if total > limit:
-            break
-    return b"".join(unpacked), at + 4
+        out.add(block)
+    return out.whole(), at + 4
 
 
 def _candidates(stream: bytes) -> Iterable[Recipe]:
     start, _ = _header(stream)
     header = stream[:start]
     if is_there("lzop"):
-        yield Recipe(Compression.LZO, Maker.PROGRAM, "-9", header)
-    yield Recipe(Compression.LZO, Maker.LIBRARY, "-9", header)
+        yield Recipe(Compression.LZO, Packer.PROGRAM, "-9", header)
+    yield Recipe(Compression.LZO, Packer.LIBRARY, "-9", header)
 
 
 def _pack(recipe: Recipe, data: bytes) -> bytes:
-    if recipe.maker is Maker.PROGRAM:
+    if recipe.maker is Packer.PROGRAM:
         made = run_compressor("lzop", recipe.options, data)
         return recipe.header + made[_header(made)[0] :]
     try:
@@ -68,6 +66,14 @@ def _pack(recipe: Recipe, data: bytes) -> bytes:
     for at in range(0, len(data), BLOCK_LEN):
         out.append(_block(data[at : at + BLOCK_LEN], packer.compress, flags))
     return b"".join((*out, bytes(4)))
+
+
+def is_header(header: bytes) -> bool:
+    """Whether a recipe may begin a stream with these bytes."""
+    try:
+        return _header(header)[0] == len(header)
+    except CorruptStream:
+        return False
 
 
 def _header(stream: bytes) -> tuple[int, int]:
@@ -87,11 +93,11 @@ def _header(stream: bytes) -> tuple[int, int]:
 def _blocks(payload: bytes, at: int, flags: int) -> Iterator[tuple[int, bytes, int]]:
     """Unpacked length, packed bytes (as long if they are stored) and end of each block."""
     before = 4 * (bool(flags & _ADLER_UNPACKED) + bool(flags & _CRC_UNPACKED))
-    behind = 4 * (bool(flags & _ADLER_PACKED) + bool(flags & _CRC_PACKED))
+    following = 4 * (bool(flags & _ADLER_PACKED) + bool(flags & _CRC_PACKED))
     try:
         while unpacked_len := struct.unpack_from(">I", payload, at)[0]:
             (packed_len,) = struct.unpack_from(">I", payload, at + 4)
-            at += 8 + before + (behind if packed_len < unpacked_len else 0)
+            at += 8 + before + (following if packed_len < unpacked_len else 0)
             if not 0 < packed_len <= unpacked_len <= BLOCK_LEN or at + packed_len > len(payload):
                 raise CorruptStream("a block has an impossible length")
             yield unpacked_len, payload[at : at + packed_len], at + packed_len

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What does a payload hold: a stream, and behind it the unpacked length?"""
+"""What does a payload hold: a stream, and after it the unpacked length?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from vmipatch.image.packing.compression import LENGTH_LEN, Compression
 from vmipatch.image.packing.recipe import CODECS, pack
 from vmipatch.limits import Limit
 
-MAX_PAYLOAD_LEN = 1 << 30
-"""No i386 kernel is longer than 512 MiB; twice that is an attack or damage."""
+MAX_PAYLOAD_LEN = 224 << 20
+"""Distributions' kernels have a sixth of this; more is an attack or damage. What is read of it may
+be held twice, and any file is to be refused with less than 600 MB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,11 @@ def unpack_payload(payload: bytes, name: str = "<bytes>", place: str = "payload"
         raise _damaged(f"the {compression.label} payload is damaged: {error}", name) from error
     except EnvironmentProblem as error:
         raise error.in_file(name) from error
-    if len(unpacked) > MAX_PAYLOAD_LEN:
-        raise _damaged("the payload unpacks to more than any kernel is long", name)
     return Payload(compression, payload[:length], unpacked)
 
 
 def pack_payload(recipe: Recipe, unpacked: bytes) -> bytes:
-    """The payload for `unpacked`, its length behind the stream as Linux's boot code reads it."""
+    """The payload for `unpacked`, its length after the stream as Linux's boot code reads it."""
     stream = pack(recipe, unpacked)
     appended = recipe.compression.appended_len
     return stream + len(unpacked).to_bytes(LENGTH_LEN, "little")[:appended]

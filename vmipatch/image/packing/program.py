@@ -19,7 +19,7 @@ def is_there(program: str) -> bool:
 
 
 def run_compressor(program: str, options: str, data: bytes) -> bytes:
-    """What `program` makes of `data` on its standard input.
+    """Output of `program` for `data` on its standard input.
 
     Raises EnvironmentProblem if it is missing or fails.
     """

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vmipatch.image.packing.codec import Codec, CorruptStream, Maker, Recipe, missing_package
+from vmipatch.image.packing.bounded import Collected
+from vmipatch.image.packing.codec import Codec, CorruptStream, Packer, Recipe, missing_package
 from vmipatch.image.packing.compression import Compression
 from vmipatch.image.packing.program import is_there, run_compressor
 
@@ -22,27 +23,30 @@ def _unpack(payload: bytes, limit: int) -> tuple[bytes, int]:
     except ImportError as error:
         raise missing_package(Compression.ZSTD, "zstandard") from error
     unpacker = ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-    out, total, at, step = [], 0, 0, 1 << 12  # so little cannot unpack to gigabytes
+    out, at = Collected(limit), 0
     try:
-        while not unpacker.eof and at < len(payload) and total <= limit:
-            out.append(unpacker.decompress(payload[at : at + step]))
-            total += len(out[-1])
-            at += step
+        while not unpacker.eof and at < len(payload):
+            out.add(unpacker.decompress(payload[at : at + _STEP_LEN]))
+            at += _STEP_LEN
     except ZstdError as error:
         raise CorruptStream(str(error)) from error
-    if not unpacker.eof and total <= limit:
+    if not unpacker.eof:
         raise CorruptStream("it ends too early")
-    return b"".join(out), min(at, len(payload)) - len(unpacker.unused_data)
+    return out.whole(), min(at, len(payload)) - len(unpacker.unused_data)
+
+
+_STEP_LEN = 1 << 10
+"""Bytes given at a time: it gives all that they hold, up to 128 KiB for each four of them."""
 
 
 def _candidates(stream: bytes) -> Iterable[Recipe]:
-    yield Recipe(Compression.ZSTD, Maker.LIBRARY, "-22 --ultra")
+    yield Recipe(Compression.ZSTD, Packer.LIBRARY, "-22 --ultra")
     if is_there("zstd"):
-        yield Recipe(Compression.ZSTD, Maker.PROGRAM, "-22 --ultra")
+        yield Recipe(Compression.ZSTD, Packer.PROGRAM, "-22 --ultra")
 
 
 def _pack(recipe: Recipe, data: bytes) -> bytes:
-    if recipe.maker is Maker.PROGRAM:
+    if recipe.maker is Packer.PROGRAM:
         known = recipe.options.replace(KNOWN_LEN, f"{KNOWN_LEN}={len(data)}")
         return run_compressor("zstd", f"-q {known}", data)
     try:

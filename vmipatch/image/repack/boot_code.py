@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vmipatch.image.repack.head import MAX_TEXT_ALIGN, Head, Room, unclassified
+from vmipatch.image.repack.head import MAX_TEXT_ALIGN, BootHead, Room, unclassified
 from vmipatch.image.repack.tail import Tail
 from vmipatch.image.setup_header import SetupHeader
 
@@ -34,7 +34,7 @@ class BootCode:
     """The protected-mode part, from startup_32 to _edata."""
     payload_off: int
     payload_len: int
-    head: Head
+    head: BootHead
     tail: Tail
     end_off: int
     """_end, the end of .bss and of its page."""
@@ -56,7 +56,7 @@ class BootCode:
 
     @property
     def payload_end_off(self) -> int:
-        """The first byte behind the payload."""
+        """The first byte after the payload."""
         return self.payload_off + self.payload_len
 
     def moved(self, off: int, distance: int) -> int:
@@ -71,7 +71,7 @@ class BootCode:
         """
         code = data[header.code_off : header.code_off + header.syssize * 16]
         payload_end = header.payload_offset + header.payload_length
-        head = Head.parse(code, header.payload_offset, payload_end, name)
+        head = BootHead.parse(code, header.payload_offset, payload_end, name)
         tail = Tail.parse(code, head, name)
         text_off = head.text_off
         if not 0 <= text_off - payload_end < MAX_TEXT_ALIGN or any(code[payload_end:text_off]):
@@ -84,7 +84,7 @@ class BootCode:
         return cls(name, code, header.payload_offset, header.payload_length, head, tail, end_off)
 
 
-def _end(head: Head, tail: Tail) -> int:
+def _end(head: BootHead, tail: Tail) -> int:
     if head.room is Room.INIT_SIZE:
         return head.base_off + head.room_value
     return pages(tail.ebss_off)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What boot code knows of its kernel: lengths, as constants in its code and its data.
+"""What does boot code know of its kernel? Lengths, as constants in its code and its data.
 
 Source: arch/x86/boot/compressed/{mkpiggy.c,misc.c} and arch/x86/boot/header.S of Linux.
 """
@@ -30,7 +30,7 @@ class Link:
 
     @classmethod
     def of(cls, kernel: ElfImage, header: SetupHeader) -> Link:
-        """What headers say; before protocol 2.10 only those of the kernel do."""
+        """Link from the headers; before protocol 2.10 only those of the kernel tell it."""
         first = min(kernel.loads, key=lambda segment: segment.pa)
         pa = header.pref_address or first.pa
         return cls(pa, first.va - first.pa)
@@ -38,7 +38,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """What the boot code knows of its kernel, in bytes."""
+    """The boot code's facts about the kernel, in bytes."""
 
     input_len: int
     """The payload: z_input_len."""
@@ -47,7 +47,7 @@ class Constants:
     total_len: int
     """kernel_total_size: from _text to _end."""
     bss_len: int
-    """From _text to __bss_start: relocations behind it are refused."""
+    """From _text to __bss_start: relocations after it are refused."""
     text_len: int
     """kernel_text_size: from _text to __start_rodata."""
     run_len: int
@@ -55,7 +55,7 @@ class Constants:
 
     @classmethod
     def of(cls, kernel: ElfImage, input_len: int, output_len: int, link: Link) -> Constants:
-        """What boot code around `kernel` has to hold.
+        """The constants that boot code around `kernel` has to hold.
 
         Raises InputNotUnderstood if the kernel lacks a section.
         """
@@ -91,7 +91,7 @@ _UNALIGNED = _LENGTHS
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangedWord:
     """A word of the boot code (at its old offset) and what it becomes."""
 
     off: int
@@ -107,13 +107,13 @@ class Replacements:
         self.old, self.new = old, new
         self.found: set[str] = set()
 
-    def change(self, off: int, value: int, *, aligned: bool = True) -> Change | None:
+    def change(self, off: int, value: int, *, aligned: bool = True) -> ChangedWord | None:
         """The change of the word `value` at `off` if that is a constant."""
         name = self.names.get(value)
         if name is None or not (aligned or name in _UNALIGNED):
             return None
         self.found.add(name)
-        return Change(off, getattr(self.new, name), name)
+        return ChangedWord(off, getattr(self.new, name), name)
 
     def require_found(self, boot: BootCode) -> None:
         """Raise UnclassifiedReference unless every constant was met that such code must hold.

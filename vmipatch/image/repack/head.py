@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What does the head of the boot code do? The forms that startup_32 of i386 has had.
 
-Whatever the version, the head finds out where it runs, computes a place behind the kernel's, copies
+Whatever the version, the head finds out where it runs, computes a place after the kernel's, copies
 itself there up to a label and jumps to the tail of the copy. It differs in three respects:
 
     base    what registers hold that point to parts of the boot code: the address of startup_32
@@ -10,7 +10,7 @@ itself there up to a label and jumps to the tail of the copy. It differs in thre
     copied  up to _bss (2.6.30 on), or up to _end, _bss included
     room    how the place is computed, see `Room`
 
-EFI stubs add entry points before and behind this code; their references are of the same kinds.
+EFI stubs add entry points before and after this code; their references are of the same kinds.
 Source: arch/x86/boot/compressed/head_32.S of Linux 2.6.26 to 7.2.
 """
 
@@ -46,7 +46,7 @@ class Room(enum.Enum):
     INIT_SIZE = "init_size"
     """The copy's _end is where the memory ends that the kernel asks for (Linux 4.7 on)."""
     DISTANCE = "z_extract_offset"
-    """A constant behind the start of the kernel (2.6.30 to 4.6)."""
+    """A constant after the start of the kernel (2.6.30 to 4.6)."""
     LENGTHS = "input_len, output_len"
     """From two words, one before the payload and its last one (up to 2.6.29)."""
 
@@ -54,21 +54,21 @@ class Room(enum.Enum):
 _ROOMS = (
     (Room.INIT_SIZE, rb"\x03\x9e\x60\x02\0\0\x81\xeb(.{4})"),
     (Room.INIT_SIZE, rb"\x8b\x86\x60\x02\0\0\x2d(.{4})\x01\xc3"),
-    (Room.DISTANCE, rb"\xbb.{4}\x81\xc3(.{4})"),
+    (Room.DISTANCE, rb"(?:\xbb.{4}|\x21\xc3)\x81\xc3(.{4})"),
     (Room.LENGTHS, rb"\x2b\x9d(.{4})\x8b\x85.{4}\x01\xc3\xc1\xe8\x0c\x01\xc3"),
 )
 """add init_size(%esi), %ebx; sub $_end, %ebx
 mov init_size(%esi), %eax; sub $_end, %eax; add %eax, %ebx
-mov $start, %ebx; 1: add $z_extract_offset, %ebx
+mov $start, %ebx (up to 3.12 and %eax, %ebx, if relocatable); add $z_extract_offset, %ebx
 sub input_len(%ebp), %ebx; mov output_len(%ebp), %eax; add %eax, %ebx; shr $12, %eax; add..."""
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What the head tells of the rest, as offsets from startup_32."""
+class BootHead:
+    """The head's facts about the rest, as offsets from startup_32."""
 
     base_off: int
-    """What its registers point to."""
+    """The place that its registers point to."""
     code_len: int
     """Its code ends here: before the word input_len, if there is one."""
     copied_len: int
@@ -84,7 +84,7 @@ class Head:
     """Where its functions begin: startup_32, and entry points of an EFI stub."""
 
     @classmethod
-    def parse(cls, code: bytes, payload_off: int, payload_end_off: int, name: str) -> Head:
+    def parse(cls, code: bytes, payload_off: int, payload_end_off: int, name: str) -> BootHead:
         """Understand the boot code `code`, whose payload lies at these offsets.
 
         Raises UnclassifiedReference if it is built in another way.
@@ -101,7 +101,7 @@ class Head:
             for each in _TO_TAIL.finditer(head)
             if 0 <= base_off + _signed(each[1]) - payload_end_off < MAX_TEXT_ALIGN
         )
-        (out,) = _once(jumps, "to jump behind the payload", name)
+        (out,) = _once(jumps, "to jump after the payload", name)
         value, code_len = _signed(found[1]), payload_off
         if room is Room.LENGTHS:
             code_len -= WORD_LEN
@@ -133,7 +133,7 @@ def _base(head: bytes, name: str) -> int:
 
 
 def _entries(stream: InstructionStream, name: str) -> frozenset[int]:
-    """The first instruction, and those behind the ends of functions and their padding."""
+    """The first instruction, and those after the ends of functions and their padding."""
     if len(stream.undecodable):
         off = int(stream.starts[stream.undecodable[0]])
         raise unclassified("its head is not code from end to end", name, off)
@@ -148,7 +148,7 @@ def _entries(stream: InstructionStream, name: str) -> frozenset[int]:
 
 
 def _once(found: Iterable[_Found], purpose: str, name: str) -> list[_Found]:
-    """What was found, if that is one."""
+    """The matches, if there is exactly one."""
     matches = list(found)
     if len(matches) != 1:
         raise unclassified(f"the boot code has {len(matches)} instructions {purpose}", name, 0)

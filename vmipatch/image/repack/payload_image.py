@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What Linux's boot code unpacks: a stripped ELF file and the relocation list, in safe places.
+"""What does Linux's boot code unpack? A stripped ELF file and the relocation list, in safe places.
 
 The boot code moves each segment inside of the unpacked payload to where it runs, in the order of
 the program headers, and reads the relocation list afterwards (parse_elf and handle_relocations in
@@ -23,7 +23,7 @@ _WORD_LEN = 4
 
 
 def stripped(image: ElfImage, unpacked: Collection[str] = ()) -> bytes:
-    """What `objcopy -S` leaves of a kernel: its segments and the headers of what they load.
+    """A kernel as `objcopy -S` leaves it: its segments and the headers of what they load.
 
     And the sections of vmipatch. Symbols, relocations and debug information go, and the loaded
     sections named in `unpacked`, which leave zeros.

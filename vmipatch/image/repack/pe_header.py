@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a bzImage tells EFI firmware: PE/COFF headers that follow the boot code's new length.
+"""What does a bzImage tell EFI firmware? PE/COFF headers that follow the boot code's new length.
 
 Source: PE Format (Microsoft), arch/x86/boot/header.S and tools/build.c of Linux.
 """
@@ -23,7 +23,7 @@ _MOST_ALIGN = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class PeGrowth:
     """How the file and its memory grow."""
 
     payload_off: int
@@ -42,9 +42,9 @@ def is_pe(data: bytes | bytearray) -> bool:
 
 
 def alignment(data: bytes, name: str) -> int:
-    """What sections are aligned to, in memory and in the file; 1 without an EFI stub.
+    """Alignment of sections, in memory and in the file; 1 without an EFI stub.
 
-    Raises MalformedImage if that is no power of two, or more than a page of any processor.
+    Raises MalformedImage if that is not a power of two, or more than a page of any processor.
     """
     at = _pe_off(data) + _COFF.size + _ALIGNMENTS
     if not is_pe(data):
@@ -74,7 +74,7 @@ def without_signature(setup: bytearray) -> None:
             struct.pack_into("<II", setup, at + _CERTIFICATES, 0, 0)
 
 
-def grow(setup: bytearray, growth: Growth, name: str) -> None:
+def grow(setup: bytearray, growth: PeGrowth, name: str) -> None:
     """Let the headers in `setup` follow.
 
     Raises MalformedImage if they are not those of an i386 bzImage.
@@ -98,7 +98,7 @@ def grow(setup: bytearray, growth: Growth, name: str) -> None:
     struct.pack_into("<I", setup, at + _IMAGE_LEN, -(-end // _PAGE) * _PAGE)
 
 
-def _grow_section(setup: bytearray, off: int, growth: Growth, image_len: int) -> int:
+def _grow_section(setup: bytearray, off: int, growth: PeGrowth, image_len: int) -> int:
     """Let one section follow; its new end in memory."""
     name, mem_len, va, file_len, file_off, *rest = _SECTION.unpack_from(setup, off)
     holds_payload = file_off <= growth.payload_off < file_off + file_len
@@ -116,7 +116,7 @@ def _grow_section(setup: bytearray, off: int, growth: Growth, image_len: int) ->
     return int(va + mem_len)
 
 
-def _move(setup: bytearray, at: int, growth: Growth) -> None:
+def _move(setup: bytearray, at: int, growth: PeGrowth) -> None:
     value = _u32(setup, at)
     if value >= growth.tail_off:
         struct.pack_into("<I", setup, at, value + growth.distance)

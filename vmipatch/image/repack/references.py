@@ -11,6 +11,7 @@ is one of these:
     length of the copy (in the head)           grows
     _end, where memory has to suffice          grows to the end of a page
     branch between head and tail               the distance grows
+    word of a table for a dynamic linker       nothing, for nothing reads it
     distance inside a part, a number           nothing
     anything else                              UnclassifiedReference
 
@@ -31,19 +32,20 @@ from functools import cached_property
 
 from vmipatch.image.repack.boot_code import BootCode, pages
 from vmipatch.image.repack.constants import (
-    Change,
+    ChangedWord,
     Constants,
     Link,
     Replacements,
     extract_distance,
 )
 from vmipatch.image.repack.head import WORD_LEN, Room, unclassified
+from vmipatch.image.repack.linker_tables import linker_tables
 from vmipatch.image.repack.tail import jump_tables
-from vmipatch.isa.fields import Field, FieldKind, wide_fields, wide_fields_among_data
+from vmipatch.isa.fields import FieldKind, InstructionField, wide_fields, wide_fields_among_data
 
 _WORD = struct.Struct("<i")
 _NEAR_PAYLOAD = (-16, 64)
-"""What compilers make of indices of input_data: gunzip reads its header byte by byte, unlz4 the
+"""Indices of input_data that compilers make: gunzip reads its header byte by byte, unlz4 the
 four bytes before an index."""
 _SMALL = 1 << 16
 """Numbers below are selectors, field offsets and lengths, for no tail begins so early."""
@@ -57,10 +59,10 @@ _POINTER_AT = 40
 
 def changed_words(
     boot: BootCode, distance: int, old: Constants, new: Constants, link: Link
-) -> list[Change]:
+) -> list[ChangedWord]:
     """The words to write when the tail of `boot` moves by `distance` bytes.
 
-    Raises UnclassifiedReference if a word is none of the kinds above, or a constant is missing.
+    Raises UnclassifiedReference if a word is not one of the kinds above, or a constant is missing.
     """
     constants = Replacements(old, new, boot.head.room)
     return _Mover(boot, distance, constants, link).changes()
@@ -75,7 +77,7 @@ class _Mover:
     constants: Replacements
     link: Link
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[ChangedWord]:
         self._require_distinct()
         self._require_nothing_behind_text()
         found = [
@@ -106,14 +108,16 @@ class _Mover:
     def _shift(self, off: int) -> int:
         return self.boot.moved(off, self.distance) - off
 
-    def _led(self, field: Field, base: int, target: int, reason: str) -> Change | None:
+    def _led(
+        self, field: InstructionField, base: int, target: int, reason: str
+    ) -> ChangedWord | None:
         """The change of a distance from `base` to `target`, if it is one."""
         shift = self._shift(target) - self._shift(base)
-        return Change(field.va, field.value + shift, reason) if shift else None
+        return ChangedWord(field.va, field.value + shift, reason) if shift else None
 
     # -- the head
 
-    def _length_in_head(self) -> Iterator[Change]:
+    def _length_in_head(self) -> Iterator[ChangedWord]:
         """The word in front of the payload that old code has; another is the payload's last."""
         boot, constants = self.boot, self.constants
         if boot.head.room is Room.LENGTHS:
@@ -124,26 +128,26 @@ class _Mover:
             assert change is not None
             yield change
 
-    def _in_head(self) -> Iterator[Change]:
+    def _in_head(self) -> Iterator[ChangedWord]:
         boot, head = self.boot, self.boot.head
         for field in wide_fields(boot.code[: head.code_len], 0):
             if field.va == head.room_word_off and head.room is not Room.LENGTHS:
                 yield self._room(field)
             elif field.va == head.copied_word_off:
-                yield Change(field.va, field.value + self.distance, "length of the copy")
+                yield ChangedWord(field.va, field.value + self.distance, "length of the copy")
             elif change := self._assembly(field):
                 yield change
 
-    def _room(self, field: Field) -> Change:
+    def _room(self, field: InstructionField) -> ChangedWord:
         """The word by which the head makes room."""
         head = self.boot.head
         if head.room is Room.DISTANCE:
             value = extract_distance(self.boot, self.constants.old, self.constants.new)
-            return Change(field.va, value, "distance of the copy")
+            return ChangedWord(field.va, value, "distance of the copy")
         grown = pages(self.distance) - self._shift(head.base_off)
-        return Change(field.va, field.value + grown, "_end")
+        return ChangedWord(field.va, field.value + grown, "_end")
 
-    def _assembly(self, field: Field) -> Change | None:
+    def _assembly(self, field: InstructionField) -> ChangedWord | None:
         """The change of a field of head_32.S, of which everything is known."""
         boot, base = self.boot, self.boot.head.base_off
         value, target = field.value, base + field.value
@@ -157,7 +161,7 @@ class _Mover:
             return self._led(field, fetched, base, "program counter to base")
         if boot.head.room is Room.LENGTHS and target == boot.payload_end_off - WORD_LEN:
             grown = self.constants.new.input_len - self.constants.old.input_len
-            return Change(field.va, value + grown, "output_len")
+            return ChangedWord(field.va, value + grown, "output_len")
         if field.kind is FieldKind.DISPLACEMENT and self._in_tail(target):
             return self._led(field, base, target, "part of the tail")
         in_head = 0 <= target <= boot.payload_off
@@ -168,7 +172,7 @@ class _Mover:
             return None
         raise self._unknown(field)
 
-    def _branch(self, field: Field) -> Change | None:
+    def _branch(self, field: InstructionField) -> ChangedWord | None:
         boot, target = self.boot, field.value
         if not (0 <= target < boot.head.code_len or boot.text_off <= target < boot.text_end_off):
             raise self._unknown(field)
@@ -177,11 +181,11 @@ class _Mover:
             return None
         if field.va >= boot.text_off and target not in boot.head.entries:
             raise self._unknown(field)
-        return Change(field.va, target + shift - field.va - 4, "branch between the parts")
+        return ChangedWord(field.va, target + shift - field.va - 4, "branch between the parts")
 
     # -- the tail
 
-    def _in_text(self) -> Iterator[Change]:
+    def _in_text(self) -> Iterator[ChangedWord]:
         """Assembly and C code."""
         for field in self._fields:
             change = self.constants.change(field.va, field.value)
@@ -192,26 +196,26 @@ class _Mover:
             if change:
                 yield change
 
-    def _of_assembly(self, field: Field) -> Change | None:
+    def _of_assembly(self, field: InstructionField) -> ChangedWord | None:
         """The change of a field of the tail's assembly."""
         boot, distance = self.boot, self.boot.head.room_value
         if boot.code[field.va - len(_SUB_END) : field.va] == _SUB_END:
             if field.value != boot.end_off:
                 raise self._unknown(field)
-            return Change(field.va, field.value + pages(self.distance), "_end")
+            return ChangedWord(field.va, field.value + pages(self.distance), "_end")
         if boot.head.room is Room.DISTANCE and field.value == -distance:
             new = extract_distance(boot, self.constants.old, self.constants.new)
-            return Change(field.va, -new, "distance of the copy")
+            return ChangedWord(field.va, -new, "distance of the copy")
         if field.is_subtracted and field.value in (field.instruction_va, field.instruction_va - 1):
-            return Change(field.va, field.value + self.distance, "program counter")
+            return ChangedWord(field.va, field.value + self.distance, "program counter")
         return self._assembly(field)
 
     @cached_property
-    def _fields(self) -> list[Field]:
+    def _fields(self) -> list[InstructionField]:
         start, end = self.boot.text_off, self.boot.text_end_off
         return list(wide_fields_among_data(self.boot.code[start:end], start))
 
-    def _reference(self, field: Field) -> Change | None:
+    def _reference(self, field: InstructionField) -> ChangedWord | None:
         """The change of a field of C code that is a reference."""
         boot, got = self.boot, self.boot.tail.got_off
         value, target = field.value, got + field.value
@@ -231,12 +235,14 @@ class _Mover:
             raise self._unknown(field)
         return None
 
-    def _from_moving_got(self, field: Field, target: int, *, inside: bool) -> Change | None:
+    def _from_moving_got(
+        self, field: InstructionField, target: int, *, inside: bool
+    ) -> ChangedWord | None:
         """A field of code that addresses from the tail: only what leads out of it changes."""
         boot, value = self.boot, field.value
         if 0 <= target <= boot.text_off:
             if target == 0 or _is_near(target, boot.payload_off):
-                return Change(field.va, value - self.distance, "GOT to head or payload")
+                return ChangedWord(field.va, value - self.distance, "GOT to head or payload")
             # Where the payload ends without padding, its end and the start of .text are one
             # address. In its middle nothing has a name: `c - 0xd800` is arithmetic of UTF-16.
             in_middle = boot.payload_off < target and not _is_near(target, boot.payload_end_off)
@@ -247,27 +253,32 @@ class _Mover:
             raise self._unknown(field)
         return None
 
-    def _c_branch(self, field: Field) -> Change | None:
+    def _c_branch(self, field: InstructionField) -> ChangedWord | None:
         """Data between functions decodes as branches that lead anywhere, out of the code mostly."""
         boot, target = self.boot, field.value
         if target in self.boot.head.entries:
-            return Change(field.va, target - self.distance - field.va - 4, "branch to the head")
+            return ChangedWord(
+                field.va, target - self.distance - field.va - 4, "branch to the head"
+            )
         if target < boot.text_off or boot.text_end_off <= target < boot.edata_off:
             raise self._unknown(field)
         return None
 
     # -- data
 
-    def _in_data(self) -> Iterator[Change]:
-        """Behind the code: constants, not aligned by piggy.S, and words that the code moves."""
+    def _in_data(self) -> Iterator[ChangedWord]:
+        """After the code: constants, not aligned by piggy.S, and words that the code moves."""
         boot, code = self.boot, self.boot.code
         pointers = self._pointers()
         spans = self._spans
+        unread = linker_tables(code, boot.tail.got_off, boot.text_end_off)
         for off in range(boot.text_end_off, boot.edata_off - 3):
+            if any(low <= off < high for low, high in unread):
+                continue
             (value,) = _WORD.unpack_from(code, off)
             if off in pointers:
                 if self._in_tail(value) and value != boot.payload_end_off:
-                    yield Change(off, value + self.distance, "part of the tail")
+                    yield ChangedWord(off, value + self.distance, "part of the tail")
                 elif value and value != boot.payload_off:
                     raise unclassified(f"the word {value:#x} points nowhere", boot.name, off)
             elif change := self.constants.change(off, value, aligned=off % 4 == 0):
@@ -291,7 +302,7 @@ class _Mover:
 
     @cached_property
     def _spans(self) -> set[int]:
-        """Words that would have to change, of which nobody can say whether they are meant so."""
+        """Words that would have to change, of which it is unknown whether they are meant so."""
         boot, got = self.boot, self.boot.tail.got_off
         labels = (0, boot.payload_off, boot.payload_end_off)
         from_got = {label - got for label in labels} if self._shift(got) else set()
@@ -307,7 +318,7 @@ class _Mover:
     def _in_tail(self, off: int) -> bool:
         return self.boot.text_off <= off <= self.boot.end_off + _BEHIND_END
 
-    def _unknown(self, field: Field) -> Exception:
+    def _unknown(self, field: InstructionField) -> Exception:
         return unclassified(
             f"the {field.kind.value} {field.value:#x} of an instruction is nothing known",
             self.boot.name,

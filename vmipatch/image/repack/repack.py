@@ -20,7 +20,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.packing import Recipe, pack_payload
 from vmipatch.image.repack import pe_header
 from vmipatch.image.repack.boot_code import BootCode, pages
-from vmipatch.image.repack.constants import Change, Constants, Link
+from vmipatch.image.repack.constants import ChangedWord, Constants, Link
 from vmipatch.image.repack.payload_image import payload_image, stripped
 from vmipatch.image.repack.references import changed_words
 from vmipatch.image.setup_header import HEADER_OFF, SetupHeader
@@ -41,12 +41,12 @@ class Repacked:
     """The new bzImage and what was done."""
 
     data: bytes = field(repr=False)
-    changes: tuple[Change, ...]
+    changes: tuple[ChangedWord, ...]
     """Words of the boot code, at their old offsets."""
     distance: int
     """By how many bytes the tail moved."""
     dropped: tuple[str, ...]
-    """What of the old file could not be kept."""
+    """Parts of the old file that could not be kept."""
 
 
 def repack(
@@ -61,10 +61,10 @@ def repack(
     """The bzImage `data`, read as `old`, with the vmlinux `kernel` in it.
 
     `relocs` are the words that move with the kernel; `recipe` tells how to pack. `note_for` gives,
-    for the new file, what is to stand behind its payload; what stands there counts for nothing but
+    for the new file, what is to stand after its payload; what stands there counts for nothing but
     the length of the file and the sum in its last four bytes; `unpacked` names loaded sections that
     the build does not pack. Raises UnclassifiedReference if the
-    boot code holds a word of which nobody can say what it means, InputNotUnderstood if the kernel
+    boot code holds a word of unknown meaning, InputNotUnderstood if the kernel
     does not fit it.
     """
     boot = BootCode.parse(data, old.header, old.name)
@@ -86,7 +86,7 @@ def repack(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What stays the same while it is tried how much room a note needs."""
+    """The values that stay the same while it is tried how much room a note needs."""
 
     data: bytes = field(repr=False)
     old: BzImage
@@ -97,16 +97,18 @@ class _Job:
     unpacked: bytes = field(repr=False)
     link: Link
 
-    def around(self, payload: bytes, behind: bytes) -> Repacked:
-        """The file with this payload, and `behind` between it and the tail."""
+    def around(self, payload: bytes, following: bytes) -> Repacked:
+        """The file with this payload, and `following` between it and the tail."""
         data, boot, header = self.data, self.boot, self.old.header
         old_len = len(self.old.payload.unpacked)
         before = Constants.of(self.before, header.payload_length, old_len, self.link)
         new_header = replace(header, payload_length=len(payload))
         after = Constants.of(self.kernel, len(payload), len(self.unpacked), self.link)
-        distance = _distance(boot, len(payload) + len(behind), pe_header.alignment(data, boot.name))
+        distance = _distance(
+            boot, len(payload) + len(following), pe_header.alignment(data, boot.name)
+        )
         changes = changed_words(boot, distance, before, after, self.link)
-        code = _rebuilt(boot, payload + behind, distance, changes)
+        code = _rebuilt(boot, payload + following, distance, changes)
         new_header = replace(
             new_header,
             syssize=len(code) // 16,
@@ -128,7 +130,7 @@ def _distance(boot: BootCode, payload_len: int, align: int) -> int:
     return -(-max(boot.payload_off + payload_len - boot.text_off, 0) // step) * step
 
 
-def _rebuilt(boot: BootCode, payload: bytes, distance: int, changes: list[Change]) -> bytes:
+def _rebuilt(boot: BootCode, payload: bytes, distance: int, changes: list[ChangedWord]) -> bytes:
     code = bytearray(boot.code)
     for change in changes:
         struct.pack_into("<I", code, change.off, change.value & 0xFFFFFFFF)
@@ -139,14 +141,14 @@ def _rebuilt(boot: BootCode, payload: bytes, distance: int, changes: list[Change
 def _init_size(boot: BootCode, distance: int, new: Constants) -> int:
     """Bytes from the start of the kernel that must be free (header.S, INIT_SIZE).
 
-    Besides what Linux demands, the boot code's own memory lies behind the last segment, which is
+    Besides what Linux demands, the boot code's own memory lies after the last segment, which is
     put in its place while that code runs.
     """
     ahead = new.output_len + (new.output_len >> 8) + _EXTRA_LEN - new.input_len
     end_off = boot.end_off + pages(distance)
     in_place = end_off + pages(max(ahead, _EXTRA_LEN))
-    behind = new.total_len + pages(end_off - boot.text_off - distance)
-    return pages(max(in_place, behind))
+    following = new.total_len + pages(end_off - boot.text_off - distance)
+    return pages(max(in_place, following))
 
 
 def _setup(
@@ -161,11 +163,11 @@ def _setup(
     if signed_len:
         dropped.append(f"signature of {signed_len} bytes")
     pe_header.without_signature(setup)
-    behind = len(data) - (signed_off + signed_len or old.code_off + boot.edata_off)
-    if behind > 0:
-        dropped.append(f"{behind} bytes behind the image")
+    following = len(data) - (signed_off + signed_len or old.code_off + boot.edata_off)
+    if following > 0:
+        dropped.append(f"{following} bytes after the image")
     if pe_header.is_pe(data):
-        growth = pe_header.Growth(
+        growth = pe_header.PeGrowth(
             old.code_off + boot.payload_off,
             old.code_off + boot.text_off,
             distance,

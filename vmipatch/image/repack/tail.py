@@ -16,9 +16,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vmipatch.image.repack.head import WORD_LEN, Head, unclassified
+from vmipatch.image.repack.head import WORD_LEN, BootHead, unclassified
 from vmipatch.isa.decode import Flow, InstructionStream, decode
-from vmipatch.isa.fields import Field, FieldKind, wide_fields_among_data
+from vmipatch.isa.fields import FieldKind, InstructionField, wide_fields_among_data
 
 _CLEAR_BSS = re.compile(rb"\x31\xc0\x8d\xbb(.{4})\x8d\x8b(.{4})\x29\xf9", re.DOTALL)
 """xor %eax, %eax; lea _bss(%ebx), %edi; lea _ebss(%ebx), %ecx; sub %edi, %ecx."""
@@ -44,9 +44,9 @@ class Tail:
     """Half-open ranges of code that addresses as the head does: the first function, and those that
     subtract the program counter from itself."""
     text_end_off: int
-    """The end of the last function that direct branches lead to."""
+    """The end of the last function that direct branches target."""
     got_off: int
-    """What C code addresses from."""
+    """The address that C code counts from."""
     bss_off: int
     ebss_off: int
     fetches: frozenset[int] = field(repr=False)
@@ -56,7 +56,7 @@ class Tail:
     stream: InstructionStream = field(repr=False)
 
     @classmethod
-    def parse(cls, code: bytes, head: Head, name: str) -> Tail:
+    def parse(cls, code: bytes, head: BootHead, name: str) -> Tail:
         """Understand the tail of `code`. Raises UnclassifiedReference if it is built otherwise."""
         stream = decode(code[head.text_off :], head.text_off)
         entry = code[head.text_off : head.text_off + _MAX_ASSEMBLY_LEN]
@@ -84,7 +84,7 @@ class Tail:
         """Whether the code at `off` addresses as the head does."""
         return any(start <= off < end for start, end in self.assembly)
 
-    def fetch_of(self, field: Field) -> int | None:
+    def fetch_of(self, field: InstructionField) -> int | None:
         """The program counter to which `field` adds the distance to the GOT, if it does."""
         fetched = self.got_off - field.value
         near = 0 <= field.instruction_va - fetched < _FAR_FROM_CALL
@@ -92,7 +92,9 @@ class Tail:
         return fetched if is_sum and near and fetched in self.fetches else None
 
 
-def jump_tables(code: bytes, tail: Tail, fields: list[Field], name: str) -> frozenset[int]:
+def jump_tables(
+    code: bytes, tail: Tail, fields: list[InstructionField], name: str
+) -> frozenset[int]:
     """Offsets of the words of jump tables that hold distances from startup_32.
 
     `fields` are those of the code, which addresses from there. Each word of a table is the start
@@ -126,12 +128,12 @@ def _fetches(stream: InstructionStream, code: bytes) -> Iterator[int]:
     targets = stream.branch_targets.tolist()
     for index, target in zip(stream.branches.tolist(), targets, strict=True):
         if stream.flows[index] == Flow.CALL:
-            behind = int(stream.starts[index]) + _CALL_LEN
-            if target == behind or _THUNK.match(code, target):
-                yield behind
+            following = int(stream.starts[index]) + _CALL_LEN
+            if target == following or _THUNK.match(code, target):
+                yield following
 
 
-def _sums(code: bytes, head: Head, fetches: frozenset[int]) -> Iterator[tuple[int, int, bool]]:
+def _sums(code: bytes, head: BootHead, fetches: frozenset[int]) -> Iterator[tuple[int, int, bool]]:
     """Sums and differences computed right after a fetch of the program counter.
 
     Its place, what is computed, and whether by a subtraction.
@@ -144,7 +146,7 @@ def _sums(code: bytes, head: Head, fetches: frozenset[int]) -> Iterator[tuple[in
                     yield each.instruction_va, fetched + value, each.is_subtracted
 
 
-def _got(sums: list[tuple[int, int, bool]], assembly: list[int], head: Head, name: str) -> int:
+def _got(sums: list[tuple[int, int, bool]], assembly: list[int], head: BootHead, name: str) -> int:
     """Where the GOT is by what C code computes: all of it must agree."""
     found = {base for va, base, _ in sums if va not in assembly}
     if len(found) != 1:
@@ -169,7 +171,7 @@ def _end_of_function(stream: InstructionStream, va: int, name: str) -> int:
 
 
 def _end_of_text(stream: InstructionStream, name: str) -> int:
-    """The end of the first function behind which no earlier branch leads.
+    """The end of the first function beyond which no earlier branch reaches.
 
     C code calls functions that stand later, those that fetch the program counter last. Old
     compilers put jump tables between: bytes that are no instruction count for nothing.

@@ -11,9 +11,9 @@ from tests.tables.scene import (
     DATA_VA,
     TABLE_VA,
     TEXT_VA,
-    Damage,
-    Sample,
-    Scene,
+    TableDamage,
+    TableSample,
+    TextScene,
     pointing,
     relative,
     relatives,
@@ -24,42 +24,42 @@ from vmipatch.tables.table import TableName
 PLACEHOLDER = "efcdab89"
 
 
-def mcount_with_emptied_entries() -> Sample:
+def mcount_with_emptied_entries() -> TableSample:
     """Two functions were overruled by others: the build emptied their entries, and sorted."""
-    scene = Scene()
+    scene = TextScene()
     calls = [scene.jump(0x10, TEXT_VA, "e8"), scene.put(0x40, NOP5)]
     data = bytes(8) + b"".join(word(va) for va in calls)
     scene.table(".init.data", data, "__start_mcount_loc", "__stop_mcount_loc")
-    return Sample(
+    return TableSample(
         TableName.MCOUNT,
         scene.image(),
         pointing(TABLE_VA + 8, 4, calls),
         [(va, 5) for va in calls],
         [
-            Damage("entry 3 points below", TABLE_VA + 12, word(0)),
-            Damage("entry 1 has its call", TABLE_VA + 4, word(1)),
-            Damage("entry 2 is neither", calls[0], b"\x55"),
+            TableDamage("entry 3 points below", TABLE_VA + 12, word(0)),
+            TableDamage("entry 1 has its call", TABLE_VA + 4, word(1)),
+            TableDamage("entry 2 is neither", calls[0], b"\x55"),
         ],
     )
 
 
-def exception_of_nothing() -> Sample:
+def exception_of_nothing() -> TableSample:
     """An absolute entry of zeros names no instruction."""
-    scene = Scene()
+    scene = TextScene()
     insns, fixups = [TEXT_VA + 0x20, TEXT_VA + 0x10], [TEXT_VA + 0x100, TEXT_VA + 0x180]
     data = word(insns[0]) + word(fixups[0]) + bytes(8) + word(insns[1]) + word(fixups[1])
     scene.table("__ex_table", data, "__start___ex_table", "__stop___ex_table")
-    return Sample(
+    return TableSample(
         TableName.EX_TABLE,
         scene.image(),
         pointing(TABLE_VA, 16, insns) | pointing(TABLE_VA + 4, 16, fixups),
-        damages=[Damage("entry 1 has its insn", TABLE_VA + 12, word(TEXT_VA))],
+        damages=[TableDamage("entry 1 has its insn", TABLE_VA + 12, word(TEXT_VA))],
     )
 
 
-def lock_of_an_alternative() -> Sample:
+def lock_of_an_alternative() -> TableSample:
     """The second word names a call that an alternative replaces by a locked instruction."""
-    scene = Scene()
+    scene = TextScene()
     replacement_va = TABLE_VA + 0x100
     scene.builder.section(
         ".altinstr_replacement", replacement_va, bytes.fromhex("f00fc70e90"), TEXT
@@ -74,21 +74,23 @@ def lock_of_an_alternative() -> Sample:
     scene.builder.section(".altinstructions", TABLE_VA + 0x40, rows)
     scene.table(".smp_locks", relatives(locked, called), "__smp_locks", "__smp_locks_end")
     prefixes = [locked, called]
-    return Sample(
+    return TableSample(
         TableName.SMP_LOCKS,
         scene.image(),
         pointing(TABLE_VA, 4, prefixes),
         [(va, 1) for va in prefixes],
         [
-            Damage("entry 1 does not point at a lock", replacement_va, b"\x90"),
-            Damage("entry 1 does not point at a lock", TABLE_VA + 4, relative(TABLE_VA + 4, other)),
+            TableDamage("entry 1 does not point at a lock", replacement_va, b"\x90"),
+            TableDamage(
+                "entry 1 does not point at a lock", TABLE_VA + 4, relative(TABLE_VA + 4, other)
+            ),
         ],
     )
 
 
-def runtime_constants() -> Sample:
+def runtime_constants() -> TableSample:
     """Sections of three kinds of constants, with filling between them."""
-    scene = Scene()
+    scene = TextScene()
     pointers = [scene.put(0x10, "b8" + PLACEHOLDER) + 1, scene.put(0x20, "bf" + PLACEHOLDER) + 1]
     shift = scene.put(0x30, "c1ea0c") + 2
     masks = [scene.put(0x40, "2578563412") + 1, scene.put(0x50, "81e378563412") + 2]
@@ -100,17 +102,17 @@ def runtime_constants() -> Sample:
         section = scene.builder.section(f"runtime_{name}", va, data)
         scene.builder.bounds(f"__start_runtime_{name}", f"__stop_runtime_{name}", section)
         targets |= pointing(va, 4, operands)
-    return Sample(
+    return TableSample(
         TableName.RUNTIME_CONSTANTS,
         scene.image(),
         targets,
         [(shift, 1), *((va, 4) for va in (*pointers, *masks))],
         [
-            Damage("does not point to the operand of `mov", pointers[0] - 1, b"\xa1"),
-            Damage("does not point to the operand of `mov", pointers[1], b"\xee"),
-            Damage("does not point to the operand of `shr", shift, b"\x0d"),
-            Damage("does not point to the operand of `and", masks[1] - 1, b"\xf3"),
-            Damage("has its operand address", TABLE_VA, relative(TABLE_VA, DATA_VA)),
+            TableDamage("does not point to the operand of `mov", pointers[0] - 1, b"\xa1"),
+            TableDamage("does not point to the operand of `mov", pointers[1], b"\xee"),
+            TableDamage("does not point to the operand of `shr", shift, b"\x0d"),
+            TableDamage("does not point to the operand of `and", masks[1] - 1, b"\xf3"),
+            TableDamage("has its operand address", TABLE_VA, relative(TABLE_VA, DATA_VA)),
         ],
     )
 

@@ -10,9 +10,9 @@ from tests.tables.scene import (
     RODATA_VA,
     TABLE_VA,
     TEXT_VA,
-    Damage,
-    Sample,
-    Scene,
+    TableDamage,
+    TableSample,
+    TextScene,
     relatives,
     word,
 )
@@ -29,11 +29,11 @@ def _records(
     rows: list[Row],
     address_columns: Sequence[int],
     damages: list[tuple[str, int, int]],
-) -> Callable[[], Sample]:
+) -> Callable[[], TableSample]:
     """Structures of words; `damages` are a reason, the number of a word, and what it becomes."""
 
-    def sample() -> Sample:
-        scene = Scene()
+    def sample() -> TableSample:
+        scene = TextScene()
         scene.builder.section("__strings", RODATA_VA, b"name\0")
         words = [value for row in rows for value in row]
         scene.table(".init.data", b"".join(map(word, words)), start, stop)
@@ -43,21 +43,21 @@ def _records(
             for k in address_columns
             if row[k] >= TEXT_VA
         }
-        wrong = [Damage(why, TABLE_VA + 4 * at, word(value)) for why, at, value in damages]
-        return Sample(name, scene.image(), targets, damages=wrong)
+        wrong = [TableDamage(why, TABLE_VA + 4 * at, word(value)) for why, at, value in damages]
+        return TableSample(name, scene.image(), targets, damages=wrong)
 
     return sample
 
 
-def tracepoints() -> Sample:
-    scene = Scene()
+def tracepoints() -> TableSample:
+    scene = TextScene()
     scene.table(
         ".init.data",
         relatives(DATA_VA, DATA_VA + 8),
         "__start___tracepoints_ptrs",
         "__stop___tracepoints_ptrs",
     )
-    return Sample(
+    return TableSample(
         TableName.TRACEPOINTS, scene.image(), {TABLE_VA: DATA_VA, TABLE_VA + 4: DATA_VA + 8}
     )
 
@@ -70,7 +70,7 @@ _TRACEPOINT_ARRAY = (
     "__stop___tracepoints",
 )
 
-SAMPLES: tuple[Callable[[], Sample], ...] = (
+SAMPLES: tuple[Callable[[], TableSample], ...] = (
     _records(
         TableName.SETUP_PARAMS,
         "__setup_start",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a sample table points into: a little code, a little data, and how it can be damaged."""
+"""Which image does a sample table point into? A little code and data, and ways to damage it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTSIDE = 0x1234
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class TableDamage:
     """Bytes to overwrite at an address, and a word that the refusal must contain."""
 
     reason: str
@@ -34,7 +34,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TableSample:
     """A valid image with one table, what it must be read as, and what must be refused."""
 
     name: TableName
@@ -43,7 +43,7 @@ class Sample:
     """Address of each word, and the address it points at."""
     places: list[tuple[int, int]] = field(default_factory=list)
     """Address and length of each place in the code."""
-    damages: list[Damage] = field(default_factory=list)
+    damages: list[TableDamage] = field(default_factory=list)
     values: bool = False
     """The words are no addresses: they stay as they are."""
 
@@ -52,8 +52,8 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Scene:
-    """A .text of nops to put instructions into, and sections behind it."""
+class TextScene:
+    """A .text of nops to put instructions into, and sections after it."""
 
     builder: ElfBuilder = field(default_factory=ElfBuilder)
     code: bytearray = field(default_factory=lambda: bytearray(b"\x90" * TEXT_LEN))

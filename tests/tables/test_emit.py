@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tables import samples_code, samples_names, samples_odd
-from tests.tables.scene import TABLE_VA, TEXT_VA, Sample, Scene, relatives, word
+from tests.tables.scene import TABLE_VA, TEXT_VA, TableSample, TextScene, relatives, word
 from vmipatch.tables.emit import Emission, emit, store
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import U32, Table, TableName, stay
@@ -20,7 +20,7 @@ PAGE = np.uint32(0x1000)
 SPAN = 0x100
 
 
-def table_of(sample: Sample) -> Table:
+def table_of(sample: TableSample) -> Table:
     table = find_all(sample.image).get(sample.name)
     assert table is not None
     return table
@@ -46,7 +46,7 @@ def bytes_of(emission: Emission, length: int) -> bytes:
 
 
 def test_exception_table_is_sorted_again_with_its_types() -> None:
-    scene = Scene()
+    scene = TextScene()
     rows = [(0x10, 0x200, 3), (0x30, 0x100, 4), (0x50, 0x180, 5)]
     data = b"".join(
         relatives(TEXT_VA + insn, TEXT_VA + fixup, at_va=TABLE_VA + 12 * i) + word(kind)
@@ -118,12 +118,12 @@ def test_order_of_alternatives_is_never_touched() -> None:
 def test_a_rotation_of_the_code_leaves_the_exception_table_searchable(
     insns: list[int], cut: int
 ) -> None:
-    """Functions in front of `cut` change places with those behind it; pairs stay together."""
+    """Functions in front of `cut` change places with those after it; pairs stay together."""
 
     def new(va: int) -> int:
         return TEXT_VA + (va - TEXT_VA - cut) % 0x200 if va < TEXT_VA + 0x200 else va
 
-    scene = Scene()
+    scene = TextScene()
     data = b""
     for i, insn in enumerate(sorted(insns)):
         fixup = TEXT_VA + 0x200 + insn // 2

@@ -14,7 +14,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.tables.emit import emit, store
 from vmipatch.tables.find import find_all
-from vmipatch.tables.table import Form, Table, TableName, Tables, stay
+from vmipatch.tables.table import Table, TableName, Tables, WordForm, stay
 
 pytestmark = pytest.mark.kernels
 
@@ -64,7 +64,7 @@ NEW = {TableName.RUNTIME_CONSTANTS}
 """Tables that 6.1 has not yet."""
 
 ABSENT = OLD | NEW | {TableName.PVH_NOTE, TableName.KCRCTAB, TableName.KCRCTAB_GPL}
-"""What smp-pae was built without: it has neither a PVH entry nor checksums of its exports."""
+"""Tables that smp-pae was built without: it has neither a PVH entry nor checksums of exports."""
 
 
 @cache
@@ -101,7 +101,7 @@ def test_forms_agree_with_kinds_of_relocation(kernel: Kernel, name: str) -> None
         _, ours, theirs = np.intersect1d(
             table.words["va"], relocations.entries["va"], return_indices=True
         )
-        is_absolute = table.words["form"][ours] == Form.ABSOLUTE
+        is_absolute = table.words["form"][ours] == WordForm.ABSOLUTE
         assert np.array_equal(is_absolute, relocations.entries["kind"][theirs] == R_386_32)
 
 
@@ -147,5 +147,5 @@ def test_all_sections_moving_alike_changes_absolute_words_only(kernel: Kernel, n
         before = emit(table, stay)
         after = emit(table, lambda va: va + pages, lambda va: va + pages)
         moved = after.value - before.value
-        is_absolute = table.words["form"] == Form.ABSOLUTE
+        is_absolute = table.words["form"] == WordForm.ABSOLUTE
         assert np.array_equal(moved, np.where(is_absolute, pages, 0)), table.name

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.rewrite.smallkernel import Branch, SmallKernel, Word
@@ -10,6 +12,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.tables.log_levels import LOGGERS, has_old_levels, logger_of
 from vmipatch.verify.static import check_static
 
+MESSAGES = Path(__file__).parents[2] / "vmipatch" / "runtime" / "messages.S"
 OLD, NEW, NONE = "3c363e6f6c6400", "01366e657700", "706c61696e00"
 """<6>old, 1 6 new, plain"""
 PUSH, STORE, LOAD = "68", "c70424", "b8"
@@ -81,7 +84,9 @@ def test_runtime_speaks_as_its_kernel_does(text: str, mark: bytes) -> None:
     small = kernel(text)
     output = ElfImage.parse(small.rewrite().done.data, "output")
     said = output.section_bytes(output.section_by_name[".vmi.text"])
-    assert said.count(mark % 6 + b"vmi: ") == 10
-    assert said.count(mark % 4 + b"vmi: ") == 3
-    assert said.count(b"vmi: ") == 13
+    sources = MESSAGES.read_text("utf-8")
+    for level in (4, 6):
+        written = sources.count(f'"\\001{level}vmi: ')
+        assert written and said.count(mark % level + b"vmi: ") == written
+    assert said.count(b"vmi: ") == sources.count('"\\001')
     assert check_static(small.image(), output).holds

@@ -20,13 +20,13 @@ from tests.tables import (
     samples_old_names,
     samples_records,
 )
-from tests.tables.scene import DATA_VA, TABLE_VA, TEXT_LEN, TEXT_VA, Damage, Sample
+from tests.tables.scene import DATA_VA, TABLE_VA, TEXT_LEN, TEXT_VA, TableDamage, TableSample
 from vmipatch.errors import InputNotUnderstood, MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.tables.emit import emit, store
 from vmipatch.tables.find import KINDS, find_all
 from vmipatch.tables.layout import TableKind
-from vmipatch.tables.table import U32, Form, Table, TableName, stay
+from vmipatch.tables.table import U32, Table, TableName, WordForm, stay
 from vmipatch.tables.view import ImageView
 
 MODULES = (
@@ -41,7 +41,7 @@ SAMPLES = [make() for module in MODULES for make in module.SAMPLES]
 each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=str)
 
 
-def found(sample: Sample) -> Table:
+def found(sample: TableSample) -> Table:
     table = find_all(sample.image).get(sample.name)
     assert table is not None
     return table
@@ -62,7 +62,7 @@ def test_every_known_table_has_a_sample() -> None:
 
 
 @each_sample
-def test_words_and_places_are_those_that_were_built(sample: Sample) -> None:
+def test_words_and_places_are_those_that_were_built(sample: TableSample) -> None:
     table = found(sample)
     words = dict(zip(table.words["va"].tolist(), table.words["target_va"].tolist(), strict=True))
     places = list(zip(table.places["va"].tolist(), table.places["len"].tolist(), strict=True))
@@ -92,7 +92,7 @@ def test_every_known_layout_has_a_sample() -> None:
 
 
 @each_sample
-def test_nothing_changes_when_nothing_moves(sample: Sample) -> None:
+def test_nothing_changes_when_nothing_moves(sample: TableSample) -> None:
     assert written(sample.image, found(sample), stay).data == sample.image.data
 
 
@@ -104,7 +104,9 @@ def test_nothing_changes_when_nothing_moves(sample: Sample) -> None:
         for index, damage in enumerate(sample.damages)
     ],
 )
-def test_damage_is_refused_by_table_entry_and_reason(sample: Sample, damage: Damage) -> None:
+def test_damage_is_refused_by_table_entry_and_reason(
+    sample: TableSample, damage: TableDamage
+) -> None:
     """Of several layouts the one that fits best is quoted: in a table of two or three entries
     that need not be the sample's own, which is asked here.
     """
@@ -124,16 +126,16 @@ def test_damage_is_refused_by_table_entry_and_reason(sample: Sample, damage: Dam
     assert damage.reason in refusal.value.message
 
 
-def decoded(form: Form, stored: int, va: int, base_va: int) -> int:
+def decoded(form: WordForm, stored: int, va: int, base_va: int) -> int:
     """The address in a stored word, by the formulas of the manuals."""
     origin = {
-        Form.ABSOLUTE: 0,
-        Form.RELATIVE: va,
-        Form.BRANCH: va + 4,
-        Form.COPIED_BRANCH: va + 4,
-        Form.BASE_RELATIVE: base_va,
-        Form.PHYSICAL: base_va,
-        Form.VALUE: 0,
+        WordForm.ABSOLUTE: 0,
+        WordForm.RELATIVE: va,
+        WordForm.BRANCH: va + 4,
+        WordForm.COPIED_BRANCH: va + 4,
+        WordForm.BASE_RELATIVE: base_va,
+        WordForm.PHYSICAL: base_va,
+        WordForm.VALUE: 0,
     }
     return (stored + origin[form]) & 0xFFFFFFFF
 
@@ -141,8 +143,10 @@ def decoded(form: Form, stored: int, va: int, base_va: int) -> int:
 @each_sample
 @settings(max_examples=20)
 @given(gaps=st.lists(st.tuples(st.integers(0, TEXT_LEN), st.integers(1, 64)), max_size=8))
-def test_targets_follow_any_growth_of_the_code(sample: Sample, gaps: list[tuple[int, int]]) -> None:
-    """Code behind each of `gaps` moves up; what lies behind .text moves by a page."""
+def test_targets_follow_any_growth_of_the_code(
+    sample: TableSample, gaps: list[tuple[int, int]]
+) -> None:
+    """Code after each of `gaps` moves up; what lies after .text moves by a page."""
 
     def new(va: int) -> int:
         if not TEXT_VA <= va < TEXT_VA + TEXT_LEN:
@@ -158,14 +162,14 @@ def test_targets_follow_any_growth_of_the_code(sample: Sample, gaps: list[tuple[
     assert not emission.reordered
     base_va = table.base_va
     for word in table.words:
-        form = Form(int(word["form"]))
-        base = new(base_va) if form is Form.BASE_RELATIVE else base_va
+        form = WordForm(int(word["form"]))
+        base = new(base_va) if form is WordForm.BASE_RELATIVE else base_va
         va = new(int(word["va"]))
         address = decoded(form, values[va], va, base)
         target = sample.targets[int(word["va"])]
         moved = target if sample.values else new(target)
         bias = int(word["bias"])
-        if form is Form.COPIED_BRANCH:  # gaps never tear the jump that the copy replaces
+        if form is WordForm.COPIED_BRANCH:  # gaps never tear the jump that the copy replaces
             copy_va = int(word["va"]) - bias
             bias = va - new(copy_va - 1) - 1
         assert address == (moved + bias) & 0xFFFFFFFF
@@ -175,12 +179,14 @@ def test_targets_follow_any_growth_of_the_code(sample: Sample, gaps: list[tuple[
 @settings(max_examples=20)
 @given(at=st.integers(0, 0x1FF), value=st.binary(min_size=1, max_size=12))
 def test_nothing_but_a_refusal_follows_from_wrong_bytes(
-    sample: Sample, at: int, value: bytes
+    sample: TableSample, at: int, value: bytes
 ) -> None:
     """Any bytes may be wrong in the table's section: it is still valid, or refused in our words."""
     section = sample.image.section_at(next(iter(sample.targets), TABLE_VA))
     assert section is not None
-    wrong = Damage("", section.va + at % section.size, value[: section.size - at % section.size])
+    wrong = TableDamage(
+        "", section.va + at % section.size, value[: section.size - at % section.size]
+    )
     with contextlib.suppress(InputNotUnderstood):
         image = wrong.of(sample.image)
         assert all(written(image, table, stay).data == image.data for table in find_all(image))

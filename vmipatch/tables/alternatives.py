@@ -23,9 +23,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, nonzero
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import PLACE, U32, Form, Mask, Role, TableName
+from vmipatch.tables.table import PLACE, U32, Mask, Role, TableName, WordForm
 
 REPLACEMENT_SECTION = ".altinstr_replacement"
 SMP_REPLACEMENT_SECTION = ".smp_altinstr_replacement"
@@ -65,7 +65,7 @@ def _check_rest(draft: Draft, length: np.ndarray, repl_len: np.ndarray) -> None:
     """Processor feature and last byte."""
     assert draft.entries.dtype.names is not None
     wide = draft.entries["cpuid"].astype(np.int64)
-    absolute = (draft.words["instr"]["form"] == Form.ABSOLUTE).all()
+    absolute = (draft.words["instr"]["form"] == WordForm.ABSOLUTE).all()
     limit = ABSOLUTE_FEATURE_LIMIT if absolute else FEATURE_LIMIT
     has_flags = "flags" in draft.entries.dtype.names
     feature = wide if absolute or has_flags else wide & ~INVERTED
@@ -99,42 +99,44 @@ def _places(draft: Draft) -> np.ndarray:
     return pairs[there]
 
 
-def _layouts(replacements: str) -> tuple[Layout, ...]:
+def _layouts(replacements: str) -> tuple[TableLayout, ...]:
     words = [("instr", "<u4"), ("repl", "<u4")]
     lengths = [("len", "u1"), ("repl_len", "u1")]
 
-    def layout(name: str, form: Form, rest: list[tuple[str, str]], lacks_len: int = 0) -> Layout:
+    def layout(
+        name: str, form: WordForm, rest: list[tuple[str, str]], lacks_len: int = 0
+    ) -> TableLayout:
         fields = (
-            Field("instr", form, Role.INSTRUCTION),
-            Field("repl", form, Role.REPLACEMENT, present=nonzero),
+            TableField("instr", form, Role.INSTRUCTION),
+            TableField("repl", form, Role.REPLACEMENT, present=nonzero),
         )
         entry = np.dtype([*words, *rest])
-        return Layout(name, entry, fields, _check(replacements), _places, lacks_len=lacks_len)
+        return TableLayout(name, entry, fields, _check(replacements), _places, lacks_len=lacks_len)
 
     return (
         layout(
             "12 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len",
-            Form.RELATIVE,
+            WordForm.RELATIVE,
             [("cpuid", "<u2"), *lengths],
         ),
         layout(
             "13 bytes: s32 instr, s32 repl, u16 cpuid, u8 len, u8 repl_len, u8 nops",
-            Form.RELATIVE,
+            WordForm.RELATIVE,
             [("cpuid", "<u2"), *lengths, ("nops", "u1")],
         ),
         layout(
             "14 bytes: s32 instr, s32 repl, u16 cpuid, u16 flags, u8 len, u8 repl_len",
-            Form.RELATIVE,
+            WordForm.RELATIVE,
             [("cpuid", "<u2"), ("flags", "<u2"), *lengths],
         ),
         layout(
             "12 bytes: u32 instr, u32 repl, u16 cpuid, u8 len, u8 repl_len",
-            Form.ABSOLUTE,
+            WordForm.ABSOLUTE,
             [("cpuid", "<u2"), *lengths],
         ),
         layout(
             "12 bytes: u32 instr, u32 repl, u8 cpuid, u8 len, u8 repl_len, filling",
-            Form.ABSOLUTE,
+            WordForm.ABSOLUTE,
             [("cpuid", "u1"), *lengths, ("proof", "u1")],
             lacks_len=1,
         ),

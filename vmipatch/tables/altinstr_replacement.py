@@ -21,7 +21,7 @@ from vmipatch.errors import MalformedTable
 from vmipatch.tables.alternatives import ALTERNATIVES, REPLACEMENT_SECTION
 from vmipatch.tables.layout import origin
 from vmipatch.tables.nops import CALL, JMP
-from vmipatch.tables.table import PLACE, U32, WORD, Form, Role, Table, TableName
+from vmipatch.tables.table import PLACE, U32, WORD, Role, Table, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 BRANCH_LEN = 5
@@ -34,7 +34,7 @@ class ReplacementKind:
     name: TableName = TableName.ALTINSTR_REPLACEMENT
 
     def parse(self, view: ImageView) -> Table | None:
-        """The section, None if there is none. Entries are places, dtype PLACE.
+        """The section, None if missing. Entries are places, dtype PLACE.
 
         Raises MalformedTable if a branch has its target outside of the code, whichever way it is
         read.
@@ -74,7 +74,7 @@ def _branches(view: ImageView, pairs: np.ndarray) -> np.ndarray:
     opcode = view.bytes_at(va, 1)[:, 0]
     is_branch = ((opcode == CALL) | (opcode == JMP)) & (replacement["len"] >= BRANCH_LEN)
     words = np.zeros(len(replacement), WORD)
-    words["va"], words["form"], words["role"] = va + 1, Form.BRANCH, Role.TARGET
+    words["va"], words["form"], words["role"] = va + 1, WordForm.BRANCH, Role.TARGET
     words["target_va"] = view.words_at(va + np.uint32(1)) + origin(words, 0)
     is_own = words["target_va"] - va < replacement["len"]
     chosen = is_branch & ~is_own
@@ -101,7 +101,7 @@ def _as_copied(
     """
     jumps, places = words[is_jump], pairs[is_jump]
     original = np.ascontiguousarray(places[:, 0]["va"])
-    jumps["form"] = Form.COPIED_BRANCH
+    jumps["form"] = WordForm.COPIED_BRANCH
     jumps["bias"] = places[:, 1]["va"] - original
     jumps["target_va"] -= jumps["bias"]
     in_place = np.ascontiguousarray(words["target_va"][is_jump])

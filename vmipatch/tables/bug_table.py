@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import any_of
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 UD2 = bytes.fromhex("0f0b")
 UNDEFINED = (UD2, bytes.fromhex("0fff"), bytes.fromhex("0fb9"))
@@ -34,17 +34,17 @@ def _places(draft: Draft) -> np.ndarray:
     return places(draft.target("bug"), len(UD2))
 
 
-def _layouts(form: Form, kind: str) -> tuple[Layout, ...]:
-    bug, file = Field("bug", form, Role.INSTRUCTION), Field("file", form, Role.DATA)
+def _layouts(form: WordForm, kind: str) -> tuple[TableLayout, ...]:
+    bug, file = TableField("bug", form, Role.INSTRUCTION), TableField("file", form, Role.DATA)
     return (
-        Layout(
+        TableLayout(
             f"12 bytes: {kind} bug, {kind} file, u16 line, u16 flags",
             np.dtype([("bug", "<u4"), ("file", "<u4"), ("line", "<u2"), ("flags", "<u2")]),
             (bug, file),
             _check,
             _places,
         ),
-        Layout(
+        TableLayout(
             f"8 bytes: {kind} bug, u16 flags, padding",
             np.dtype([("bug", "<u4"), ("flags", "<u2"), ("pad", "<u2")]),
             (bug,),
@@ -57,5 +57,5 @@ def _layouts(form: Form, kind: str) -> tuple[Layout, ...]:
 BUG_TABLE = TableKind(
     TableName.BUG_TABLE,
     first_of(between("__start___bug_table", "__stop___bug_table"), section("__bug_table")),
-    (*_layouts(Form.ABSOLUTE, "u32"), *_layouts(Form.RELATIVE, "s32")),
+    (*_layouts(WordForm.ABSOLUTE, "u32"), *_layouts(WordForm.RELATIVE, "s32")),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.tables.layout import origin
-from vmipatch.tables.table import U32, Form, Move, Order, Table, stay
+from vmipatch.tables.table import U32, Move, Order, Table, WordForm, stay
 
 OPCODE_LEN = np.uint32(1)
 """Bytes of a near jmp before its displacement."""
@@ -45,13 +45,13 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
     """
     words = table.words.copy()
     words["va"] = move_place(np.ascontiguousarray(table.words["va"]))
-    copied = words["form"] == Form.COPIED_BRANCH
+    copied = words["form"] == WordForm.COPIED_BRANCH
     copy_va = np.ascontiguousarray(table.words["va"][copied] - table.words["bias"][copied])
     words["bias"][copied] = words["va"][copied] - (move(copy_va - OPCODE_LEN) + OPCODE_LEN)
     target_va = np.ascontiguousarray(table.words["target_va"])
-    words["target_va"] = np.where(words["form"] == Form.VALUE, target_va, move(target_va))
+    words["target_va"] = np.where(words["form"] == WordForm.VALUE, target_va, move(target_va))
     base_va = table.base_va
-    if (words["form"] == Form.BASE_RELATIVE).any():
+    if (words["form"] == WordForm.BASE_RELATIVE).any():
         base_va = int(move(np.array([base_va], np.uint32))[0])
     if table.order is Order.SORTED and not _ascends(_keys(table, words)):
         return _sorted_again(table, words, base_va)
@@ -64,7 +64,7 @@ def emit(table: Table, move: Move, move_place: Move = stay) -> Emission:
 
 
 def _values(words: np.ndarray, base_va: int) -> U32:
-    """What to store: address minus origin, plus bias."""
+    """The values to store: address minus origin, plus bias."""
     value: U32 = words["target_va"] - origin(words, base_va) + words["bias"]
     return value.astype(np.uint32)
 
@@ -103,7 +103,7 @@ def _sorted_again(table: Table, words: np.ndarray, base_va: int) -> Emission:
     start_va = int(words["va"][0]) - int(table.words["va"][0]) + table.start_va
     inside = table.words["va"].astype(np.int64) - table.start_va - entry * entry_len
     moved["va"] = start_va + rank[entry] * entry_len + inside
-    va = (start_va + 4 * np.arange(columns.size)).astype(np.uint32)
+    va = (start_va + 4 * np.arange(columns.size, dtype=np.int64)).astype(np.uint32)
     value = columns.reshape(-1).astype(np.uint32)
     value[(moved["va"].astype(np.int64) - start_va) // 4] = _values(moved, base_va)
     return Emission(va, value, reordered=True)

@@ -7,7 +7,7 @@ computes the address of a stub from its number:
 
 - 8 bytes each, arch/x86/entry/entry_32.S of 4.4 and 4.19, arch/x86/include/asm/idtentry.h of 6.1;
 - early ones 9 bytes each, arch/x86/kernel/head_32.S of 3.6 (early_idt_handlers) to 6.1;
-- from 2.6.28 to 3.19 or so seven in 32 bytes with one common jump behind them
+- from 2.6.28 to 3.19 or so seven in 32 bytes with one common jump after them
   (arch/x86/kernel/entry_32.S of 2.6.32), found through the array `interrupt`;
 - before, of any length (arch/i386/kernel/entry.S of 2.6.20 to 2.6.24): the array names them all.
 
@@ -21,10 +21,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, places
 from vmipatch.tables.locate import array, first_of, stubs
 from vmipatch.tables.nops import INT3, JMP, JMP_SHORT, NOP2
-from vmipatch.tables.table import U32, Form, Role, TableName
+from vmipatch.tables.table import U32, Role, TableName, WordForm
 
 PUSH_BYTE, PUSH_WORD = 0x6A, 0x68
 PUSH_LEN = {PUSH_BYTE: 2, PUSH_WORD: 5}
@@ -35,7 +35,7 @@ VECTOR_STRIDE, EARLY_STRIDE = 8, 9
 PACK_STRIDE, PACK = 32, 7
 JUMP_LEN = {JMP: 5, JMP_SHORT: 2}
 NOPS = (bytes.fromhex("8d742600"), bytes.fromhex("8d7600"), *NOP2)
-"""What the assembler aligns with where a byte 90 is not enough."""
+"""The instructions that the assembler aligns with where a byte 90 is not enough."""
 
 
 def _check(draft: Draft) -> None:
@@ -59,7 +59,7 @@ def _check_sequence(draft: Draft, vector: U32) -> None:
 
 
 def _decode(va: int, code: bytes) -> tuple[int, int] | None:
-    """The vector a stub pushes and the address it jumps to; None if it is no stub."""
+    """The vector a stub pushes and the address it jumps to; None if it is not a stub."""
     prefixed = code[:2] in (bytes((PUSH_BYTE, 0)), *NOP2) and code[2] == PUSH_BYTE
     at = 4 if prefixed else 2
     if code[at - 2] != PUSH_BYTE:
@@ -96,7 +96,7 @@ def _read_packs(draft: Draft) -> list[_Pack | None]:
 
 
 def _decode_pack(va: int, code: bytes) -> _Pack | None:
-    """A push for each stub, short jumps but behind the last of a full pack, and the jump."""
+    """A push for each stub, short jumps but after the last of a full pack, and the jump."""
     numbers: list[int] = []
     led_to = set()
     at = 0
@@ -118,7 +118,9 @@ def _decode_pack(va: int, code: bytes) -> _Pack | None:
 
 def _check_packs(draft: Draft) -> None:
     read = _read_packs(draft)
-    draft.require(np.array([p is not None for p in read]), "is no row of pushes that share a jump")
+    draft.require(
+        np.array([p is not None for p in read]), "is not a row of pushes that share a jump"
+    )
     packs = [pack for pack in read if pack is not None]
     full = [len(pack.numbers) == PACK for pack in packs[:-1]]
     draft.require(np.array([*full, True]), "has fewer stubs than the others")
@@ -158,7 +160,7 @@ def _check_named(draft: Draft) -> None:
 
 
 def _goes_on_at(va: int, code: bytes) -> int | None:
-    """Where a stub of any length jumps to; None if it is no stub."""
+    """Where a stub of any length jumps to; None if it is not a stub."""
     at = PUSH_LEN.get(code[0], 0)
     jump_len = JUMP_LEN.get(code[at]) if 0 < at < len(code) else None
     if jump_len is None or not _is_filling(code[at + jump_len :]):
@@ -174,7 +176,7 @@ def _named_places(draft: Draft) -> np.ndarray:
 
 def _start_va(draft: Draft) -> U32:
     stride = draft.entries.dtype.itemsize
-    return (draft.start_va + stride * np.arange(len(draft))).astype(np.uint32)
+    return (draft.start_va + stride * np.arange(len(draft), dtype=np.int64)).astype(np.uint32)
 
 
 def _places(draft: Draft) -> np.ndarray:
@@ -186,16 +188,16 @@ def _check_pointers(draft: Draft) -> None:
     stub = draft.target("stub")
     rising = np.ones(len(stub), dtype=np.bool_)
     rising[1:] = stub[1:] > stub[:-1]
-    draft.require(rising, "does not lead behind the stub before it", stub)
+    draft.require(rising, "does not target code after the stub before it", stub)
 
 
-def _layout(stride: int) -> Layout:
+def _layout(stride: int) -> TableLayout:
     entry = np.dtype([("code", "u1", (stride,))])
-    return Layout(f"{stride} bytes: push, jmp, filling", entry, (), _check, _places)
+    return TableLayout(f"{stride} bytes: push, jmp, filling", entry, (), _check, _places)
 
 
 _VECTORS = _layout(VECTOR_STRIDE)
-_PACKS = Layout(
+_PACKS = TableLayout(
     f"{PACK_STRIDE} bytes: {PACK} stubs that share a jump",
     np.dtype([("code", "u1", (PACK_STRIDE,))]),
     (),
@@ -204,7 +206,7 @@ _PACKS = Layout(
     lacks_len=PACK_STRIDE - 1,
 )
 
-_NAMED = Layout(
+_NAMED = TableLayout(
     "1 byte: stubs of any length with one aim, named by an array",
     np.dtype([("code", "u1", (1,))]),
     (),
@@ -223,10 +225,10 @@ INTERRUPTS = TableKind(
     TableName.INTERRUPTS,
     array(NAMES),
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 stub",
             np.dtype([("stub", "<u4")]),
-            (Field("stub", Form.ABSOLUTE, Role.FUNCTION),),
+            (TableField("stub", WordForm.ABSOLUTE, Role.FUNCTION),),
             _check_pointers,
         ),
     ),

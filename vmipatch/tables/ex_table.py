@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Column, Draft, Field, Layout, TableKind, sorted_by
+from vmipatch.tables.layout import Column, Draft, TableField, TableKind, TableLayout, sorted_by
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import U32, Form, Mask, Role, TableName
+from vmipatch.tables.table import U32, Mask, Role, TableName, WordForm
 
 SORT_FLAG = "main_extable_sort_needed"
 FIRST_ADDRESS = 16
 """An absolute fixup below this is a distance."""
 USER_ACCESS = 0x7FFFFFF0
-"""What _ASM_EXTABLE_EX adds to a fixup."""
+"""The bias that _ASM_EXTABLE_EX adds to a fixup."""
 USER_ACCESS_FROM = USER_ACCESS - 4
 """The least signed difference of the words of such an entry."""
 WORD_LEN = 4
@@ -85,15 +85,15 @@ def _is_entry(column: Column) -> Mask:
 
 
 def _mark(column: Column) -> U32:
-    """What the build added to each relative fixup."""
+    """The bias that the build added to each relative fixup."""
     apart = (column.raw - column.entries["insn"]).astype(np.uint32).view(np.int32)
     return np.where(apart >= USER_ACCESS_FROM, USER_ACCESS, 0).astype(np.uint32)
 
 
 _INSN, _FIXUP, _HANDLER = (
-    Field("insn", Form.RELATIVE, Role.INSTRUCTION),
-    Field("fixup", Form.RELATIVE, Role.FIXUP),
-    Field("handler", Form.RELATIVE, Role.FUNCTION),
+    TableField("insn", WordForm.RELATIVE, Role.INSTRUCTION),
+    TableField("fixup", WordForm.RELATIVE, Role.FIXUP),
+    TableField("handler", WordForm.RELATIVE, Role.FUNCTION),
 )
 _PAIR = [("insn", "<u4"), ("fixup", "<u4")]
 
@@ -101,33 +101,33 @@ EX_TABLE = TableKind(
     TableName.EX_TABLE,
     first_of(between("__start___ex_table", "__stop___ex_table"), section("__ex_table")),
     (
-        Layout(
+        TableLayout(
             "12 bytes: s32 insn, s32 fixup, u32 type",
             np.dtype([*_PAIR, ("type", "<u4")]),
             (_INSN, _FIXUP),
             _check_types,
             order=sorted_by("insn"),
         ),
-        Layout(
+        TableLayout(
             "12 bytes: s32 insn, s32 fixup, s32 handler",
             np.dtype([*_PAIR, ("handler", "<u4")]),
             (_INSN, _FIXUP, _HANDLER),
             _check_handlers,
             order=sorted_by("insn"),
         ),
-        Layout(
+        TableLayout(
             "8 bytes: s32 insn, s32 fixup",
             np.dtype(_PAIR),
-            (_INSN, Field("fixup", Form.RELATIVE, Role.FIXUP, bias=_mark)),
+            (_INSN, TableField("fixup", WordForm.RELATIVE, Role.FIXUP, bias=_mark)),
             _check_sorted,
             order=sorted_by("insn"),
         ),
-        Layout(
+        TableLayout(
             "8 bytes: u32 insn, u32 fixup",
             np.dtype(_PAIR),
             (
-                Field("insn", Form.ABSOLUTE, Role.INSTRUCTION, present=_is_entry),
-                Field("fixup", Form.ABSOLUTE, Role.FIXUP, present=_is_address),
+                TableField("insn", WordForm.ABSOLUTE, Role.INSTRUCTION, present=_is_entry),
+                TableField("fixup", WordForm.ABSOLUTE, Role.FIXUP, present=_is_address),
             ),
             _check,
             order=sorted_by("insn"),

@@ -40,7 +40,7 @@ from vmipatch.tables.tracing import (
 from vmipatch.tables.view import ImageView
 
 
-class Kind(Protocol):
+class SoughtTable(Protocol):
     """A table that can be looked for."""
 
     @property
@@ -51,7 +51,7 @@ class Kind(Protocol):
         """The table, None if the kernel has none. Raises MalformedTable."""
 
 
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[SoughtTable, ...] = (
     EX_TABLE,
     KALLSYMS,
     KALLSYMS_BASE,
@@ -90,7 +90,7 @@ KINDS: tuple[Kind, ...] = (
     EARLY_STUBS,
 )
 
-KINDS_OF_MODULE: tuple[Kind, ...] = (
+KINDS_OF_MODULE: tuple[SoughtTable, ...] = (
     EX_TABLE, ALTERNATIVES, ALTINSTR_REPLACEMENT, PARAINSTRUCTIONS, SMP_LOCKS, BUG_TABLE,
     JUMP_TABLE, STATIC_CALLS,
 )  # fmt: skip
@@ -129,5 +129,5 @@ def find_readable(image: ImageSource) -> tuple[Tables, tuple[MalformedTable, ...
     return Tables(tuple(found)), tuple(refusals.values())
 
 
-def _kinds(view: ImageView) -> tuple[Kind, ...]:
+def _kinds(view: ImageView) -> tuple[SoughtTable, ...]:
     return KINDS_OF_MODULE if view.is_module else KINDS

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 
 def _check(draft: Draft) -> None:
     draft.require_code("function")
 
 
-def _layout(name: str, form: Form) -> Layout:
+def _layout(name: str, form: WordForm) -> TableLayout:
     entry = np.dtype([("function", "<u4")])
-    return Layout(name, entry, (Field("function", form, Role.FUNCTION),), _check)
+    return TableLayout(name, entry, (TableField("function", form, Role.FUNCTION),), _check)
 
 
 _LAYOUTS = (
-    _layout("4 bytes: s32 function", Form.RELATIVE),
-    _layout("4 bytes: u32 function", Form.ABSOLUTE),
+    _layout("4 bytes: s32 function", WordForm.RELATIVE),
+    _layout("4 bytes: u32 function", WordForm.ABSOLUTE),
 )
 
 INITCALLS = TableKind(

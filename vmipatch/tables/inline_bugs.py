@@ -14,7 +14,7 @@ import numpy as np
 
 from vmipatch.tables.bug_table import BUG_TABLE, UD2
 from vmipatch.tables.layout import places
-from vmipatch.tables.table import U32, WORD, Form, Mask, Role, Table, TableName
+from vmipatch.tables.table import U32, WORD, Mask, Role, Table, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 ENTRY = np.dtype([("code", "u1", (len(UD2),)), ("line", "<u2"), ("file", "<u4")])
@@ -45,7 +45,7 @@ class InlineBugKind:
             return None
         words = np.zeros(len(va), WORD)
         words["va"], words["target_va"] = va + np.uint32(FILE_AT), entries["file"]
-        words["form"], words["role"] = Form.ABSOLUTE, Role.DATA
+        words["form"], words["role"] = WordForm.ABSOLUTE, Role.DATA
         return Table(
             name=self.name,
             layout="8 bytes: ud2, u16 line, u32 file",

@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, flags_in, places
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, flags_in, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import JMP, JMP_SHORT, NOP2, NOP5, any_of
-from vmipatch.tables.table import U32, Form, Role, TableName
+from vmipatch.tables.table import U32, Role, TableName, WordForm
 
 KEY_FLAGS = 3
 INITIAL_NOP = bytes((JMP, 0, 0, 0, 0))
@@ -61,14 +61,14 @@ def _places(draft: Draft) -> np.ndarray:
     return places(code, _length(draft.view.bytes_at(code, LONG)))
 
 
-def _layout(name: str, form: Form) -> Layout:
-    return Layout(
+def _layout(name: str, form: WordForm) -> TableLayout:
+    return TableLayout(
         name,
         np.dtype([("code", "<u4"), ("target", "<u4"), ("key", "<u4")]),
         (
-            Field("code", form, Role.INSTRUCTION),
-            Field("target", form, Role.TARGET),
-            Field("key", form, Role.DATA, bias=flags_in(KEY_FLAGS)),
+            TableField("code", form, Role.INSTRUCTION),
+            TableField("target", form, Role.TARGET),
+            TableField("key", form, Role.DATA, bias=flags_in(KEY_FLAGS)),
         ),
         _check,
         _places,
@@ -79,7 +79,7 @@ JUMP_TABLE = TableKind(
     TableName.JUMP_TABLE,
     first_of(between("__start___jump_table", "__stop___jump_table"), section("__jump_table")),
     (
-        _layout("12 bytes: s32 code, s32 target, s32 key", Form.RELATIVE),
-        _layout("12 bytes: u32 code, u32 target, u32 key", Form.ABSOLUTE),
+        _layout("12 bytes: s32 code, s32 target, s32 key", WordForm.RELATIVE),
+        _layout("12 bytes: u32 code, u32 target, u32 key", WordForm.ABSOLUTE),
     ),
 )

@@ -3,7 +3,7 @@
 
 scripts/kallsyms.c writes one word for each symbol, sorted by address, and in the same order the
 compressed names; `kallsyms_seqs_of_names` holds ranks into both. So entries cannot change
-places alone: `emit` reports those that come out of order, `kallsyms_order` sorts all parts.
+places alone: `emit` reports those that come out of order.
 
 Up to 4.5 the words are addresses (kallsyms_addresses), and those of absolute symbols may lie
 outside of the image: they stay. Since 4.6 they count from kallsyms_relative_base. 7.2 has no such
@@ -17,10 +17,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, in_image, named
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, in_image, named
 from vmipatch.tables.locate import Range
 from vmipatch.tables.source import ImageSource
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 BASE = "kallsyms_relative_base"
@@ -124,25 +124,25 @@ KALLSYMS = TableKind(
     TableName.KALLSYMS,
     _locate,
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 offset from kallsyms_relative_base",
             WORD_ENTRY,
-            (Field("symbol", Form.BASE_RELATIVE, Role.SYMBOL),),
+            (TableField("symbol", WordForm.BASE_RELATIVE, Role.SYMBOL),),
             _check_offsets,
             order=named,
             base=_base,
         ),
-        Layout(
+        TableLayout(
             "4 bytes: s32 symbol",
             WORD_ENTRY,
-            (Field("symbol", Form.RELATIVE, Role.SYMBOL),),
+            (TableField("symbol", WordForm.RELATIVE, Role.SYMBOL),),
             _check_distances,
             order=named,
         ),
-        Layout(
+        TableLayout(
             "4 bytes: u32 address",
             WORD_ENTRY,
-            (Field("symbol", Form.ABSOLUTE, Role.SYMBOL, present=in_image),),
+            (TableField("symbol", WordForm.ABSOLUTE, Role.SYMBOL, present=in_image),),
             _check_addresses,
             order=named,
         ),
@@ -153,10 +153,10 @@ KALLSYMS_BASE = TableKind(
     TableName.KALLSYMS_BASE,
     _locate_base,
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 address",
             np.dtype([("base", "<u4")]),
-            (Field("base", Form.ABSOLUTE, Role.SYMBOL),),
+            (TableField("base", WordForm.ABSOLUTE, Role.SYMBOL),),
             _check_base,
         ),
     ),

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.tables.ksymtab import ALL_KSYMTABS
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 
 def _check(draft: Draft) -> None:
@@ -25,10 +25,10 @@ def _check(draft: Draft) -> None:
         raise draft.refusal(f"there are {len(draft)} checksums of {count} exports")
 
 
-_LAYOUT = Layout(
+_LAYOUT = TableLayout(
     "4 bytes: u32 checksum",
     np.dtype([("checksum", "<u4")]),
-    (Field("checksum", Form.VALUE, Role.DATA),),
+    (TableField("checksum", WordForm.VALUE, Role.DATA),),
     _check,
 )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import between
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 
 def _check(draft: Draft) -> None:
@@ -21,10 +21,10 @@ KPROBE_BLACKLIST = TableKind(
     TableName.KPROBE_BLACKLIST,
     between("__start_kprobe_blacklist", "__stop_kprobe_blacklist"),
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 function",
             np.dtype([("function", "<u4")]),
-            (Field("function", Form.ABSOLUTE, Role.FUNCTION),),
+            (TableField("function", WordForm.ABSOLUTE, Role.FUNCTION),),
             _check,
         ),
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Do the kprobes of this kernel know an instruction behind prefixes?
+"""Do the kprobes of this kernel know an instruction after prefixes?
 
 A kprobe executes a copy of the instruction with TF set. Of pushf, popf, iret, cli and sti it has to
 know what they do with the flags, and up to 2.6.35 it looks for them at the first byte of the copy
@@ -18,7 +18,7 @@ PROBES = "register_kprobe"
 EMULATES = "kprobe_emulate_ifmodifiers"
 """Since 5.13; its address is taken, so that it is a function of its own."""
 TABLE, DECODER = "inat_get_opcode_attribute", "insn_"
-"""What tells a prefix, and how the functions of the decoder begin, which ask it as well."""
+"""The function that knows prefixes, and how the decoder's own begin, which ask it as well."""
 
 
 def probe_first_bytes(image: ImageSource) -> bool:

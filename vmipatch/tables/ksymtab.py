@@ -15,9 +15,9 @@ import re
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, nonzero
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 _LEGIBLE = re.compile(rb"[!-~]*")
 
@@ -32,7 +32,7 @@ def _check(draft: Draft) -> None:
     names = draft.view.strings_at(draft.target("name"))
     draft.require(np.array([bool(name) for name in names]), "has an empty name")
     legible = [_LEGIBLE.fullmatch(name) is not None for name in names]
-    draft.require(np.array(legible), "has a name that is no text")
+    draft.require(np.array(legible), "has a name that is not text")
 
 
 def _check_sorted(draft: Draft) -> None:
@@ -42,25 +42,25 @@ def _check_sorted(draft: Draft) -> None:
     draft.require(np.array(ascending), "has a name below the one before it")
 
 
-def _layout(name: str, columns: tuple[str, ...], form: Form) -> Layout:
+def _layout(name: str, columns: tuple[str, ...], form: WordForm) -> TableLayout:
     fields = {
-        "value": Field("value", form, Role.SYMBOL),
-        "name": Field("name", form, Role.DATA),
-        "namespace": Field("namespace", form, Role.DATA, present=nonzero),
+        "value": TableField("value", form, Role.SYMBOL),
+        "name": TableField("name", form, Role.DATA),
+        "namespace": TableField("namespace", form, Role.DATA, present=nonzero),
     }
     entry = np.dtype([(column, "<u4") for column in columns])
-    check = _check if form is Form.ABSOLUTE else _check_sorted
-    return Layout(name, entry, tuple(fields[column] for column in columns), check)
+    check = _check if form is WordForm.ABSOLUTE else _check_sorted
+    return TableLayout(name, entry, tuple(fields[column] for column in columns), check)
 
 
 _LAYOUTS = (
     _layout(
         "12 bytes: s32 value, s32 name, s32 namespace",
         ("value", "name", "namespace"),
-        Form.RELATIVE,
+        WordForm.RELATIVE,
     ),
-    _layout("8 bytes: s32 value, s32 name", ("value", "name"), Form.RELATIVE),
-    _layout("8 bytes: u32 value, u32 name", ("value", "name"), Form.ABSOLUTE),
+    _layout("8 bytes: s32 value, s32 name", ("value", "name"), WordForm.RELATIVE),
+    _layout("8 bytes: u32 value, u32 name", ("value", "name"), WordForm.ABSOLUTE),
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vmipatch.errors import MalformedTable
 from vmipatch.tables.locate import Locator, Range
-from vmipatch.tables.table import PLACE, U32, WORD, Form, Mask, Order, Role, Table, TableName
+from vmipatch.tables.table import PLACE, U32, WORD, Mask, Order, Role, Table, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 
@@ -28,7 +28,7 @@ Presence = Callable[[Column], Mask]
 """Which entries have an address in a field."""
 
 Bias = Callable[[Column], U32]
-"""What is added to the address of a field, for each entry."""
+"""The value added to the address of a field, for each entry."""
 
 
 def always(column: Column) -> Mask:
@@ -64,12 +64,12 @@ def flags_in(bits: int) -> Bias:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TableField:
     """One address word of an entry."""
 
     name: str
     """The field of the entry's dtype that holds it."""
-    form: Form
+    form: WordForm
     role: Role
     bias: Bias = no_bias
     present: Presence = always
@@ -93,7 +93,7 @@ class Draft:
         return len(self.entries)
 
     def target(self, field: str) -> U32:
-        """What one field points at, for each entry."""
+        """The address that one field points at, for each entry."""
         return np.ascontiguousarray(self.words[field]["target_va"])
 
     def require(self, holds: Mask, reason: str, shown: U32 | None = None) -> None:
@@ -173,7 +173,7 @@ def no_base(view: ImageView) -> int:
 
 
 Ordering = Callable[[Draft], Order]
-"""What the order of the entries of one table means."""
+"""The meaning of the order of the entries of one table."""
 
 
 def kept(draft: Draft) -> Order:
@@ -192,13 +192,13 @@ def sorted_by(field: str) -> Ordering:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableLayout:
     """One way in which kernels have stored a table."""
 
     name: str
     """Shown in reports: size and fields of an entry, kernel versions as far as known."""
     entry: np.dtype
-    fields: tuple[Field, ...]
+    fields: tuple[TableField, ...]
     """In the order of the entry's bytes."""
     check: Callable[[Draft], None]
     """Raises MalformedTable (`Draft.require`) unless every entry makes sense."""
@@ -211,7 +211,7 @@ class Layout:
     def read(self, view: ImageView, name: TableName, extent: Range) -> Table:
         """The table at `extent` under this layout. Raises MalformedTable if it does not fit."""
         entry_len = self.entry.itemsize
-        if extent.is_section and any(field.form is not Form.VALUE for field in self.fields):
+        if extent.is_section and any(field.form is not WordForm.VALUE for field in self.fields):
             extent = _without_filling(view, extent, entry_len)
         data = view.image.read(extent.start_va, extent.end_va - extent.start_va)
         if -len(data) % entry_len > self.lacks_len:
@@ -247,14 +247,14 @@ class Layout:
         )
 
     def _words(
-        self, view: ImageView, field: Field, entries: np.ndarray, start_va: int, base_va: int
+        self, view: ImageView, field: TableField, entries: np.ndarray, start_va: int, base_va: int
     ) -> tuple[np.ndarray, Mask]:
         """All words of one field, and which of them hold an address."""
         assert self.entry.fields is not None
         column = Column(view, entries, entries[field.name].astype(np.uint32))
         words = np.zeros(len(entries), WORD)
         first_va = start_va + self.entry.fields[field.name][1]
-        words["va"] = first_va + np.arange(len(entries)) * self.entry.itemsize
+        words["va"] = first_va + np.arange(len(entries), dtype=np.int64) * self.entry.itemsize
         words["form"], words["role"] = field.form, field.role
         words["bias"] = field.bias(column)
         words["target_va"] = column.raw - words["bias"] + origin(words, base_va)
@@ -269,12 +269,12 @@ def _without_filling(view: ImageView, extent: Range, entry_len: int) -> Range:
 
 
 def origin(words: np.ndarray, base_va: int) -> U32:
-    """What each word's address counts from, by its form."""
+    """The address that each word's address counts from, by its form."""
     form = words["form"]
-    whole = (form == Form.ABSOLUTE) | (form == Form.VALUE)
+    whole = (form == WordForm.ABSOLUTE) | (form == WordForm.VALUE)
     result = np.where(whole, 0, words["va"]).astype(np.uint32)
-    result[(form == Form.BRANCH) | (form == Form.COPIED_BRANCH)] += np.uint32(4)
-    result[(form == Form.BASE_RELATIVE) | (form == Form.PHYSICAL)] = base_va
+    result[(form == WordForm.BRANCH) | (form == WordForm.COPIED_BRANCH)] += np.uint32(4)
+    result[(form == WordForm.BASE_RELATIVE) | (form == WordForm.PHYSICAL)] = base_va
     return result
 
 
@@ -292,7 +292,7 @@ class TableKind:
 
     name: TableName
     locate: Locator
-    layouts: tuple[Layout, ...]
+    layouts: tuple[TableLayout, ...]
 
     def parse(self, view: ImageView) -> Table | None:
         """The table in this image, None if it has none.
@@ -327,7 +327,7 @@ def _holds_any(view: ImageView, extent: Range) -> bool:
 
 
 def _same(one: Table, other: Table) -> bool:
-    """Whether two readings of a table lead to the same output."""
+    """Whether two readings of a table give the same output."""
     return (
         np.array_equal(one.words, other.words)
         and np.array_equal(one.places, other.places)

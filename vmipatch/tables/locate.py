@@ -38,7 +38,7 @@ def between(start: str, stop: str) -> Locator:
         if start_va > end_va or section is None or not section.has_bytes:
             raise _contradiction(image, f"{start} and {stop} do not enclose bytes of the file")
         if end_va > section.end_va:
-            raise _contradiction(image, f"{stop} lies behind the end of {section.name}")
+            raise _contradiction(image, f"{stop} lies beyond the end of {section.name}")
         return Range(start_va, end_va)
 
     return locate
@@ -131,8 +131,8 @@ def first_of(*locators: Locator) -> Locator:
 def _holds_more(image: ImageSource, other: Range, found: Range) -> bool:
     """Whether bytes of `other` that are not in `found` are more than zeros."""
     before = (other.start_va, min(other.end_va, found.start_va))
-    behind = (max(other.start_va, found.end_va), other.end_va)
-    return any(any(image.read(s, e - s)) for s, e in (before, behind) if s < e)
+    following = (max(other.start_va, found.end_va), other.end_va)
+    return any(any(image.read(s, e - s)) for s, e in (before, following) if s < e)
 
 
 def _contradiction(image: ImageSource, message: str) -> MalformedTable:

@@ -46,7 +46,7 @@ def has_old_levels(image: ImageSource) -> bool:
 
 
 def _formats(image: ImageSource, logger_va: int) -> Iterator[int]:
-    """What is on top of the stack at each call of `logger_va`, where the code says so."""
+    """The top of the stack at each call of `logger_va`, where the code says so."""
     for call_va in near_calls(image, logger_va):
         section = image.section_at(call_va)
         assert section is not None, "a call lies in a section"

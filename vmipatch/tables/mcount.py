@@ -17,10 +17,10 @@ import numpy as np
 from vmipatch.tables.layout import (
     Bias,
     Draft,
-    Field,
-    Layout,
     Presence,
+    TableField,
     TableKind,
+    TableLayout,
     always,
     biased_by,
     no_bias,
@@ -30,7 +30,7 @@ from vmipatch.tables.layout import (
 )
 from vmipatch.tables.locate import between
 from vmipatch.tables.nops import CALL, NOP5, any_of
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 PATCH_LEN = 5
 
@@ -53,9 +53,11 @@ def _places(draft: Draft) -> np.ndarray:
     return places(draft.target("call")[draft.present["call"]], PATCH_LEN)
 
 
-def _layout(name: str, bias: Bias, present: Presence = always) -> Layout:
-    call = Field("call", Form.ABSOLUTE, Role.INSTRUCTION, bias=bias, present=present)
-    return Layout(name, np.dtype([("call", "<u4")]), (call,), _check, _places, sorted_by("call"))
+def _layout(name: str, bias: Bias, present: Presence = always) -> TableLayout:
+    call = TableField("call", WordForm.ABSOLUTE, Role.INSTRUCTION, bias=bias, present=present)
+    return TableLayout(
+        name, np.dtype([("call", "<u4")]), (call,), _check, _places, sorted_by("call")
+    )
 
 
 MCOUNT = TableKind(

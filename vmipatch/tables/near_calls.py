@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where does the code call a function? Near calls, found by their bytes.
 
-No instruction is decoded: that four bytes behind an `e8` hold one distance by chance is of no
+No instruction is decoded: that four bytes after an `e8` hold one distance by chance is of no
 weight where many calls are asked for what they have in common.
 """
 
@@ -22,5 +22,6 @@ def near_calls(image: ImageSource, function_va: int) -> Iterator[int]:
         octets = np.frombuffer(image.read(section.va, section.size), np.uint8)
         at = np.flatnonzero(octets[: max(len(octets) - CALL_LEN + 1, 0)] == CALL)
         distance = octets[at[:, None] + np.arange(1, CALL_LEN)].reshape(-1).view("<i4")
-        target = (section.va + at + CALL_LEN + distance.astype(np.int64)) & 0xFFFFFFFF
-        yield from (section.va + at[target == function_va]).tolist()
+        at_va = section.va + at.astype(np.int64)
+        target = (at_va + CALL_LEN + distance.astype(np.int64)) & 0xFFFFFFFF
+        yield from at_va[target == function_va].tolist()

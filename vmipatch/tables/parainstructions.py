@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, places
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, places
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import U32, Form, Mask, Role, TableName
+from vmipatch.tables.table import U32, Mask, Role, TableName, WordForm
 
 OPCODE, CALL, JMP = 0xFF, 2, 4
 """Of calls and jumps to what an operand holds: the middle of their ModRM says which it is."""
@@ -26,7 +26,7 @@ def _check(draft: Draft) -> None:
     site, length = draft.target("site"), draft.entries["len"].astype(np.int64)
     draft.require(length >= CALL_LEN, "is too short for an indirect call")
     draft.require(draft.view.code.hold(site, length), "lies outside of the code", site)
-    draft.require(_holds_call(draft, site, length), "is no indirect call or jump", site)
+    draft.require(_holds_call(draft, site, length), "is not an indirect call or jump", site)
 
 
 def _holds_call(draft: Draft, site: U32, length: np.ndarray) -> Mask:
@@ -42,7 +42,7 @@ def _holds_call(draft: Draft, site: U32, length: np.ndarray) -> Mask:
 
 
 def _operand_len(modrm: np.ndarray, sib: np.ndarray) -> np.ndarray:
-    """Bytes behind the ModRM of an operand in memory (SDM vol. 2, table 2-2)."""
+    """Bytes after the ModRM of an operand in memory (SDM vol. 2, table 2-2)."""
     mod, has_sib = modrm >> 6, modrm & 7 == 4
     is_absolute = (mod == 0) & (np.where(has_sib, sib, modrm) & 7 == 5)
     length: np.ndarray = has_sib + np.where((mod == 2) | is_absolute, 4, mod == 1)
@@ -61,10 +61,10 @@ PARAINSTRUCTIONS = TableKind(
         section(".parainstructions"),
     ),
     (
-        Layout(
+        TableLayout(
             "8 bytes: u32 site, u8 type, u8 len, u16 clobbers or filling",
             np.dtype([("site", "<u4"), ("type", "u1"), ("len", "u1"), ("clobbers", "<u2")]),
-            (Field("site", Form.ABSOLUTE, Role.INSTRUCTION),),
+            (TableField("site", WordForm.ABSOLUTE, Role.INSTRUCTION),),
             _check,
             _places,
         ),

@@ -30,7 +30,7 @@ COPIED = (
 """Where the instructions come from: labels up to 2.6.24, 4.19 and 5.1, and the constants of 5.2 to
 5.8. cli is among them in every version."""
 NATIVE = "native_irq_disable"
-"""What the pointer of the call holds that cli is copied over: a function of its own only where
+"""The function in the pointer of the call that cli is copied over: one of its own only where
 there is such a pointer. Unlike constants, kallsyms always lists it."""
 SWITCH, PATCHER = "noreplace_paravirt", "apply_paravirt"
 
@@ -47,7 +47,7 @@ class CallKeeper:
 
 
 def call_keeper(symbols: SymbolsSource, tables: Tables) -> CallKeeper | None:
-    """What keeps the paravirt calls of this kernel.
+    """The rule that keeps the paravirt calls of this kernel.
 
     None if the kernel copies no instructions, or nothing is known to keep it from that.
     """

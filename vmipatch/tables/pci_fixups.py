@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import between, first_of, section
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 SHIFTS = (0, 8, 16)
-"""What `class_shift` may be, says its comment."""
+"""The values that `class_shift` may have, says its comment."""
 
 
 def _check(draft: Draft) -> None:
@@ -29,9 +29,9 @@ _DEVICE = [("vendor", "<u2"), ("device", "<u2")]
 _CLASS = [("class", "<u4"), ("class_shift", "<u4")]
 
 
-def _layout(name: str, columns: list[tuple[str, str]], form: Form) -> Layout:
+def _layout(name: str, columns: list[tuple[str, str]], form: WordForm) -> TableLayout:
     entry = np.dtype([*columns, ("hook", "<u4")])
-    return Layout(name, entry, (Field("hook", form, Role.FUNCTION),), _check)
+    return TableLayout(name, entry, (TableField("hook", form, Role.FUNCTION),), _check)
 
 
 PCI_FIXUPS = TableKind(
@@ -44,13 +44,13 @@ PCI_FIXUPS = TableKind(
         _layout(
             "16 bytes: u16 vendor, u16 device, u32 class, u32 class_shift, s32 hook",
             [*_DEVICE, *_CLASS],
-            Form.RELATIVE,
+            WordForm.RELATIVE,
         ),
         _layout(
             "16 bytes: u16 vendor, u16 device, u32 class, u32 class_shift, u32 hook",
             [*_DEVICE, *_CLASS],
-            Form.ABSOLUTE,
+            WordForm.ABSOLUTE,
         ),
-        _layout("8 bytes: u16 vendor, u16 device, u32 hook", _DEVICE, Form.ABSOLUTE),
+        _layout("8 bytes: u16 vendor, u16 device, u32 hook", _DEVICE, WordForm.ABSOLUTE),
     ),
 )

@@ -12,10 +12,10 @@ import struct
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import Range
 from vmipatch.tables.source import ImageSource
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 NOTE_HEADER = struct.Struct("<III")
@@ -71,10 +71,10 @@ PVH_NOTE = TableKind(
     TableName.PVH_NOTE,
     _locate,
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 physical entry",
             np.dtype([("entry", "<u4")]),
-            (Field("entry", Form.PHYSICAL, Role.FUNCTION),),
+            (TableField("entry", WordForm.PHYSICAL, Role.FUNCTION),),
             _check,
             base=_physical_offset,
         ),

@@ -14,37 +14,37 @@ import numpy as np
 
 from vmipatch.tables.layout import (
     Draft,
-    Field,
-    Layout,
     Ordering,
+    TableField,
+    TableLayout,
     always,
     in_image,
     kept,
     nonzero,
 )
-from vmipatch.tables.table import Form, Role
+from vmipatch.tables.table import Role, WordForm
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RecordPart:
     """One member of a structure."""
 
     name: str
     kind: str
     """Of its numpy dtype."""
-    field: Field | None
+    field: TableField | None
     check: Callable[[Draft], None]
 
 
-def code(name: str, *, nullable: bool = False, form: Form = Form.ABSOLUTE) -> Part:
+def code(name: str, *, nullable: bool = False, form: WordForm = WordForm.ABSOLUTE) -> RecordPart:
     """The address of a function."""
-    field = Field(name, form, Role.FUNCTION, present=nonzero if nullable else always)
-    return Part(name, "<u4", field, lambda draft: draft.require_code(name))
+    field = TableField(name, form, Role.FUNCTION, present=nonzero if nullable else always)
+    return RecordPart(name, "<u4", field, lambda draft: draft.require_code(name))
 
 
-def data(name: str, *, nullable: bool = False, form: Form = Form.ABSOLUTE) -> Part:
-    """The address of data, which is no code."""
-    field = Field(name, form, Role.DATA, present=nonzero if nullable else always)
+def data(name: str, *, nullable: bool = False, form: WordForm = WordForm.ABSOLUTE) -> RecordPart:
+    """The address of data, which is not code."""
+    field = TableField(name, form, Role.DATA, present=nonzero if nullable else always)
 
     def check(draft: Draft) -> None:
         draft.require_data(name)
@@ -52,15 +52,17 @@ def data(name: str, *, nullable: bool = False, form: Form = Form.ABSOLUTE) -> Pa
         is_data = ~draft.view.code.hold(target) | ~draft.present[name]
         draft.require(is_data, f"has code at its {name} address", target)
 
-    return Part(name, "<u4", field, check)
+    return RecordPart(name, "<u4", field, check)
 
 
-def datum(name: str) -> Part:
+def datum(name: str) -> RecordPart:
     """A word that may be the address of anything, or a number."""
-    return Part(name, "<u4", Field(name, Form.ABSOLUTE, Role.SYMBOL, present=in_image), _nothing)
+    return RecordPart(
+        name, "<u4", TableField(name, WordForm.ABSOLUTE, Role.SYMBOL, present=in_image), _nothing
+    )
 
 
-def number(name: str, length: int = 4, below: int | None = None) -> Part:
+def number(name: str, length: int = 4, below: int | None = None) -> RecordPart:
     """A number of 1, 2 or 4 bytes; less than `below`, if there is such a limit."""
     limit = 1 << 8 * length if below is None else below
 
@@ -68,20 +70,20 @@ def number(name: str, length: int = 4, below: int | None = None) -> Part:
         value = draft.entries[name].astype(np.uint32)
         draft.require(value < limit, f"has no {name}", value)
 
-    return Part(name, f"<u{length}", None, check)
+    return RecordPart(name, f"<u{length}", None, check)
 
 
-def zero(name: str, words: int = 1) -> Part:
+def zero(name: str, words: int = 1) -> RecordPart:
     """Words that are zero in the file."""
 
     def check(draft: Draft) -> None:
         value = draft.entries[name].reshape(len(draft), words)
         draft.require((value == 0).all(axis=1), f"has something in its {name}")
 
-    return Part(name, f"({words},)<u4", None, check)
+    return RecordPart(name, f"({words},)<u4", None, check)
 
 
-def record(name: str, *parts: Part, order: Ordering = kept) -> Layout:
+def record(name: str, *parts: RecordPart, order: Ordering = kept) -> TableLayout:
     """The layout of a table of structures with these members."""
 
     def check(draft: Draft) -> None:
@@ -90,7 +92,7 @@ def record(name: str, *parts: Part, order: Ordering = kept) -> Layout:
 
     entry = np.dtype([(part.name, part.kind) for part in parts])
     fields = tuple(part.field for part in parts if part.field is not None)
-    return Layout(f"{entry.itemsize} bytes: {name}", entry, fields, check, order=order)
+    return TableLayout(f"{entry.itemsize} bytes: {name}", entry, fields, check, order=order)
 
 
 def _nothing(draft: Draft) -> None:

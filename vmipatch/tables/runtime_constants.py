@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.tables.layout import Draft, Field, Layout, places
+from vmipatch.tables.layout import Draft, TableField, TableLayout, places
 from vmipatch.tables.locate import Range, between, first_of, section
 from vmipatch.tables.nops import any_of
 from vmipatch.tables.source import ImageSource
-from vmipatch.tables.table import Form, Role, Table, TableName
+from vmipatch.tables.table import Role, Table, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 PREFIX, START, STOP = "runtime_", "__start_", "__stop_"
@@ -61,12 +61,12 @@ class _Constant:
         draft.require(fits, f"does not point to the operand of `{self.instruction}`", operand)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> TableLayout:
         """Of one section."""
-        return Layout(
+        return TableLayout(
             "4 bytes: s32 operand",
             np.dtype([("operand", "<u4")]),
-            (Field("operand", Form.RELATIVE, Role.OPERAND),),
+            (TableField("operand", WordForm.RELATIVE, Role.OPERAND),),
             self.check,
             lambda draft: places(draft.target("operand"), len(self.placeholder), Role.OPERAND),
         )

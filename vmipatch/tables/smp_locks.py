@@ -17,10 +17,10 @@ from __future__ import annotations
 import numpy as np
 
 from vmipatch.tables.alternatives import ALTERNATIVES
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, nonzero, places
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, nonzero, places
 from vmipatch.tables.locate import between, first_of, section
 from vmipatch.tables.nops import DS_PREFIX, LOCK
-from vmipatch.tables.table import U32, Form, Role, TableName
+from vmipatch.tables.table import U32, Role, TableName, WordForm
 from vmipatch.tables.view import ImageView
 
 
@@ -51,16 +51,16 @@ def _places(draft: Draft) -> np.ndarray:
     return places(draft.target("prefix")[draft.present["prefix"]], 1)
 
 
-def _layout(name: str, form: Form) -> Layout:
-    prefix = Field("prefix", form, Role.INSTRUCTION, present=nonzero)
-    return Layout(name, np.dtype([("prefix", "<u4")]), (prefix,), _check, _places)
+def _layout(name: str, form: WordForm) -> TableLayout:
+    prefix = TableField("prefix", form, Role.INSTRUCTION, present=nonzero)
+    return TableLayout(name, np.dtype([("prefix", "<u4")]), (prefix,), _check, _places)
 
 
 SMP_LOCKS = TableKind(
     TableName.SMP_LOCKS,
     first_of(between("__smp_locks", "__smp_locks_end"), section(".smp_locks")),
     (
-        _layout("4 bytes: s32 prefix", Form.RELATIVE),
-        _layout("4 bytes: u32 prefix", Form.ABSOLUTE),
+        _layout("4 bytes: s32 prefix", WordForm.RELATIVE),
+        _layout("4 bytes: u32 prefix", WordForm.ABSOLUTE),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a table parser asks of a kernel image, whatever kind of file that came from.
+"""What does a table parser ask of a kernel image, whatever kind of file that came from?
 
 `vmipatch.image.elf.ElfImage` answers all of it; the packages do not import each other.
 """

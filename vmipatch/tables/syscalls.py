@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout
 from vmipatch.tables.locate import array
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 
 def _check(draft: Draft) -> None:
@@ -23,10 +23,10 @@ SYSCALLS = TableKind(
     TableName.SYSCALLS,
     array("sys_call_table"),
     (
-        Layout(
+        TableLayout(
             "4 bytes: u32 function",
             np.dtype([("function", "<u4")]),
-            (Field("function", Form.ABSOLUTE, Role.FUNCTION),),
+            (TableField("function", WordForm.ABSOLUTE, Role.FUNCTION),),
             _check,
         ),
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every kernel table is once it is understood: address words, and places in the code."""
+"""What is every kernel table once it is understood? Address words, and places in the code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TableName(enum.Enum):
     EARLY_STUBS = "early_idt_handler_array"
 
 
-class Form(enum.IntEnum):
+class WordForm(enum.IntEnum):
     """How a 4-byte word holds an address."""
 
     ABSOLUTE = 0
@@ -74,20 +74,20 @@ class Form(enum.IntEnum):
     RELATIVE = 1
     """s32, the address minus that of the word."""
     BRANCH = 2
-    """s32, the address minus that of the byte behind the word (rel32 of a jmp or call)."""
+    """s32, the address minus that of the byte after the word (rel32 of a jmp or call)."""
     BASE_RELATIVE = 3
     """u32, the address minus `Table.base_va`, which moves as other addresses do."""
     PHYSICAL = 4
     """u32, the address minus `Table.base_va`, the constant between linked and physical."""
     VALUE = 5
-    """u32 that is no address, whatever a relocation says: it stays as it is."""
+    """u32 that is not an address, whatever a relocation says: it stays as it is."""
     COPIED_BRANCH = 6
     """rel32 of a jmp that only its copy executes, uncorrected: as BRANCH, and `bias` is how far
     the word lies above its copy, which changes as the two move."""
 
 
 class Role(enum.IntEnum):
-    """What the address of a word, or a place in the code, is for."""
+    """The purpose of the address of a word, or of a place in the code."""
 
     INSTRUCTION = 0
     """An instruction that the kernel looks up or changes."""
@@ -109,7 +109,7 @@ class Role(enum.IntEnum):
 
 
 class Order(enum.Enum):
-    """What the order of the entries means to the kernel."""
+    """The meaning of the order of the entries to the kernel."""
 
     KEPT = "kept"
     """Entries must stay where they are, or do not care."""
@@ -147,7 +147,7 @@ class Table:
     the kernel's business (alternatives have two for each entry: original, replacement)."""
     order: Order = Order.KEPT
     base_va: int = 0
-    """What BASE_RELATIVE and PHYSICAL words count from."""
+    """The address that BASE_RELATIVE and PHYSICAL words count from."""
     in_code: bool = False
     """The table lies in an executable section: it moves as the code around it does."""
 
@@ -158,7 +158,7 @@ class Table:
     def address_words(self) -> np.ndarray:
         """The words that hold the address of an instruction or of data."""
         words = self.words
-        kept = (words["form"] != Form.VALUE) & (words["role"] != Role.OPERAND)
+        kept = (words["form"] != WordForm.VALUE) & (words["role"] != Role.OPERAND)
         chosen: np.ndarray = words[kept]
         return chosen
 

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.tables.layout import Draft, Field, Layout, TableKind, in_image
+from vmipatch.tables.layout import Draft, TableField, TableKind, TableLayout, in_image
 from vmipatch.tables.locate import between
 from vmipatch.tables.record import code, data, number, record, zero
-from vmipatch.tables.table import Form, Role, TableName
+from vmipatch.tables.table import Role, TableName, WordForm
 
 _POINTER = record("u32 data", data("data"))
-_RELATIVE = record("s32 data", data("data", form=Form.RELATIVE))
+_RELATIVE = record("s32 data", data("data", form=WordForm.RELATIVE))
 
 LIST_LINKS = 2
 """Words at the start of an event: a list head that boot fills."""
@@ -32,7 +32,7 @@ EVENT_WORDS = range(16, 65)
 """How many words an event may have: 22 in 2.6.32, and structures may be aligned to 32 bytes."""
 
 
-def _events(words: int) -> Layout:
+def _events(words: int) -> TableLayout:
     """Structures of `words` words, of which each is an address in all entries, or in none."""
     names = [f"word {i}" for i in range(words)]
     entry = np.dtype([(name, "<u4") for name in names])
@@ -47,8 +47,10 @@ def _events(words: int) -> Layout:
                 draft.require(plausible, f"has no address in its {name}", raw)
         draft.require(draft.present[names[LIST_LINKS]], "has no name or class")
 
-    fields = tuple(Field(name, Form.ABSOLUTE, Role.SYMBOL, present=in_image) for name in names)
-    return Layout(f"{4 * words} bytes: struct ftrace_event_call", entry, fields, check)
+    fields = tuple(
+        TableField(name, WordForm.ABSOLUTE, Role.SYMBOL, present=in_image) for name in names
+    )
+    return TableLayout(f"{4 * words} bytes: struct ftrace_event_call", entry, fields, check)
 
 
 FTRACE_EVENTS = TableKind(

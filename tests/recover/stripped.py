@@ -33,7 +33,7 @@ def ship(
 ) -> tuple[ElfImage, tuple[int, ...]]:
     """The stripped kernel, with kallsyms of some style, and its relocation list.
 
-    `emptied`: with the headers of .rel sections that `objcopy -S` used to leave behind.
+    `emptied`: with the headers of .rel sections that `objcopy -S` used to leave.
     """
     if kallsyms is not None:
         add_kallsyms(kernel, kernel.block(".kallsyms", KALLSYMS_VA, RODATA), kallsyms)

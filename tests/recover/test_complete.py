@@ -72,14 +72,14 @@ def test_rewritten_kernel_is_proven_and_restored() -> None:
     assert restore(image).data == found.source.data
 
 
-def test_symbols_behind_the_border_belong_to_what_lies_there() -> None:
+def test_symbols_after_the_border_belong_to_what_lies_there() -> None:
     kernel = small()
     kernel.text.function("stays", "fa c3")
     kernel.rodata().put(Distance("stays", relocated=False))
     found = completed(kernel)
-    behind = found.image.section_by_name[".text.behind"]
-    assert kernel.va("stays") in behind
-    assert found.image.symbols.by_name["stays"].section == behind.index
+    following = found.image.section_by_name[".text.behind"]
+    assert kernel.va("stays") in following
+    assert found.image.symbols.by_name["stays"].section == following.index
     done = rewrite(found.kernel)
     image = ElfImage.parse(done.data, "rewritten")
     assert image.symbols.address("stays") == kernel.va("stays")

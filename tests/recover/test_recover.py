@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.recover.stripped import KALLSYMS_VA, ship
-from tests.rewrite.smallkernel import Branch, Distance, SmallKernel, Word
+from tests.rewrite.smallkernel import DATA_VA, PAGE, Branch, Distance, SmallKernel, Word
+from tests.support.elfbuilder import DATA, RODATA
 from tests.support.kallsyms import Style
 from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
@@ -18,6 +19,7 @@ from vmipatch.image.symbols import STT_FUNC
 from vmipatch.image.types import SectionFlag
 from vmipatch.recover import recover
 from vmipatch.recover.references import BIAS
+from vmipatch.rewrite import rewrite
 
 NOP5 = "3e8d742600"
 
@@ -129,11 +131,47 @@ def test_without_doubts_all_may_move() -> None:
     assert recover(*ship(kernel)).fixed == ()
 
 
-def test_word_that_is_the_distance_to_an_instruction_keeps_it_in_place() -> None:
+def alone(*vas: int) -> tuple[tuple[int, int], ...]:
+    """The fixed ranges of single instructions."""
+    return tuple((va, va) for va in vas)
+
+
+def test_words_of_an_entry_that_are_distances_keep_instructions_in_place() -> None:
     kernel = small()
-    kernel.writable().put(Distance("reads", 4, relocated=False))
-    instruction_va = kernel.va("reads") + 4
-    assert recover(*ship(kernel)).fixed == ((instruction_va, instruction_va),)
+    entry = Distance("reads", 4, relocated=False), "01000000", Distance("other", 2, relocated=False)
+    kernel.writable().put(*entry)
+    kept = kernel.va("reads") + 4, kernel.va("other") + 2
+    assert recover(*ship(kernel)).fixed == alone(*kept)
+
+
+def test_word_that_is_the_distance_to_a_function_keeps_it_in_place() -> None:
+    kernel = small()
+    kernel.writable().put(Distance("reads", relocated=False))
+    assert recover(*ship(kernel)).fixed == alone(kernel.va("reads"))
+
+
+def test_single_word_of_a_section_of_its_own_may_be_a_table() -> None:
+    kernel = small()
+    kernel.block("marks", DATA_VA, DATA).put(Distance("reads", 4, relocated=False))
+    assert recover(*ship(kernel)).fixed == alone(kernel.va("reads") + 4)
+
+
+def test_single_word_among_variables_that_leads_into_a_function_is_a_number() -> None:
+    kernel = small()
+    number = Distance("reads", 4, relocated=False)
+    kernel.writable().put("00000000" * 8, number, "00100000 00f0ffff" * 4)
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_frequent_words_are_numbers() -> None:
+    """Each is the distance to an instruction, and three of them would be entries."""
+    for count, kept in ((3, True), (4, False)):
+        kernel = small()
+        kernel.text.function("long", b"\x40" * 64, "c3")
+        data = kernel.writable()
+        value = (kernel.va("long") + 4 - data.va) % (1 << 32)
+        data.put(struct.pack("<I", value) * count)
+        assert bool(recover(*ship(kernel)).fixed) is kept
 
 
 def test_word_that_is_the_distance_into_an_instruction_is_chance() -> None:
@@ -164,7 +202,7 @@ def test_around_a_word_that_need_not_be_a_pointer_all_stays(code: tuple[str, Wor
         ("b8", Word("other")),
         ("b8", Word(".Lhere")),
         ("c705", Word("other_data"), Word("reads")),
-        ("8b1d", Word("behind")),
+        ("8b1d", Word("after")),
     ),
     ids=("function", "own label", "stored", "data among the code"),
 )
@@ -173,7 +211,7 @@ def test_plain_pointer_keeps_nothing_in_place(code: tuple[str | Word, ...]) -> N
     kernel.text.function("asks", *code)
     kernel.text.label(".Lhere")
     kernel.text.put("c3")
-    kernel.text.function("behind", "c3", filler=b"\xcc")
+    kernel.text.function("after", "c3", filler=b"\xcc")
     kernel.writable().label("other_data")
     kernel.blocks[-1].put("00000000")
     assert recover(*ship(kernel)).fixed == ()
@@ -192,6 +230,95 @@ def test_base_of_known_stubs_names_them() -> None:
     symbol = int(entries["symbol"][entries["va"] == word_va][0])
     assert found.image.symbols[symbol].name == "irq_entries_start"
     assert found.image.symbols[symbol].va == stubs
+
+
+COUNTS = {"up": (0x20, 0x21, 0x22), "down": (0x5F, 0x5E, 0x5D)}
+"""The numbers that stubs push: vectors, or up to 5.7 `~vector + 0x80`."""
+
+
+def with_stubs(pushed: tuple[int, ...], *code: str | Word) -> SmallKernel:
+    """A small kernel with stubs of vectors from 0x20 on, and a function `uses` of `code`."""
+    kernel = small()
+    kernel.text.function("irq_entries_start", align=8)
+    for number in pushed:
+        kernel.text.put(bytes((0x6A, number)), Branch("e9", "reads"), "90")
+    kernel.text.function("uses", *code)
+    kernel.text.label(".Lown")
+    kernel.text.put("c3")
+    kernel.text.function("next", "c3", filler=b"\xcc")
+    return kernel
+
+
+@pytest.mark.parametrize("addend", (0, -0x100))
+@pytest.mark.parametrize("counted", COUNTS)
+def test_base_of_stubs_is_known_by_what_the_first_pushes(counted: str, addend: int) -> None:
+    base = Word("irq_entries_start", addend)
+    assert recover(*ship(with_stubs(COUNTS[counted], "8d04c5", base))).fixed == ()
+
+
+@pytest.mark.parametrize("more", (0, 1, PAGE - 1))
+def test_words_made_from_the_start_of_the_code_stay_and_keep_nothing(more: int) -> None:
+    kernel = with_stubs(COUNTS["up"], "8d90", Word("startup_32", more))
+    found = recover(*ship(kernel))
+    assert found.fixed == ()
+    done = rewrite(found.kernel)
+    place = done.placement.map.one(kernel.va("uses") + 2)
+    word = ElfImage.parse(done.data).read(place, 4)
+    assert word == struct.pack("<I", kernel.va("startup_32") + more)
+
+
+def test_function_that_numbers_are_added_to_is_known_by_its_name() -> None:
+    kernel = with_stubs(COUNTS["up"], "8d88", Word("__bpf_call_base"))
+    kernel.text.function("__bpf_call_base", "31c0 c3")
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_far_jump_within_its_function_is_a_pointer() -> None:
+    kernel = with_stubs(COUNTS["up"], "ea", Word(".Lown"), "1000")
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_function_that_computes_an_entry_of_its_own_stays() -> None:
+    kernel = with_stubs(COUNTS["up"], "8d9c5b", Word(".Lown"))
+    start_va, end_va = kernel.va("uses"), kernel.va("next")
+    assert recover(*ship(kernel)).fixed == ((start_va, end_va),)
+
+
+def test_handler_that_is_compared_with_is_known_less_its_offset() -> None:
+    kernel = with_stubs(COUNTS["up"], "3d", Word("ex_handler_fault", -8))
+    kernel.text.function("ex_handler_fault", "31c0 c3")
+    table = kernel.block("__ex_table", DATA_VA, RODATA)
+    for name in ("reads", "other"):
+        table.put(*(Distance(n, relocated=False) for n in (name, "other", "ex_handler_fault")))
+    found = recover(*ship(kernel))
+    assert found.fixed == ()
+    entries = Relocations.of(found.image).entries
+    symbol = int(entries["symbol"][entries["va"] == kernel.va("uses") + 1][0])
+    assert found.image.symbols[symbol].name == "ex_handler_fault"
+
+
+def test_traps_of_two_bytes_have_no_operand() -> None:
+    """Else the second would lie in the first, and what its entry names in an instruction."""
+    kernel = small()
+    kernel.text.function("warns")
+    for label in (".Lfirst", ".Lsecond"):
+        kernel.text.label(label)
+        kernel.text.put("0fff 58")
+    kernel.text.put("c3")
+    kernel.rodata().put(b"a.c\0")
+    kernel.labels["file"] = (kernel.blocks[-1].va, 0, 0)
+    bugs = kernel.block("__bug_table", DATA_VA, DATA)
+    for label in (".Lfirst", ".Lsecond"):
+        bugs.put(Word(label), Word("file"), struct.pack("<HH", 12, 1))
+    assert recover(*ship(kernel)).fixed == ()
+
+
+def test_words_of_kallsyms_are_not_taken_for_initcalls() -> None:
+    kernel = small()
+    for i in range(20):
+        kernel.text.function(f"more_{i}", "c3", align=4)
+    symbols = recover(*ship(kernel, kallsyms=Style.DISTANCES)).image.symbols
+    assert symbols.address("__initcall_start") is None
 
 
 def test_jump_table_is_found_between_other_data() -> None:
@@ -226,13 +353,13 @@ def test_initcalls_are_found() -> None:
 
 
 def test_border_is_where_padding_gives_room() -> None:
-    """Behind the pinned function only a few bytes of padding are left."""
+    """After the pinned function only a few bytes of padding are left."""
     kernel = small()
     kernel.writable().put(Distance("start_kernel", relocated=False))
     found = recover(*ship(kernel))
-    behind = found.image.section_by_name[".text.behind"]
-    assert behind.va == kernel.va("start_kernel")
-    assert found.image.section_by_name[".text"].end_va == behind.va
+    following = found.image.section_by_name[".text.behind"]
+    assert following.va == kernel.va("start_kernel")
+    assert found.image.section_by_name[".text"].end_va == following.va
 
 
 def test_bias_reaches_a_page_and_no_further() -> None:

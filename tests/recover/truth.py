@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vmlinux of the same build says of all that was recovered from its vmlinuz."""
+"""Is what was recovered from a vmlinuz the same as in the vmlinux of its build?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDS = {
     "__static_call_text_start": "__static_call_text_start",
     "__static_call_text_end": "__static_call_text_end",
 }
-"""Recovered bounds and true ones; initcalls of consoles stand behind the others."""
+"""Recovered bounds and true ones; initcalls of consoles stand after the others."""
 LOST = (Reason.NO_ROOM, Reason.FIXED)
 """Why a site stays native that would be rewritten if all references were known."""
 
@@ -97,7 +97,8 @@ def wrong_words(alone: Alone, truth: ElfImage) -> list[int]:
     """
     code_map = CodeMap.of(truth)
     placement = _for(truth, alone)
-    words = [lead_relocations(code_map, placement), lead_tables(code_map, placement)]
+    moved = {old: new for t in alone.done.trampolines for old, new in t.words.items()}
+    words = [lead_relocations(code_map, placement, moved), lead_tables(code_map, placement)]
     return [va for each in words for va in _differing(alone.output, each)]
 
 

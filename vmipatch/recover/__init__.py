@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a stripped kernel still tells about its symbols, tables and references."""
+"""What does a stripped kernel still tell about its symbols, tables and references?"""
 
 from vmipatch.recover.complete import complete
-from vmipatch.recover.image import Recovered, recover
+from vmipatch.recover.image import Recovered, recover, with_own_symbols
 
-__all__ = ["Recovered", "complete", "recover"]
+__all__ = ["Recovered", "complete", "recover", "with_own_symbols"]

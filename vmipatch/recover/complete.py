@@ -19,13 +19,13 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.symbols import STT_FILE, STT_OBJECT, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.isa.decode import decode
 from vmipatch.limits import Limit
+from vmipatch.recover.bases import bases_of
+from vmipatch.recover.code import RecoveredCode
 from vmipatch.recover.image import (
     GLOBAL,
     TEXT,
     Recovered,
-    bias_of,
     border_of,
     bytes_of,
     listed_places,
@@ -33,17 +33,9 @@ from vmipatch.recover.image import (
     with_border,
 )
 from vmipatch.recover.kallsyms import find_kallsyms
-from vmipatch.recover.references import (
-    Code,
-    References,
-    Stub,
-    around,
-    classify,
-    extents,
-    merged,
-    possible_distances,
-)
+from vmipatch.recover.references import References, extents, find_references
 from vmipatch.recover.section_symbols import SectionSymbols
+from vmipatch.recover.streams import streams_of
 from vmipatch.recover.tables import I64, STUBS
 from vmipatch.tables.find import find_all
 
@@ -69,21 +61,17 @@ def complete(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
 def _references(image: ElfImage, relocs: I64) -> tuple[References, int | None]:
     """The words of the list and their doubts, and where .text is cut in two."""
     functions = _functions(image)
-    splits = functions.tolist()
-    streams = [
-        decode(image.section_bytes(s), s.va, [va for va in splits if s.va <= va < s.end_va])
-        for s in image.executable_sections
-    ]
-    code = Code(streams, functions)
-    load = next(iter(image.loads))
-    targets, doubtful, biased = classify(image, code, relocs, load.va - load.pa, _stubs(image))
-    understood = [*extents(find_all(image)), *_objects(image)]
+    tables = find_all(image)
+    streams = streams_of(image, tables, functions)
+    address = image.symbols.address
+    stubs = [name for _, name in STUBS if address(name) is not None]
+    bases = bases_of(image, tables, address, stubs)
+    understood = [*extents(tables), *_objects(image)]
     if kallsyms := find_kallsyms(image):
         understood.append((kallsyms.start_va, kallsyms.end_va))
-    distances = possible_distances(image, code, relocs, understood)
-    fixed = merged([*around(code, targets[doubtful]), *((va, va) for va in distances.tolist())])
-    references = References(relocs, targets, doubtful, biased, fixed)
-    return references, border_of(streams, code, fixed, image)
+    code = RecoveredCode(streams, functions)
+    references = find_references(image, code, relocs, bases, understood)
+    return references, border_of(streams, code, references.fixed, image)
 
 
 def _functions(image: ElfImage) -> I64:
@@ -108,17 +96,8 @@ def _objects(image: ElfImage) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), (starts + rows["size"]).tolist(), strict=True))
 
 
-def _stubs(image: ElfImage) -> list[Stub]:
-    found = ((kind, name, image.symbols.address(name)) for kind, name in STUBS)
-    return [
-        Stub(name, va, bias_of(image, va, kind.layouts[0].entry))
-        for kind, name, va in found
-        if va is not None
-    ]
-
-
 def _with_relocations(image: ElfImage, references: References, border: int | None) -> ElfImage:
-    """`image` with sections of relocations behind the others, and a border in .text."""
+    """`image` with sections of relocations after the others, and a border in .text."""
     sections = with_border(image, border)
     table = _Symbols(image, sections, border)
     symtab = next(s for s in sections if s.kind is SectionKind.SYMTAB)
@@ -148,8 +127,8 @@ class _Symbols(SectionSymbols):
         self.rows = image.symbols.entries.copy()
         if border is not None:
             text = image.section_by_name[TEXT]
-            behind = (self.rows["shndx"] == text.index) & (self.rows["value"] >= border)
-            self.rows["shndx"][behind] = sections[-1].index
+            following = (self.rows["shndx"] == text.index) & (self.rows["value"] >= border)
+            self.rows["shndx"][following] = sections[-1].index
         self.of_name = {symbol.name: symbol.index for symbol in image.symbols if symbol.name}
         named = np.flatnonzero((self.rows["info"] & 15) == STT_SECTION).tolist()
         self.of_section = {int(self.rows["shndx"][row]): row for row in named}

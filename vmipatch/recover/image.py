@@ -14,7 +14,6 @@ import numpy as np
 
 from vmipatch.errors import NotSupported
 from vmipatch.image.ascending import distinct
-from vmipatch.image.code_pages import real_mode_page
 from vmipatch.image.consistency import require_loaded_allocated
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
@@ -22,26 +21,21 @@ from vmipatch.image.linked import LinkedKernel, ReferencesFrom
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
-from vmipatch.isa.decode import InstructionStream, Shape, decode
+from vmipatch.isa.decode import InstructionStream, Shape
 from vmipatch.isa.inner import inner_labels
 from vmipatch.limits import Limit
+from vmipatch.recover.bases import bases_of
+from vmipatch.recover.code import RecoveredCode
 from vmipatch.recover.kallsyms import Kallsyms, find_kallsyms
-from vmipatch.recover.references import (
-    Code,
-    References,
-    Stub,
-    around,
-    classify,
-    extents,
-    merged,
-    possible_distances,
-)
+from vmipatch.recover.references import References, extents, find_references
 from vmipatch.recover.section_symbols import SectionSymbols
-from vmipatch.recover.tables import I64, STUBS, Known, find_bounds, stub_sizes
+from vmipatch.recover.streams import streams_of
+from vmipatch.recover.tables import I64, Known, find_bounds, stub_sizes
 from vmipatch.tables.find import find_all
+from vmipatch.tables.locate import Range
 
-TEXT, BEHIND = ".text", ".text.behind"
-"""What lies behind the border is a section of its own."""
+TEXT, REST = ".text", ".text.behind"
+"""Code after the border is a section of its own."""
 GLOBAL = 1
 PAGE = 0x1000
 
@@ -63,7 +57,7 @@ class Recovered:
 
     @property
     def kernel(self) -> LinkedKernel:
-        """What a rewriter needs of it."""
+        """The kernel as a rewriter needs it."""
         return LinkedKernel(self.image, self.source, ReferencesFrom.RECOVERED, self.fixed)
 
 
@@ -85,10 +79,30 @@ def recover(image: ElfImage, relocs: Sequence[int] | None) -> Recovered:
     return _Recovery(image, listed, kallsyms).run()
 
 
+def with_own_symbols(image: ElfImage) -> ElfImage:
+    """A stripped kernel with the symbols that it holds itself; as it is if it holds none.
+
+    Raises MalformedImage.
+    """
+    try:
+        kallsyms = find_kallsyms(image)
+    except NotSupported:
+        kallsyms = None
+    if kallsyms is None:
+        return image
+    executable = image.executable_sections
+    rows = []
+    for symbol in kallsyms.symbols:
+        is_code = any(symbol.va in section for section in executable)
+        kind = STT_FUNC if is_code else STT_NOTYPE
+        rows.append((symbol.va, symbol.name, 0, kind, symbol.kind.isupper()))
+    return _with_tables_of_elf(image, rows, None, None)
+
+
 def listed_places(image: ElfImage, relocs: Sequence[int] | None) -> I64:
     """The addresses of the relocation list, ascending.
 
-    Raises InputNotUnderstood if there is none or the kernel has no .text, MalformedImage if its
+    Raises InputNotUnderstood if the kernel has no such list or no .text, MalformedImage if its
     segments load what no section allocates.
     """
     if not relocs:
@@ -109,7 +123,7 @@ def listed_places(image: ElfImage, relocs: Sequence[int] | None) -> I64:
 
 
 class _Recovery:
-    """What is known so far."""
+    """The facts known so far."""
 
     def __init__(self, image: ElfImage, relocs: I64, kallsyms: Kallsyms) -> None:
         self.image, self.relocs, self.kallsyms = image, relocs, kallsyms
@@ -124,45 +138,27 @@ class _Recovery:
             )
         ]
         self.inner = frozenset(inner)
-        """What kallsyms names inside of instructions."""
+        """Addresses inside of instructions that kallsyms names."""
         self.functions = distinct(
             np.array([va for va in code_vas if va not in self.inner], np.int64)
         )
-        self.known = Known(image, relocs, self.functions)
+        extent = Range(kallsyms.start_va, kallsyms.end_va)
+        self.known = Known(image, relocs, self.functions, extent)
         addresses = {symbol.name: symbol.va for symbol in kallsyms.symbols}
+        self.addresses = addresses
         self.stub_sizes = stub_sizes(self.known, addresses)
-        self.stubs = [
-            Stub(name, addresses[name], bias_of(image, addresses[name], kind.layouts[0].entry))
-            for kind, name in STUBS
-            if name in self.stub_sizes
-        ]
         self.bounds = find_bounds(self.known)
 
     def run(self) -> Recovered:
         symbols = self._symbols()
         plain = _with_tables_of_elf(self.image, symbols, None, None)
         tables = find_all(plain)
-        splits = self.functions.tolist()
-        page = real_mode_page(plain)
-        streams = [
-            decode(
-                plain.section_bytes(s),
-                s.va,
-                [va for va in splits if s.va <= va < s.end_va],
-                opaque=[page] if page and s.va <= page[0] < s.end_va else [],
-            )
-            for s in plain.executable_sections
-        ]
-        code = Code(streams, self.functions)
-        load = next(iter(plain.loads))
-        targets, doubtful, biased = classify(
-            plain, code, self.relocs, load.va - load.pa, self.stubs
-        )
+        streams = streams_of(plain, tables, self.functions)
+        code = RecoveredCode(streams, self.functions)
+        bases = bases_of(plain, tables, self.addresses.get, self.stub_sizes)
         understood = [*extents(tables), (self.kallsyms.start_va, self.kallsyms.end_va)]
-        distances = possible_distances(plain, code, self.relocs, understood)
-        fixed = merged([*around(code, targets[doubtful]), *((va, va) for va in distances.tolist())])
-        references = References(self.relocs, targets, doubtful, biased, fixed)
-        border = border_of(streams, code, fixed, plain)
+        references = find_references(plain, code, self.relocs, bases, understood)
+        border = border_of(streams, code, references.fixed, plain)
         image = _with_tables_of_elf(self.image, symbols, references, border)
         return Recovered(image, references, self.image)
 
@@ -188,14 +184,9 @@ class _Recovery:
         return result
 
 
-def bias_of(image: ElfImage, va: int, entry: np.dtype) -> int:
-    """Stride times the vector that the first stub pushes (`push imm8`; early ones have no bias)."""
-    return image.read(va + 1, 1)[0] * entry.itemsize
-
-
 def border_of(
     streams: list[InstructionStream],
-    code: Code,
+    code: RecoveredCode,
     fixed: Sequence[tuple[int, int]],
     image: ElfImage,
 ) -> int | None:
@@ -249,14 +240,14 @@ def _with_tables_of_elf(
 
 
 def with_border(image: ElfImage, border: int | None) -> list[Section]:
-    """The sections, .text cut in two at `border`; what lies behind it is the last."""
+    """The sections, .text cut in two at `border`; what lies after it is the last."""
     sections = list(image.sections)
     if border is not None:
         text = image.section_by_name[TEXT]
         sections[text.index] = replace(text, size=border - text.va)
         sections.append(
             replace(
-                text, index=len(sections), name=BEHIND, va=border, off=text.off + border - text.va,
+                text, index=len(sections), name=REST, va=border, off=text.off + border - text.va,
                 size=text.end_va - border, align=1,
             )
         )  # fmt: skip
@@ -264,7 +255,7 @@ def with_border(image: ElfImage, border: int | None) -> list[Section]:
 
 
 def bytes_of(image: ElfImage, section: Section) -> bytes:
-    """What the file holds of a section that may be a part of one."""
+    """The bytes in the file of a section that may be a part of one."""
     if not section.has_bytes:
         return b""
     return image.data[section.off : section.off + section.size]

@@ -56,7 +56,7 @@ class Kallsyms:
 
 
 def find_kallsyms(image: ElfImage) -> Kallsyms | None:
-    """The kernel's own symbol table; None if there is none.
+    """The kernel's own symbol table; None if missing.
 
     Raises InputNotUnderstood if the tokens of one are there, and the rest is damaged or of a layout
     that is not known.
@@ -168,19 +168,19 @@ class _Search:
         off = self._tokens.index_off + TOKEN_INDEX_LEN
         first = off // WORD_LEN
         for relative in (True, False):
-            behind = first + count + relative
-            seqs_off = behind * WORD_LEN
-            if behind > len(self._words) or not self._are_seqs(seqs_off, count):
+            following = first + count + relative
+            seqs_off = following * WORD_LEN
+            if following > len(self._words) or not self._are_seqs(seqs_off, count):
                 continue
             values = self._words[first : first + count].astype(np.int64)
             places = self._va + off + WORD_LEN * np.arange(count, dtype=np.int64)
-            base = int(self._words[behind - 1]) if relative else places
+            base = int(self._words[following - 1]) if relative else places
             values = (values + base) & 0xFFFFFFFF
             if not self._are_addresses(values):
                 continue
             parts = {"kallsyms_offsets": off, "kallsyms_seqs_of_names": seqs_off}
             if relative:
-                parts["kallsyms_relative_base"] = (behind - 1) * WORD_LEN
+                parts["kallsyms_relative_base"] = (following - 1) * WORD_LEN
             return _Addresses(values, parts, off, seqs_off + SEQ_LEN * count)
         return None
 

@@ -7,11 +7,13 @@ they concern stays where it is:
 
 - a word of the list need not be a pointer to what lies there. `irq_entries_start - 0x100` points
   into another function, and moves with the symbol that only the source knows. A word of code is
-  believed if it is an immediate that leads to a function or label, or to an instruction of its
-  own function, or if it is all of the address of data among the code, which nobody executes; a
-  word of data, if it leads to an instruction. Around any other, all code stays.
-- a word of data might be a distance to code in a table that nobody knows of. Wherever an aligned
-  word, read so, leads to an instruction, this instruction stays.
+  believed if it is an immediate that points to a function or label, or to an instruction of its
+  own function, or if it is all of the address of data among the code, which is never executed; a
+  word of data, if an instruction begins there. Words that Linux adds to are told by value
+  (vmipatch.recover.bases). A word that is added to and points to an instruction of its own function
+  keeps this function in place. Around any other, all code stays.
+- a word of data might be a distance to code in a table that is not known. Where an aligned word is
+  the distance to an instruction, this instruction stays (vmipatch.recover.distances).
 """
 
 from __future__ import annotations
@@ -20,33 +22,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from vmipatch.image.ascending import distinct
 from vmipatch.image.elf import ElfImage
-from vmipatch.isa.decode import Flow, InstructionStream, Shape, WordUse, word_use
+from vmipatch.isa.decode import WordUse, word_use
+from vmipatch.recover.bases import Bases
+from vmipatch.recover.code import I64, Flags, RecoveredCode, merged
+from vmipatch.recover.distances import possible_distances
 from vmipatch.tables.table import Tables
 
-I64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 BIAS = 0x1000
 """Bytes around a doubtful word that stay. A bias is a vector number (below 256) times a stride of
 8 or 16, or an offset into a page of code that is copied."""
 WORD_LEN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Stub:
-    """An array of entry stubs: a base of it is biased by the vector that its first entry pushes."""
-
-    symbol: str
-    va: int
-    bias: int
-
-    @property
-    def biased_va(self) -> int:
-        """The word that code adds a multiple of the stride to."""
-        return self.va - self.bias
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +43,7 @@ class References:
     places: I64
     """Addresses of the words, ascending."""
     targets: I64
-    """What they lead to, as linked addresses (physical words made virtual)."""
+    """Their targets, as linked addresses (physical words made virtual)."""
     doubtful: Flags
     """Which words keep their value, as everything around does."""
     biased: Mapping[int, str]
@@ -65,60 +52,50 @@ class References:
     """Ranges of code that stay: half-open, ascending, disjoint; empty ones are single addresses."""
 
 
-class Code:
-    """All code of an image, for questions about many addresses at once."""
-
-    def __init__(self, streams: Iterable[InstructionStream], functions: I64) -> None:
-        """Take the decoded sections in address order, and the addresses of functions."""
-        self.streams = tuple(streams)
-        self.functions = functions
-        self._starts = np.concatenate([s.starts.astype(np.int64) for s in self.streams])
-
-    def within(self, vas: I64) -> Flags:
-        """Which addresses lie in a section of code, or at its end."""
-        result = np.zeros(len(vas), np.bool_)
-        for stream in self.streams:
-            result |= (vas >= stream.va) & (vas <= stream.end_va)
-        return result
-
-    def begins(self, vas: I64) -> Flags:
-        """Which addresses are the first of an instruction."""
-        at = np.minimum(np.searchsorted(self._starts, vas), len(self._starts) - 1)
-        return np.asarray(self._starts[at] == vas)
-
-    def function_of(self, vas: I64) -> I64:
-        """Start of the function that holds each address, 0 in front of the first."""
-        at = np.searchsorted(self.functions, vas, side="right") - 1
-        return np.where(at >= 0, self.functions[np.maximum(at, 0)], 0)
-
-    def is_executed(self, va: int) -> bool:
-        """Whether a branch leads to `va`, or the instruction in front of it runs on."""
-        stream = self.stream_at(va)
-        if stream is None:
-            return False
-        before = stream.index_over(va) - 1
-        runs_on = before >= 0 and (
-            Flow(int(stream.flows[before])) not in (Flow.STOP, Flow.JUMP)
-            and int(stream.shapes[before]) == Shape.CODE
-        )
-        return runs_on or any(bool((s.branch_targets == va).any()) for s in self.streams)
-
-    def stream_at(self, va: int) -> InstructionStream | None:
-        """The section that holds `va`."""
-        return next((s for s in self.streams if s.va <= va < s.end_va), None)
+def find_references(
+    image: ElfImage,
+    code: RecoveredCode,
+    relocs: I64,
+    bases: Bases,
+    understood: Iterable[tuple[int, int]],
+) -> References:
+    """The words at `relocs` and what stays; words of the `understood` ranges are no distances."""
+    targets = _targets(image, code, relocs)
+    judged = _judge(code, relocs, targets, bases)
+    distances = possible_distances(image, code, relocs, merged(understood))
+    around_words = around(code, targets[judged.doubtful])
+    alone = [(va, va) for va in distances.tolist()]
+    fixed = merged([*around_words, *judged.functions, *alone])
+    return References(relocs, targets, judged.doubtful | judged.kept, judged.biased, fixed)
 
 
-def classify(
-    image: ElfImage, code: Code, relocs: I64, page_offset: int, stubs: Iterable[Stub]
-) -> tuple[I64, Flags, dict[int, str]]:
-    """Targets of the words at `relocs`, which are doubtful, and which are known biased bases."""
+def _targets(image: ElfImage, code: RecoveredCode, relocs: I64) -> I64:
+    """The linked addresses that the words at `relocs` stand for."""
+    page_offset = image.page_offset
     values = _words_at(image, relocs)
     low = min(s.va for s in image.loads)
     targets = np.where(values < low, values + page_offset, values)
     # What code adds to its own physical address to get a linked one.
     linked = (values - page_offset) & 0xFFFFFFFF
     added = ~code.within(targets) & code.within(linked) & (page_offset > 0)
-    targets = np.where(added, linked, targets)
+    return np.where(added, linked, targets)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Words that are no pointers, by what stays for their sake."""
+
+    doubtful: Flags
+    """All code around."""
+    kept: Flags
+    """Nothing, or their own function: they keep their value."""
+    biased: dict[int, str]
+    functions: list[tuple[int, int]]
+    """Functions that stay."""
+
+
+def _judge(code: RecoveredCode, relocs: I64, targets: I64, bases: Bases) -> _Judged:
+    """The words that point to code and need not be pointers to what is there."""
     into_code = code.within(targets)
     in_code = np.zeros(len(relocs), np.bool_)
     for stream in code.streams:
@@ -127,21 +104,29 @@ def classify(
     # What ends a section ends it wherever it ends.
     into_code &= ~(np.isin(targets, ends) & ~code.begins(targets))
     doubtful = into_code & ~in_code & ~code.begins(targets)
-    bases = {stub.biased_va: stub.symbol for stub in stubs if stub.bias}
-    biased: dict[int, str] = {}
+    result = _Judged(doubtful, np.zeros(len(relocs), np.bool_), {}, [])
     pointed_to = frozenset(targets[into_code & ~in_code].tolist())
     for index in np.flatnonzero(into_code & in_code).tolist():
         place, target = int(relocs[index]), int(targets[index])
         use = _use_of(code, place)
-        if target in bases and use is not WordUse.IMMEDIATE:
-            biased[place] = bases[target]
-        elif target in bases or not _is_pointer(code, place, target, use, pointed_to):
-            doubtful[index] = True
-    return targets, doubtful, biased
+        is_immediate = use is WordUse.IMMEDIATE
+        named = bases.compared if is_immediate else bases.named
+        if target in bases.kept:
+            result.kept[index] = True
+        elif target in named:
+            result.biased[place] = named[target]
+        elif target in bases.biased or not _is_pointer(code, place, target, use, pointed_to):
+            own = code.extent_of(target) if use is WordUse.PART else (0, 0)
+            if own[0] <= place < own[1] and code.begins(np.array([target]))[0]:
+                result.kept[index] = True
+                result.functions.append(own)
+            else:
+                doubtful[index] = True
+    return result
 
 
-def _use_of(code: Code, place: int) -> WordUse:
-    """What the instruction of which the word at `place` is a part makes of it."""
+def _use_of(code: RecoveredCode, place: int) -> WordUse:
+    """The use that an instruction makes of its word at `place`."""
     stream = code.stream_at(place)
     assert stream is not None, "the place lies in code"
     index = stream.index_over(place)
@@ -149,11 +134,11 @@ def _use_of(code: Code, place: int) -> WordUse:
 
 
 def _is_pointer(
-    code: Code, place: int, target: int, use: WordUse, pointed_to: frozenset[int]
+    code: RecoveredCode, place: int, target: int, use: WordUse, pointed_to: frozenset[int]
 ) -> bool:
     """Whether the word at `place` of code stands for just what is at `target`.
 
-    `pointed_to` is what words of data lead to: whoever is called through a pointer is executed.
+    `pointed_to` are the targets of words of data: what is called through a pointer is executed.
     """
     both = np.array([place, target])
     mine, its = code.function_of(both).tolist()
@@ -163,7 +148,7 @@ def _is_pointer(
     return use is WordUse.DATA and target == its and is_data
 
 
-def around(code: Code, vas: I64) -> list[tuple[int, int]]:
+def around(code: RecoveredCode, vas: I64) -> list[tuple[int, int]]:
     """Whole functions within BIAS of each address, cut at the ends of its section."""
     result = []
     for va in vas.tolist():
@@ -175,49 +160,9 @@ def around(code: Code, vas: I64) -> list[tuple[int, int]]:
     return result
 
 
-def possible_distances(
-    image: ElfImage, code: Code, relocs: I64, understood: Iterable[tuple[int, int]]
-) -> I64:
-    """Instructions to which an aligned word of data leads if it is a distance from itself.
-
-    Words of the list and of `understood` ranges are none.
-    """
-    result = [np.zeros(0, np.int64)]
-    ranges = np.array(merged(understood) or ((0, 0),), np.int64)
-    for section in image.allocated_sections:
-        if section.is_exec or not section.has_bytes or section.size < WORD_LEN:
-            continue
-        first_va = -(-section.va // WORD_LEN) * WORD_LEN
-        count = (section.end_va - first_va) // WORD_LEN
-        places = first_va + WORD_LEN * np.arange(count, dtype=np.int64)
-        words = image.words(first_va, first_va + WORD_LEN * count).astype(np.int64)
-        known = np.zeros(count, np.bool_)
-        listed = relocs[(relocs > first_va - WORD_LEN) & (relocs < section.end_va)] - first_va
-        known[np.maximum(listed // WORD_LEN, 0)] = True
-        known[np.minimum((listed + WORD_LEN - 1) // WORD_LEN, count - 1)] = True
-        at = np.maximum(np.searchsorted(ranges[:, 0], places, side="right") - 1, 0)
-        known |= (places >= ranges[at, 0]) & (places < ranges[at, 1])
-        leads_to = (places + words) & 0xFFFFFFFF
-        leads_to = leads_to[~known]
-        leads_to = leads_to[code.within(leads_to)]
-        result.append(leads_to[code.begins(leads_to)])
-    return distinct(np.concatenate(result))
-
-
 def extents(tables: Tables) -> list[tuple[int, int]]:
     """The ranges of data in which every word is understood."""
     return [(t.start_va, t.end_va) for t in tables if not t.in_code]
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The same addresses as ascending, disjoint ranges."""
-    result: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        if result and start <= result[-1][1]:
-            result[-1] = (result[-1][0], max(result[-1][1], end))
-        else:
-            result.append((start, end))
-    return tuple(result)
 
 
 def _words_at(image: ElfImage, vas: I64) -> I64:

@@ -19,7 +19,7 @@ class SectionSymbols:
     """The sections in memory, and which rows of a symbol table stand for them."""
 
     def __init__(self, sections: Sequence[Section]) -> None:
-        """Take the sections of a file; whoever has a table fills in its rows."""
+        """Take the sections of a file; a caller with a table fills in its rows."""
         self.memory = sorted(
             (s for s in sections if s.is_alloc and s.size), key=lambda s: (s.va, s.index)
         )

@@ -20,12 +20,12 @@ from vmipatch.image.types import Section
 from vmipatch.tables.entry_stubs import EARLY_STUBS, IRQ_STUBS, SPURIOUS_STUBS
 from vmipatch.tables.initcalls import INITCALLS
 from vmipatch.tables.jump_table import JUMP_TABLE
-from vmipatch.tables.layout import Column, Layout, TableKind
+from vmipatch.tables.layout import Column, TableKind, TableLayout
 from vmipatch.tables.locate import Range
 from vmipatch.tables.mcount import MCOUNT
 from vmipatch.tables.nops import CALL, JMP, JMP_SHORT, NOP2, NOP5, any_of
 from vmipatch.tables.static_calls import STATIC_CALLS, TRAMPOLINE_LEN, UD1
-from vmipatch.tables.table import Form, Role
+from vmipatch.tables.table import Role, WordForm
 from vmipatch.tables.view import ImageView
 
 I64 = npt.NDArray[np.int64]
@@ -46,16 +46,16 @@ class Bounded:
     distances_only: bool = False
     """Absolute words of it need no table: the relocation list has them."""
 
-    def wants(self, layout: Layout) -> bool:
+    def wants(self, layout: TableLayout) -> bool:
         """Whether a table of that layout has to be found."""
-        relative = all(field.form is Form.RELATIVE for field in layout.fields)
+        relative = all(field.form is WordForm.RELATIVE for field in layout.fields)
         return relative or not self.distances_only
 
 
 BOUNDED = (
     Bounded(JUMP_TABLE, "__start___jump_table", "__stop___jump_table"),
     Bounded(MCOUNT, "__start_mcount_loc", "__stop_mcount_loc"),
-    # Those of consoles stand right behind them and are alike: one run holds both.
+    # Those of consoles stand right after them and are alike: one run holds both.
     Bounded(INITCALLS, "__initcall_start", "__initcall_end", fewest=8, distances_only=True),
 )
 STUBS = (
@@ -67,13 +67,15 @@ STUBS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What is known of an image before its tables are."""
+    """The facts known of an image before its tables are."""
 
     image: ElfImage
     relocs: I64
     """Places of absolute words, ascending."""
     functions: I64
     """Addresses of functions and labels, ascending."""
+    kallsyms: Range
+    """Words of which are distances to functions, and no table that is looked for."""
 
 
 def find_bounds(known: Known) -> dict[str, int]:
@@ -109,7 +111,9 @@ def stub_sizes(known: Known, addresses: dict[str, int]) -> dict[str, int]:
     return sizes
 
 
-def _valid_len(view: ImageView, kind: TableKind, layout: Layout, start_va: int, room: int) -> int:
+def _valid_len(
+    view: ImageView, kind: TableKind, layout: TableLayout, start_va: int, room: int
+) -> int:
     """Bytes of the longest array of `layout` at `start_va` that is valid and fits into `room`."""
     valid = 0
     for size in range(layout.entry.itemsize, room + 1, layout.entry.itemsize):
@@ -124,7 +128,7 @@ def _valid_len(view: ImageView, kind: TableKind, layout: Layout, start_va: int, 
 InputErrors = (MalformedTable, ValueError)
 
 
-def _runs(known: Known, view: ImageView, table: Bounded, layout: Layout) -> Iterator[Range]:
+def _runs(known: Known, view: ImageView, table: Bounded, layout: TableLayout) -> Iterator[Range]:
     """Valid runs of entries in data, the longest of each section."""
     stride = layout.entry.itemsize
     for section in known.image.allocated_sections:
@@ -138,16 +142,17 @@ def _runs(known: Known, view: ImageView, table: Bounded, layout: Layout) -> Iter
                 break
 
 
-def _good_entries(known: Known, view: ImageView, section: Section, layout: Layout) -> Flags:
+def _good_entries(known: Known, view: ImageView, section: Section, layout: TableLayout) -> Flags:
     """At which words of the section an entry might begin, by each of its fields alone."""
     stride = layout.entry.itemsize
     count = (section.size - stride) // WORD_LEN + 1
     starts = section.va + WORD_LEN * np.arange(count, dtype=np.int64)
+    outside = (starts + stride <= known.kallsyms.start_va) | (starts >= known.kallsyms.end_va)
     listed = np.zeros(section.size // WORD_LEN, np.bool_)
     inside = known.relocs[(known.relocs >= section.va) & (known.relocs < section.end_va)]
     listed[(inside - section.va)[(inside - section.va) % WORD_LEN == 0] // WORD_LEN] = True
     words = known.image.words(section.va, section.va + section.size // WORD_LEN * WORD_LEN)
-    good = np.ones(count, np.bool_)
+    good = outside.copy()
     assert layout.entry.fields is not None
     for field in layout.fields:
         off = layout.entry.fields[field.name][1]
@@ -155,8 +160,8 @@ def _good_entries(known: Known, view: ImageView, section: Section, layout: Layou
         first = off // WORD_LEN
         raw = words[first : first + count].astype(np.int64)
         in_list = listed[first : first + count]
-        good &= in_list if field.form is Form.ABSOLUTE else ~in_list
-        base = np.where(field.form is Form.ABSOLUTE, 0, place)
+        good &= in_list if field.form is WordForm.ABSOLUTE else ~in_list
+        base = np.where(field.form is WordForm.ABSOLUTE, 0, place)
         words32 = raw.astype(np.uint32)
         bias = field.bias(Column(view, np.zeros(0, layout.entry), words32)).astype(np.int64)
         target = ((raw - bias + base) & 0xFFFFFFFF).astype(np.uint32)
@@ -166,7 +171,7 @@ def _good_entries(known: Known, view: ImageView, section: Section, layout: Layou
 
 
 def _plausible(known: Known, view: ImageView, role: Role, target: npt.NDArray[np.uint32]) -> Flags:
-    """Which targets are what a field of that role leads to."""
+    """Which targets a field of that role may have."""
     if role is Role.DATA:
         return np.asarray(view.allocated.hold(target))
     inside = np.asarray(view.code.hold(target))
@@ -199,7 +204,7 @@ def _chains(good: Flags, stride: int) -> Iterator[tuple[int, int]]:
 
 
 def _trimmed(
-    view: ImageView, table: Bounded, layout: Layout, start_va: int, count: int
+    view: ImageView, table: Bounded, layout: TableLayout, start_va: int, count: int
 ) -> Range | None:
     """The run without entries at its ends that the layout refuses; None if it refuses more."""
     stride = layout.entry.itemsize

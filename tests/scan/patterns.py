@@ -33,6 +33,9 @@ def _memory(*regs: int) -> bytes:
 
 _ALL = range(8)
 _GROUP6, _GROUP7, _GROUP9 = rb"\x0f\x00", rb"\x0f\x01", rb"\x0f\xc7"
+_BARE = rb"(?<![\x66\xf2\xf3])"
+_NARROW, _REPNE, _REP = rb"(?<=\x66)", rb"(?<=\xf2)", rb"(?<=\xf3)"
+"""The prefix that compilers write last, right before the opcode; or none of them."""
 
 OPCODES: dict[str, bytes] = {
     "lgdt": _GROUP7 + _memory(2),
@@ -72,7 +75,28 @@ OPCODES: dict[str, bytes] = {
     "clts": rb"\x0f\x06",
     "sysret": rb"\x0f\x07",
     "invd": rb"\x0f\x08",
-    "wbinvd": rb"\x0f\x09",
+    "wbinvd": rb"(?<!\xf3)\x0f\x09",
+    "wbnoinvd": _REP + rb"\x0f\x09",
+    **{
+        name: _BARE + _GROUP7 + _set((third,))
+        for name, third in (
+            ("enclv", 0xC0), ("pconfig", 0xC5), ("wrmsrns", 0xC6), ("vmfunc", 0xD4),
+            ("rdpru", 0xFD), ("invlpgb", 0xFE), ("tlbsync", 0xFF),
+        )
+    },
+    "pvalidate": _REPNE + _GROUP7 + rb"\xff",
+    "tdcall": _NARROW + _GROUP7 + rb"\xcc",
+    "setssbsy": _REP + _GROUP7 + rb"\xe8",
+    "clrssbsy": _REP + rb"\x0f\xae" + _memory(6),
+    "tpause": _NARROW + rb"\x0f\xae" + _modrm(6, memory=False),
+    "umwait": _REPNE + rb"\x0f\xae" + _modrm(6, memory=False),
+    "getsec": _BARE + rb"\x0f\x37",
+    "wruss": _NARROW + rb"\x0f\x38\xf5" + _memory(*_ALL),
+    "wrss": _BARE + rb"\x0f\x38\xf6" + _memory(*_ALL),
+    "loadiwkey": _REP + rb"\x0f\x38\xdc" + _modrm(*_ALL, memory=False),
+    "enqcmds": _REP + rb"\x0f\x38\xf8" + _memory(*_ALL),
+    "enqcmd": _REPNE + rb"\x0f\x38\xf8" + _memory(*_ALL),
+    "hreset": _REP + rb"\x0f\x3a\xf0" + _modrm(0, memory=False),
     "wrmsr": rb"\x0f\x30",
     "rdtsc": rb"\x0f\x31",
     "rdmsr": rb"\x0f\x32",
@@ -85,7 +109,7 @@ OPCODES: dict[str, bytes] = {
     "lss": rb"\x0f\xb2",
     "lfs": rb"\x0f\xb4",
     "lgs": rb"\x0f\xb5",
-    # With a register behind them, C4 and C5 begin a VEX prefix.
+    # With a register after them, C4 and C5 begin a VEX prefix.
     "les": rb"\xc4" + _memory(*_ALL),
     "lds": rb"\xc5" + _memory(*_ALL),
     "push segment": rb"[\x06\x1e]|\x0f[\xa0\xa8]",
@@ -115,7 +139,7 @@ OPCODES: dict[str, bytes] = {
     "hlt": rb"\xf4",
     "cli": rb"\xfa",
     "sti": rb"\xfb",
-}
+}  # fmt: skip
 
 _CLASSES = tuple(OPCODES)
 _ANY_OPCODE = re.compile(

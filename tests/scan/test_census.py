@@ -7,8 +7,8 @@ comparison, and these rules are all there is between them:
 - a fused group of the ledger counts each of its sensitive instructions;
 - objdump prints prefixes as words of their own, which do not change the class;
 - objdump begins anew at each symbol, as the scan does, so the boundaries must be the same ones,
-  but for fwait, which objdump joins with the x87 instruction behind it;
-- int3 is no class: in a kernel it is padding and patching.
+  but for fwait, which objdump joins with the x87 instruction after it;
+- int3 is not a class: in a kernel it is padding and patching.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import STT_FUNC
 from vmipatch.scan import ScanResult, scan
 from vmipatch.scan.decodings import Bucket, Decodings, decodings_of
-from vmipatch.scan.ledger import ByteClass, SectionAccount, Why
+from vmipatch.scan.ledger import ByteClass, LedgerReason, SectionAccount
 
 TEXT_VA, DATA_VA = 0xC1000000, 0xC1010000
 
@@ -39,40 +39,49 @@ def decodings(code: str) -> Decodings:
     return decodings_of(scanned(code))[0]
 
 
-def test_code_behind_a_branch_is_proven_by_it() -> None:
+def test_code_after_a_branch_is_proven_by_it() -> None:
     # jz +2; ret; int3; target: inc eax; ret
     found = account("7402c3cc40c3")
-    assert found.evidence == {Why.SYMBOL: 2, Why.BRANCH: 1, Why.FLOW: 2, Why.IDLE: 1}
+    assert found.evidence == {
+        LedgerReason.SYMBOL: 2,
+        LedgerReason.BRANCH: 1,
+        LedgerReason.FLOW: 2,
+        LedgerReason.IDLE: 1,
+    }
 
 
 def test_code_that_only_the_sweep_found_is_not_code() -> None:
     found = account("c340c3")
-    assert found.evidence == {Why.SYMBOL: 1, Why.NEVER_RUN: 2}
+    assert found.evidence == {LedgerReason.SYMBOL: 1, LedgerReason.NEVER_RUN: 2}
     assert found.intervals[1] == (TEXT_VA + 1, TEXT_VA + 3, ByteClass.DATA)
 
 
 def test_without_relocations_it_is_unknown() -> None:
     found = account("c340c3", relocated=False)
-    assert found.evidence == {Why.SYMBOL: 1, Why.NOT_LED_TO: 2}
+    assert found.evidence == {LedgerReason.SYMBOL: 1, LedgerReason.NOT_LED_TO: 2}
 
 
 def test_relocated_word_proves_a_boundary() -> None:
     found = account("c340c3", word=TEXT_VA + 1)
-    assert found.evidence == {Why.SYMBOL: 1, Why.REFERENCE: 1, Why.FLOW: 1}
+    assert found.evidence == {
+        LedgerReason.SYMBOL: 1,
+        LedgerReason.REFERENCE: 1,
+        LedgerReason.FLOW: 1,
+    }
 
 
 def test_branch_into_an_instruction_disputes_it() -> None:
     # jz into the mov's constant
     found = account("7401b8c3c3c3c3c3")
-    assert found.evidence[Why.DISPUTED] == 5
+    assert found.evidence[LedgerReason.DISPUTED] == 5
 
 
 def test_bytes_that_decode_as_nothing_are_unknown_where_code_leads() -> None:
-    assert account("400f04c3").evidence[Why.NO_INSTRUCTION] == 1
+    assert account("400f04c3").evidence[LedgerReason.NO_INSTRUCTION] == 1
 
 
 def test_each_decoding_is_in_the_bucket_of_its_place() -> None:
-    # cli; invd; mov eax, 0xfafafafa; ret, and behind it cli; ret that nothing leads to
+    # cli; invd; mov eax, 0xfafafafa; ret, and after it cli; ret that nothing refers to
     found = decodings("fa0f08b8fafafafac3" + "e4c3")
     counts = {bucket: sum(kinds.values()) for bucket, kinds in found.counts.items()}
     assert counts == {
@@ -101,5 +110,5 @@ def test_nothing_of_a_kernel_is_unknown(kernel: KernelFinder, name: str) -> None
         count for (kind, _), count in sites.items() if kind.value == "rewritten"
     )
     for section in result.ledger.sections:
-        never = section.evidence.get(Why.NEVER_RUN, 0)
-        assert never <= section.length(ByteClass.CODE) // 100, "most code is led to"
+        never = section.evidence.get(LedgerReason.NEVER_RUN, 0)
+        assert never <= section.length(ByteClass.CODE) // 100, "most code is reached"

@@ -27,7 +27,7 @@ def scan_of(*parts: Part) -> ScanResult:
 
 
 def sites_of(*parts: Part) -> list[Site]:
-    """The sites of one function behind the head code's two."""
+    """The sites of one function after the head code's two."""
     return list(scan_of(*parts).sites[2:])
 
 
@@ -124,6 +124,13 @@ def test_every_byte_of_code_is_in_one_account() -> None:
         ("8ed0", Disposition.NATIVE_TRAPPING, Reason.NEVER_A_CALL),
         ("8ed8", Disposition.HARMLESS, Reason.SAME_AT_CPL1),
         ("ff18", Disposition.HARMLESS, Reason.SAME_AT_CPL1),
+        ("0f02c1", Disposition.HARMLESS, Reason.BY_DESCRIPTOR),
+        ("0f00e9", Disposition.HARMLESS, Reason.BY_DESCRIPTOR),
+        ("0f01fd", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("660faef1", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("f30f3af0c008", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("f30f09", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
+        ("0f38f608", Disposition.HARMLESS, Reason.SAME_AT_CPL1),
         ("fb 0f01c9", Disposition.NATIVE_TRAPPING, Reason.NO_CALL),
     ],
 )
@@ -291,3 +298,13 @@ def test_zone_is_found_by_any_overlap() -> None:
     assert zones.over(170, 171) is outer
     assert zones.over(200, 300) is None
     assert zones.over(0, 1000) is not None
+
+
+def test_call_into_an_instruction_does_not_keep_the_walk_before_paging_going() -> None:
+    """As a damaged file may hold one: nothing is reached by it, however often it is followed."""
+    kernel = SmallKernel()
+    # call into the immediate of the next instruction; mov eax, 0x80000000; mov cr0, eax; ret
+    kernel.text.function("boots", "fa e8 01000000 b800000080 0f22c0 c3")
+    kernel.entry = "boots"
+    zones = {site.va: site.reason for site in scan(kernel.image()).sites}
+    assert zones[kernel.va("boots")] is Reason.BEFORE_PAGING

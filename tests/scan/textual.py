@@ -31,7 +31,8 @@ CLASS_OF = {
         "lldt ltr lmsw clts invd wbinvd invlpg invpcid hlt rdmsr wrmsr rdpmc rdtsc rdtscp sysexit "
         "rsm xsetbv xsaves xrstors monitor mwait clac stac vmcall vmmcall encls cli sti in out "
         "sldt str smsw cpuid lss lds les lfs lgs lar lsl verr verw arpl int into int1 "
-        "sysenter syscall xgetbv"
+        "sysenter syscall xgetbv wbnoinvd enclv pconfig wrmsrns getsec setssbsy clrssbsy hreset "
+        "loadiwkey enqcmds enqcmd tpause umwait tdcall rdpru invlpgb tlbsync pvalidate vmfunc"
     )},
     **{f"{name}l": name for name in ("lgdt", "lidt", "sgdt", "sidt", "sysret")},
     **{f"{name}{size}": name for name in ("ins", "outs") for size in "bwl"},
@@ -39,6 +40,8 @@ CLASS_OF = {
     **dict.fromkeys(("vmlaunch", "vmresume", "vmxoff"), "vmx"),
     **dict.fromkeys(("lret", "lretw"), "retf"),
     "stgi": "svm",
+    "wrussd": "wruss",
+    "wrssd": "wrss",
     "lcall": "far call",
     "ljmp": "far jmp",
 }  # fmt: skip
@@ -66,7 +69,7 @@ def disassemble(vmlinux: Path, section: str) -> Disassembly:
     done = subprocess.run([*command, vmlinux], check=True, capture_output=True, text=True)
     starts, sensitive = array("I"), {}
     for line in done.stdout.splitlines():
-        if (match := _LINE.fullmatch(line)) is None:
+        if (match := _LINE.fullmatch(line.lstrip(" "))) is None:
             continue
         va = int(match[1], 16)
         starts.append(va)

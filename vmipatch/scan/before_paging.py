@@ -6,8 +6,8 @@ every other entry: a physical address of code that the image holds (a second pro
 one), if control from there arrives at such a write. Many words happen to be physical addresses
 (lengths, `_text`, the end of a page), and what lies there runs with paging on as a rule. Code that
 runs into what was found is an entry too, if its address is held as a linked one: the physical
-address of startup_32_smp is computed from it. A function that is called belongs to it if nobody
-else calls it or takes its address.
+address of startup_32_smp is computed from it. A function that is called belongs to it if nothing
+else calls it or takes its address; not the hook, which the runtime precedes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from vmipatch.image.ascending import distinct
+from vmipatch.image.entry_points import entry_points, linked_address
 from vmipatch.image.relocations import R_386_32
 from vmipatch.isa.classify import OPERAND_SIZE, classify, split_prefixes
 from vmipatch.isa.decode import Flow, InstructionStream
@@ -27,7 +28,7 @@ from vmipatch.scan.code import CodeMap
 def ranges_before_paging(code_map: CodeMap) -> list[tuple[int, int]]:
     """Half-open address ranges, ascending, of code that runs only before paging."""
     walk = _Walk(code_map)
-    walk.follow([_boot_entry(code_map)])
+    walk.follow(entry_points(code_map.image))
     walk.follow(_entries(code_map))
     while joining := walk.joining():
         walk.follow(joining)
@@ -36,14 +37,8 @@ def ranges_before_paging(code_map: CodeMap) -> list[tuple[int, int]]:
     return walk.ranges()
 
 
-def _boot_entry(code_map: CodeMap) -> int:
-    """Where the boot loader enters, as linked."""
-    entry, offset = code_map.image.entry, code_map.page_offset
-    return entry if entry >= offset else entry + offset
-
-
 def _entries(code_map: CodeMap) -> list[int]:
-    """What the image holds the physical address of, if control from there switches paging on."""
+    """Code whose physical address the image holds, if control from there switches paging on."""
     result: list[int] = []
     astray: set[int] = set()
     for va in _physical(code_map):
@@ -70,7 +65,7 @@ def _is_instruction(code_map: CodeMap, va: int) -> bool:
 
 
 def _turns_paging_on(stream: InstructionStream, index: int) -> bool:
-    """Whether this is `mov cr0, r` behind a `mov r, imm` or `or r, imm` with bit 31 (PG)."""
+    """Whether this is `mov cr0, r` after a `mov r, imm` or `or r, imm` with bit 31 (PG)."""
     code = stream.bytes_at(index)
     form = classify(code)
     if form is None or form.name != "mov cr0, r32" or index == 0:
@@ -92,7 +87,9 @@ class _Walk:
     def __init__(self, code_map: CodeMap, astray: Set[int] = frozenset()) -> None:
         """Nothing is followed into `astray`, from where no write that switches paging on is met."""
         self._code_map = code_map
-        self._boot_va = _boot_entry(code_map)
+        self._boot_vas = entry_points(code_map.image)
+        # The runtime runs before the hook: from there on code is not of before.
+        self._hook_va = None if code_map.hook is None else code_map.hook.va
         self._astray = astray
         self.reached: dict[int, int] = {}
         """Length of each instruction by its address."""
@@ -107,7 +104,7 @@ class _Walk:
         while pending:
             va = pending.pop()
             stream = self._code_map.stream_at(va)
-            if va in self.reached or va in self._astray or stream is None:
+            if va in self.reached or va in self._astray or stream is None or va == self._hook_va:
                 continue
             index = stream.index_of(va)
             if index >= 0:
@@ -127,7 +124,7 @@ class _Walk:
             at = int(np.searchsorted(stream.branches, index))
             target = int(stream.branch_targets[at])
             (self._callees.add if flow is Flow.CALL else result.append)(target)
-            if flow is Flow.CALL and va + length == self._boot_va:
+            if flow is Flow.CALL and va + length in self._boot_vas:
                 return []  # the end of a function: of panic(), say
         elif flow is Flow.STOP:
             result += self._far_target(stream.bytes_at(index))
@@ -142,12 +139,11 @@ class _Walk:
         if rest[:1] != bytes((FAR_JUMP,)) or OPERAND_SIZE in prefixes:
             return []
         target = int.from_bytes(rest[1:5], "little")
-        offset = self._code_map.page_offset
-        return [target + offset if target < offset else target]
+        return [linked_address(self._code_map.image, target)]
 
     @cached_property
     def _taken(self) -> set[int]:
-        """What absolute words of the image hold."""
+        """The values of absolute words of the image."""
         words = self._code_map.relocations.entries
         return set(words["value"][words["kind"] == R_386_32].tolist())
 
@@ -185,10 +181,17 @@ class _Walk:
         return flow != Flow.CALL or va not in self._taken
 
     def exclusive_callees(self) -> list[int]:
-        """Functions called from here that have no other caller and whose address nobody takes."""
-        new = sorted(self._callees - self.reached.keys())
+        """Functions called from here that have no other caller and whose address is not taken.
+
+        Not what is called inside of an instruction: nothing more is ever reached from there.
+        """
         return [
-            va for va in new if va not in self._taken and self._callers(va) <= self.reached.keys()
+            va
+            for va in sorted(self._callees - self.reached.keys())
+            if va not in self._taken
+            and va != self._hook_va
+            and self._callers(va) <= self.reached.keys()
+            and _is_instruction(self._code_map, va)
         ]
 
     def _callers(self, va: int) -> set[int]:
@@ -199,7 +202,7 @@ class _Walk:
         }
 
     def ranges(self) -> list[tuple[int, int]]:
-        """What was reached, as merged ranges."""
+        """The code that was reached, as merged ranges."""
         merged: list[tuple[int, int]] = []
         for va in sorted(self.reached):
             end = va + self.reached[va]

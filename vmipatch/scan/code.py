@@ -10,18 +10,24 @@ from functools import cached_property
 import numpy as np
 
 from vmipatch.errors import MalformedTable
-from vmipatch.image.ascending import distinct
-from vmipatch.image.code_pages import code_pages, real_mode_page
+from vmipatch.image.ascending import among, distinct
+from vmipatch.image.code_pages import code_pages
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.entry_points import entry_points
+from vmipatch.image.hook import START
+from vmipatch.image.kept import Kept, ranges_in
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.image.types import Section
-from vmipatch.isa.decode import UD0, InstructionStream, decode
+from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.isa.inner import inner_labels
 from vmipatch.scan.entry_arrays import EntryArray, entry_arrays
+from vmipatch.scan.hook import Hook, find_hook
 from vmipatch.tables.find import find_all, find_readable
-from vmipatch.tables.inline_bugs import INLINE_BUG_LEN, UD2_LEN
-from vmipatch.tables.table import Form, Role, TableName, Tables
+from vmipatch.tables.table import TableName, Tables, WordForm
+from vmipatch.tables.traps import inline_data, two_byte_traps
+
+NOTHING_KEPT = Kept((), (), (), ())
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,25 @@ class CodeMap:
     """Addresses of labels that name an operand inside of an instruction, ascending."""
     refused: tuple[str, ...] = ()
     """Places and reasons of the tables that fit no known layout: only a census goes on then."""
+    start: str = START
+    """The function before which the runtime is to run."""
+    kept: Kept = NOTHING_KEPT
+    """Ranges of the sections that are not decoded, and stay byte for byte."""
 
     @classmethod
-    def of(cls, image: ElfImage, *, tolerant: bool = False) -> CodeMap:
-        """Decode every executable section, starting anew at each symbol and behind inline data.
+    def of(
+        cls,
+        image: ElfImage,
+        *,
+        tolerant: bool = False,
+        start: str = START,
+        keep: Sequence[str] = (),
+    ) -> CodeMap:
+        """Decode every executable section, starting anew at each symbol and after inline data.
 
-        `tolerant`: tables that fit no known layout are left out, and told in `refused`. Raises
-        MalformedImage and, unless tolerant, MalformedTable.
+        `tolerant`: tables that fit no known layout are left out, and told in `refused`. `keep`
+        names ranges (`START..END`) that are not decoded. Raises MalformedImage, InputNotUnderstood
+        for a name of `keep` that is not one and, unless tolerant, MalformedTable.
         """
         refused: tuple[MalformedTable, ...] = ()
         if tolerant:
@@ -54,23 +72,22 @@ class CodeMap:
         relocations = Relocations.of(image)
         inner = _inner_labels(image, labels, relocations)
         short_traps = two_byte_traps(image, tables)
-        page = real_mode_page(image)
-        opaque = [page] if page else []
-        bugs = tables.places(TableName.INLINE_BUGS)["va"].astype(np.int64)
-        inline = [(va + UD2_LEN, va + INLINE_BUG_LEN) for va in bugs.tolist()]
+        kept = Kept.of(image, keep)
+        opaque = kept.ranges
+        entries = entry_points(image)
         streams = {
             section.index: decode(
                 image.section_bytes(section),
                 section.va,
-                [*(va for va in labels[section.index] if va not in inner), *short_traps],
-                inline,
+                [*(va for va in labels[section.index] if va not in inner), *short_traps, *entries],
+                inline_data(tables),
                 ends,
-                _inside(opaque, section),
+                ranges_in(opaque, section.va, section.end_va),
             )
             for section in image.executable_sections
         }
         reasons = tuple(f"{each.place}: {each.message}" for each in refused)
-        return cls(image, streams, relocations, tables, tuple(sorted(inner)), reasons)
+        return cls(image, streams, relocations, tables, tuple(sorted(inner)), reasons, start, kept)
 
     def __iter__(self) -> Iterator[tuple[Section, InstructionStream]]:
         return ((self.image.sections[index], stream) for index, stream in self.streams.items())
@@ -78,6 +95,11 @@ class CodeMap:
     def stream_at(self, va: int) -> InstructionStream | None:
         """The stream that covers `va`, or None outside of code."""
         return next((s for s in self.streams.values() if s.va <= va < s.end_va), None)
+
+    @cached_property
+    def hook(self) -> Hook | None:
+        """The ways into `start`; None if no code has that name, or several have it."""
+        return find_hook(self, self.start)
 
     @cached_property
     def pages(self) -> list[tuple[int, int]]:
@@ -101,10 +123,22 @@ class CodeMap:
         return entry_arrays(self.image, distinct(np.concatenate([held[known], stubs, *branches])))
 
     @cached_property
+    def consistency(self) -> tuple[int, int]:
+        """How many direct branches target code, and how many of them the inside of an instruction.
+
+        Of code that decoding from end to end has found where it is, hardly any does.
+        """
+        starts = [stream.starts.astype(np.int64) for stream in self.streams.values()]
+        targets = [self.linked_targets(stream) for stream in self.streams.values()]
+        every = np.concatenate([np.zeros(0, np.int64), *targets])
+        inside = every[_within(every, self.streams.values())]
+        known = distinct(np.concatenate([np.zeros(0, np.int64), *starts]))
+        return len(inside), len(inside) - int(among(inside, known).sum())
+
+    @property
     def page_offset(self) -> int:
-        """Virtual minus physical address of the loaded image (PAGE_OFFSET in Linux)."""
-        load = next(iter(self.image.loads), None)
-        return load.va - load.pa if load else 0
+        """Virtual minus physical address of .text (PAGE_OFFSET in Linux)."""
+        return self.image.page_offset
 
     def linked_targets(self, stream: InstructionStream) -> np.ndarray:
         """Linked target of each of the stream's branches (i64).
@@ -118,7 +152,7 @@ class CodeMap:
         if found is None:
             found = _linked(stream.branch_targets, self.page_offset, self.streams.values())
             for table in self.tables:
-                words = table.words[table.words["form"] == Form.COPIED_BRANCH]
+                words = table.words[table.words["form"] == WordForm.COPIED_BRANCH]
                 place, target = words["va"].astype(np.int64), words["target_va"]
                 within = (place >= stream.va) & (place < stream.end_va)
                 starts = stream.starts[stream.branches].astype(np.int64)
@@ -159,10 +193,6 @@ class CodeMap:
         """Whether anything leads or points to `va`."""
         at = int(np.searchsorted(self.targets, va))
         return at < len(self.targets) and int(self.targets[at]) == va
-
-
-def _inside(ranges: Sequence[tuple[int, int]], section: Section) -> list[tuple[int, int]]:
-    return [(low, high) for low, high in ranges if section.va <= low < section.end_va]
 
 
 def _linked(
@@ -207,13 +237,6 @@ def function_ends(image: ElfImage) -> list[int]:
     sized = entries[((entries["info"] & 15) == STT_FUNC) & (entries["size"] > 0)]
     ends: list[int] = (sized["value"].astype(np.int64) + sized["size"]).tolist()
     return ends
-
-
-def two_byte_traps(image: ElfImage, tables: Tables) -> list[int]:
-    """Start and end of each `0f ff` that the bug table names: it has no ModRM byte there."""
-    bugs = tables.places(TableName.BUG_TABLE, Role.INSTRUCTION)["va"].tolist()
-    short = [va for va in bugs if image.read(va, len(UD0)) == UD0]
-    return [edge for va in short for edge in (va, va + len(UD0))]
 
 
 def _labels_by_section(image: ElfImage) -> dict[int, list[int]]:

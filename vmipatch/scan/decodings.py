@@ -18,7 +18,7 @@ from vmipatch.scan.site import Disposition, Site
 
 
 class Bucket(enum.Enum):
-    """What becomes of a sensitive decoding."""
+    """The fate of a sensitive decoding."""
 
     REWRITTEN = "rewritten"
     NATIVE_TRAPPING = "native-trapping"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which instructions are proven to be where the sweep found them, by following control flow?
 
-From symbols, words of kernel tables, relocated words and the entry point, along direct branches
-and from each instruction to the one behind it. A sweep from end to end only proposes boundaries.
+From symbols, words of kernel tables, relocated words and the entry points that the ELF header and
+multiboot headers name, along direct branches and from each instruction to the one after it. A sweep
+from end to end only proposes boundaries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.image.ascending import among, distinct
+from vmipatch.image.entry_points import entry_points, linked_address
+from vmipatch.image.kept import Kept
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.decode import Flow
@@ -27,11 +30,12 @@ UNDEFINED = (b"\x0f\x0b", b"\x0f\xb9", b"\x0f\xff")
 """ud2, ud1 and ud0."""
 
 
+FAR_JUMP, FAR_JUMP_LEN = 0xEA, 7
 ADDRESS_SIZE = 0x67
 """The prefix that compilers put before the ud1 of a trap."""
 
 
-class Evidence(enum.IntEnum):
+class CodeEvidence(enum.IntEnum):
     """Why it is known that an instruction begins at a place."""
 
     NONE = 0
@@ -40,7 +44,7 @@ class Evidence(enum.IntEnum):
     REFERENCE = 3  # a relocated word, or the entry point
     BRANCH = 4  # a direct branch of proven code
     FLOW = 5  # the proven instruction in front of it
-    SIGNATURE = 6  # no code: what the kernel looks for behind a static call's trampoline
+    SIGNATURE = 6  # no code: what the kernel looks for after a static call's trampoline
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +58,9 @@ class Followed:
     inside: tuple[int, ...]
     """The same for relocated words, which may be halves of a computation."""
     references_known: bool
-    """Whether the image has relocations: if so, what nothing leads to is never executed."""
+    """Whether the image has relocations: if so, what nothing refers to is never executed."""
+    kept: Kept
+    """Ranges that are not code of 32 bits, laid out anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +73,7 @@ class _Code:
     """Instructions of one run follow each other without a stop."""
     branch: Numbers
     target: Numbers
-    """Index of the instruction that each branch leads to, -1 for none."""
+    """Index of the instruction that each branch targets, -1 for none."""
     target_va: Numbers
 
     @classmethod
@@ -83,7 +89,27 @@ class _Code:
             [s.branches + at for s, at in zip(streams, shift[:-1], strict=True)]
         )
         target_va = np.concatenate([code_map.linked_targets(s) for s in streams])
+        far, far_va = _far_jumps(code_map, starts, shift[:-1].tolist())
+        branch, target_va = np.append(branch, far), np.append(target_va, far_va)
         return cls(starts, ends, np.cumsum(begins) - 1, branch, _find(starts, target_va), target_va)
+
+
+def _far_jumps(code_map: CodeMap, starts: Numbers, shift: list[int]) -> tuple[Numbers, Numbers]:
+    """Far jumps to constants that arrive at an instruction: numbers of both, and addresses.
+
+    Before a kernel's own page tables or segments are in use the constant may be physical.
+    """
+    found: list[tuple[int, int]] = []
+    for stream, before in zip(code_map.streams.values(), shift, strict=True):
+        octets = np.frombuffer(stream.code, np.uint8)
+        stopping = np.flatnonzero((stream.flows == Flow.STOP) & (stream.lens == FAR_JUMP_LEN))
+        offs = stream.starts[stopping].astype(np.int64) - stream.va
+        for index in stopping[octets[offs] == FAR_JUMP].tolist():
+            target = int.from_bytes(stream.bytes_at(index)[1:5], "little")
+            found.append((before + index, linked_address(code_map.image, target)))
+    rows = np.array(found, np.int64).reshape(-1, 2)
+    rows = rows[_find(starts, rows[:, 1]) >= 0]
+    return rows[:, 0], rows[:, 1]
 
 
 def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
@@ -103,7 +129,8 @@ def _stops(code_map: CodeMap, index: int) -> npt.NDArray[np.bool_]:
 def follow(code_map: CodeMap) -> Followed:
     """Follow all control flow of an image. Raises nothing: what is not proven has no evidence."""
     if not code_map.streams:
-        return Followed({}, (), (), bool(len(code_map.relocations)))  # a module of data alone
+        # a module of data alone
+        return Followed({}, (), (), bool(len(code_map.relocations)), code_map.kept)
     code = _Code.of(code_map)
     evidence = np.zeros(len(code.starts), np.uint8)
     astray: list[Numbers] = []
@@ -113,13 +140,13 @@ def follow(code_map: CodeMap) -> Followed:
         index = _find(code.starts, vas)
         evidence[index[index >= 0]] = kind
         lost = vas[(index < 0) & _within(code, vas)]
-        if kind is Evidence.REFERENCE:
+        if kind is CodeEvidence.REFERENCE:
             inside = lost
         else:
             astray.append(lost)
-    behind = _find(code.starts, _behind_places(code_map))
-    behind = behind[behind >= 0]
-    evidence[behind[evidence[behind] == 0]] = Evidence.TABLE
+    following = _find(code.starts, _behind_places(code_map))
+    following = following[following >= 0]
+    evidence[following[evidence[following] == 0]] = CodeEvidence.TABLE
     astray.append(_spread(code, evidence))
     _mark_signatures(code_map, code, evidence)
     sizes = np.cumsum([len(s) for s in code_map.streams.values()])[:-1]
@@ -129,6 +156,7 @@ def follow(code_map: CodeMap) -> Followed:
         tuple(distinct(np.concatenate(astray)).tolist()),
         tuple(distinct(inside).tolist()),
         bool(len(code_map.relocations)),
+        code_map.kept,
     )
 
 
@@ -149,22 +177,21 @@ def _spread(code: _Code, evidence: Octets) -> Numbers:
         target = code.target[taken]
         lost.append(code.target_va[taken][target < 0])
         target = target[target >= 0]
-        evidence[target[evidence[target] == 0]] = Evidence.BRANCH
+        evidence[target[evidence[target] == 0]] = CodeEvidence.BRANCH
         np.minimum.at(first, code.run[target], target)
     reached = np.arange(far) >= first[code.run]
-    evidence[reached & (evidence == 0)] = Evidence.FLOW
+    evidence[reached & (evidence == 0)] = CodeEvidence.FLOW
     missed = np.concatenate(lost)
     return missed[_within(code, missed)]
 
 
-def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
+def _roots(code_map: CodeMap) -> list[tuple[CodeEvidence, Numbers]]:
     image, words = code_map.image, code_map.relocations.entries
     value = words["value"].astype(np.int64)
     place = words["va"].astype(np.int64)
     is_absolute = words["kind"] == R_386_32
     offset = code_map.page_offset
     in_data = ~np.isin(words["section"], [s.index for s in image.executable_sections])
-    entry = image.entry if image.entry >= offset else image.entry + offset
     operand_words = [t.operand_words["va"].astype(np.int64) for t in code_map.tables]
     in_data &= ~among(place, distinct(np.concatenate([np.zeros(0, np.int64), *operand_words])))
     references = np.concatenate(
@@ -172,7 +199,7 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
             value[is_absolute],
             value[is_absolute] + offset,
             (value + place)[~is_absolute & in_data] & 0xFFFFFFFF,
-            [entry],
+            np.array(entry_points(image), np.int64),
         ]
     )
     tables = [np.zeros(0, np.int64)]
@@ -188,14 +215,14 @@ def _roots(code_map: CodeMap) -> list[tuple[Evidence, Numbers]]:
     symbols = entries["value"][named].astype(np.int64)
     symbols = symbols[~np.isin(symbols, code_map.inner_labels)]
     return [
-        (Evidence.REFERENCE, distinct(references)),
-        (Evidence.TABLE, distinct(np.concatenate(tables))),
-        (Evidence.SYMBOL, distinct(symbols)),
+        (CodeEvidence.REFERENCE, distinct(references)),
+        (CodeEvidence.TABLE, distinct(np.concatenate(tables))),
+        (CodeEvidence.SYMBOL, distinct(symbols)),
     ]
 
 
 def _behind_places(code_map: CodeMap) -> Numbers:
-    """What follows code that the kernel replaces: a jump may become nops and be run through."""
+    """Places after code that the kernel replaces: a jump may become nops and be run through."""
     ends = [np.zeros(0, np.int64)]
     for table in code_map.tables:
         places = table.places_of(Role.INSTRUCTION)
@@ -211,7 +238,7 @@ def _mark_signatures(code_map: CodeMap, code: _Code, evidence: Octets) -> None:
     high = np.searchsorted(code.starts, start + places["len"])
     for first, end in zip(low.tolist(), high.tolist(), strict=True):
         part = evidence[first:end]
-        part[part == 0] = Evidence.SIGNATURE
+        part[part == 0] = CodeEvidence.SIGNATURE
 
 
 def _within(code: _Code, vas: Numbers) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which code does a kernel make while it runs, and what of it is sensitive?
 
-No file holds such code, so nobody can rewrite it: the ledger names it, with the reason why it does
+No file holds such code, so it cannot be rewritten: the ledger names it, with the reason why it does
 what it should at CPL 1.
 """
 
@@ -16,7 +16,7 @@ from vmipatch.isa.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class CodeMaker:
     """Something in Linux that writes code."""
 
     what: str
@@ -30,7 +30,7 @@ class Maker:
 
 
 MAKERS = (
-    Maker(
+    CodeMaker(
         "optimised kprobes",
         "arch_prepare_optimized_kprobe",
         "pushf and popf keep the arithmetic flags around the handler; popf leaves the interrupt "
@@ -39,33 +39,33 @@ MAKERS = (
         "arch/x86/kernel/kprobes/opt.c",
         ("optprobe_template_entry", "optprobe_template_end"),
     ),
-    Maker(
+    CodeMaker(
         "copies of probed instructions",
         "arch_prepare_kprobe",
         "of one instruction as it stands after the patching: a VMI call is emulated by the kernel "
         "as every call is, and what was left native faults in the copy as it does in its place",
         "arch/x86/kernel/kprobes/core.c",
     ),
-    Maker(
+    CodeMaker(
         "calls of the function tracer",
         "ftrace_make_call",
         "calls and nops of 5 bytes in places of __mcount_loc; i386 makes no trampolines, and what "
         "is called is code of the kernel",
         "arch/x86/kernel/ftrace.c",
     ),
-    Maker(
+    CodeMaker(
         "jump labels",
         "arch_jump_label_transform",
         "jumps and nops in places of __jump_table",
         "arch/x86/kernel/jump_label.c",
     ),
-    Maker(
+    CodeMaker(
         "static calls",
         "arch_static_call_transform",
         "calls, jumps and returns in places of their own",
         "arch/x86/kernel/static_call.c",
     ),
-    Maker(
+    CodeMaker(
         "compiled BPF programs",
         "bpf_int_jit_compile",
         "the compiler emits moves, arithmetic, branches and calls, and nothing sensitive",
@@ -78,7 +78,7 @@ MAKERS = (
 class Made:
     """Code that a kernel makes."""
 
-    maker: Maker
+    maker: CodeMaker
     template: tuple[int, int] | None
     """[start, end) of what is copied, if the kernel has symbols around it."""
     sensitive: dict[str, int] = field(hash=False)
@@ -86,12 +86,12 @@ class Made:
 
 
 def made_at_run_time(image: ElfImage) -> tuple[Made, ...]:
-    """What `image` has of `MAKERS`; nothing is known of an image without symbols."""
+    """The `MAKERS` that `image` has; nothing is known of an image without symbols."""
     names = image.symbols.by_name
     return tuple(_made(image, maker) for maker in MAKERS if maker.function in names)
 
 
-def _made(image: ElfImage, maker: Maker) -> Made:
+def _made(image: ElfImage, maker: CodeMaker) -> Made:
     start, end = (image.symbols.address(name) for name in maker.template or ("", ""))
     if start is None or end is None or not end - start > 0:
         return Made(maker, None, {})

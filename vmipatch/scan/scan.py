@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from vmipatch.errors import NotSupported
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.hook import START
 from vmipatch.image.module import is_linked_module
 from vmipatch.image.types import Section
 from vmipatch.isa.classify import classify
 from vmipatch.isa.decode import InstructionStream, decode
-from vmipatch.isa.forms import AtCpl1, Treatment
+from vmipatch.isa.forms import AtCpl1, FormTreatment
 from vmipatch.limits import Limit
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.follow import follow
-from vmipatch.scan.ledger import Ledger, SectionAccount
+from vmipatch.scan.ledger import CLASS_OF, ByteClass, Ledger, LedgerReason, SectionAccount
 from vmipatch.scan.site import Disposition, Reason, Sighting, Site, find_sightings
 from vmipatch.scan.zones import Zone, Zones
 from vmipatch.tables.table import Role, TableName
@@ -75,6 +78,25 @@ class ScanResult:
         )
         return replace(self, ledger=replace(self.ledger, sites=sites))
 
+    def proven(self) -> ScanResult:
+        """The same, with sites of bytes that the ledger calls unknown as unknown themselves."""
+        sites = tuple(
+            replace(site, disposition=Disposition.UNKNOWN, reason=Reason.NOT_PROVEN)
+            if CLASS_OF[self.why(site)] is ByteClass.UNKNOWN
+            else site
+            for site in self.sites
+        )
+        return replace(self, ledger=replace(self.ledger, sites=sites))
+
+    def why(self, site: Site) -> LedgerReason:
+        """The evidence that an instruction begins where the site does."""
+        return self._accounts[site.section].why(site.va)
+
+    @cached_property
+    def _accounts(self) -> dict[int, SectionAccount]:
+        """The account of each section of code, by the section's index."""
+        return dict(zip(self.code_map.streams, self.ledger.sections, strict=True))
+
     def out_of_line(self, vas: frozenset[int]) -> ScanResult:
         """The same, with the sites at `vas` rewritten through trampolines."""
         sites = tuple(
@@ -86,14 +108,17 @@ class ScanResult:
         return replace(self, ledger=replace(self.ledger, sites=sites))
 
 
-def scan(image: ElfImage, *, tolerant: bool = False) -> ScanResult:
+def scan(
+    image: ElfImage, *, tolerant: bool = False, start: str = START, keep: Sequence[str] = ()
+) -> ScanResult:
     """Decode all code of `image`, find every site and decide what becomes of it.
 
     `tolerant`: tables that fit no known layout are left out, for a census (`CodeMap.refused`).
+    `start` names the function before which the runtime is to run, `keep` what is not decoded.
     Raises MalformedImage, MalformedTable unless tolerant, and InputNotUnderstood if a function that
     lies among data has a site: it cannot become longer.
     """
-    code_map = CodeMap.of(image, tolerant=tolerant)
+    code_map = CodeMap.of(image, tolerant=tolerant, start=start, keep=keep)
     _require_no_sites_among_data(image)
     zones = Zones.of(code_map)
     sites: list[Site] = []
@@ -113,7 +138,7 @@ def _require_no_sites_among_data(image: ElfImage) -> None:
         stream = decode(code, va)
         for index in stream.sensitive_candidates.tolist():
             form = classify(stream.bytes_at(index))
-            if form is not None and form.treatment is not Treatment.LEAVE:
+            if form is not None and form.treatment is not FormTreatment.LEAVE:
                 site_va = int(stream.starts[index])
                 raise NotSupported(
                     Limit.CODE_AMONG_DATA,
@@ -161,17 +186,18 @@ def _with_its_nops(seen: Sighting, stream: InstructionStream, zone: Zone) -> Sig
 
 
 def _verdict(seen: Sighting, is_movable: bool, zone: Zone | None) -> tuple[Disposition, Reason]:
-    if seen.treatment is Treatment.LEAVE:
-        return Disposition.HARMLESS, Reason.SAME_AT_CPL1
+    if seen.treatment is FormTreatment.LEAVE:
+        same = all(form.at_cpl1 is AtCpl1.SAME for form in seen.forms)
+        return Disposition.HARMLESS, Reason.SAME_AT_CPL1 if same else Reason.BY_DESCRIPTOR
     native = native_disposition(seen)
     if zone is not None:
         fits = zone.reason is Reason.ALTERNATIVE and len(seen.code) >= NEAR_CALL_LEN
-        if fits and seen.treatment is Treatment.CALL:
+        if fits and seen.treatment is FormTreatment.CALL:
             return Disposition.REWRITTEN, Reason.CALL_IN_ALTERNATIVE
         return native, zone.reason
     if not is_movable:
         return native, Reason.OTHER_SECTION
-    if seen.treatment is Treatment.CALL:
+    if seen.treatment is FormTreatment.CALL:
         return Disposition.REWRITTEN, Reason.CALL
     by_selector = any(form.at_cpl1 is AtCpl1.FAULTS_BY_SELECTOR for form in seen.forms)
     return native, Reason.NEVER_A_CALL if by_selector else Reason.NO_CALL

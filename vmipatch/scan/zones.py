@@ -12,7 +12,9 @@ from vmipatch.image.symbols import STT_FUNC
 from vmipatch.isa.emulated import CPUID, XEN_PREFIX, emulated_prefixes
 from vmipatch.scan.before_paging import ranges_before_paging
 from vmipatch.scan.code import CodeMap
+from vmipatch.scan.own_address import folded_ranges
 from vmipatch.scan.site import Reason
+from vmipatch.tables.copied_routines import COPIED_ROUTINES
 from vmipatch.tables.table import Role, TableName
 
 
@@ -24,37 +26,6 @@ class Zone:
     end_va: int
     reason: Reason
 
-
-@dataclass(frozen=True, slots=True)
-class CopiedRoutine:
-    """A routine whose source computes with its own length; nothing in the file says so."""
-
-    start_symbol: str
-    end_symbol: str | None
-    """The symbol behind it; None: its own size, or up to the next function."""
-    reason: Reason
-    source: str
-
-
-_KEXEC = "arch/x86/kernel/relocate_kernel_32.S: kexec copies it with all that follows there"
-
-COPIED_ROUTINES = (
-    CopiedRoutine("relocate_kernel", None, Reason.COPIED, _KEXEC),
-    CopiedRoutine("identity_mapped", None, Reason.COPIED, _KEXEC),
-    CopiedRoutine("virtual_mapped", None, Reason.COPIED, _KEXEC),
-    CopiedRoutine("swap_pages", None, Reason.COPIED, _KEXEC),
-    CopiedRoutine("core_restore_code", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
-    CopiedRoutine("restore_image", None, Reason.COPIED, "arch/x86/power/hibernate_asm_32.S"),
-    CopiedRoutine("wakeup_pmode_return", None, Reason.COPIED, "arch/x86/kernel/acpi/wakeup_32.S"),
-    CopiedRoutine("bios32_service", None, Reason.FIRMWARE, "arch/x86/pci/pcbios.c"),
-    CopiedRoutine("pnp_bios_callfunc", None, Reason.FIRMWARE, "drivers/pnp/pnpbios/bioscalls.c"),
-    CopiedRoutine(
-        "optprobe_template_entry",
-        "optprobe_template_end",
-        Reason.COPIED,
-        "arch/x86/kernel/kprobes/opt.c",
-    ),
-)
 
 _PATCHED_BY_KERNEL = (
     (TableName.ALTERNATIVES, Role.INSTRUCTION, Reason.ALTERNATIVE),
@@ -108,8 +79,18 @@ class Zones:
                 zones.append(Zone(table.start_va, table.end_va, Reason.FIXED_STRIDE))
         zones += [Zone(a.start_va, a.last_va, Reason.FIXED_STRIDE) for a in code_map.arrays]
         zones += _copied(code_map.image)
-        zones += [Zone(start, end, Reason.COPIED) for start, end in code_map.pages]
+        zones += [
+            Zone(start, end, Reason.COPIED)
+            for start, end in (*code_map.pages, *code_map.kept.named)
+        ]
         zones += _emulated(code_map)
+        copied = [zone for zone in zones if zone.reason is Reason.COPIED]
+        zones += [
+            Zone(start, end, Reason.OWN_ADDRESS)
+            for label, start, end in folded_ranges(code_map)
+            # A copy reads its own address where it runs, and is kept whole.
+            if not any(zone.start_va <= label < zone.end_va for zone in copied)
+        ]
         return cls(zones)
 
 
@@ -123,7 +104,8 @@ def _copied(image: ElfImage) -> Iterator[Zone]:
             end_va = image.symbols.address(routine.end_symbol) or end_va
         elif not start.size:
             end_va = _next_label(image, start.va)
-        yield Zone(start.va, end_va, routine.reason)
+        reason = Reason.FIRMWARE if routine.calls_firmware else Reason.COPIED
+        yield Zone(start.va, end_va, reason)
 
 
 def _emulated(code_map: CodeMap) -> Iterator[Zone]:
@@ -135,11 +117,11 @@ def _emulated(code_map: CodeMap) -> Iterator[Zone]:
 
 
 def _next_label(image: ElfImage, va: int) -> int:
-    """The first function behind `va`, or the end of its section."""
+    """The first function after `va`, or the end of its section."""
     section = image.section_at(va)
     if section is None:
         return va
     entries = image.symbols.entries
     functions = entries["value"][entries["info"] & 15 == STT_FUNC]
-    behind = functions[(va < functions) & (functions < section.end_va)]
-    return int(behind.min(initial=section.end_va))
+    following = functions[(va < functions) & (functions < section.end_va)]
+    return int(following.min(initial=section.end_va))

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 
 import pytest
 
-from tests.image.repack.forms import FORMS, LINK_PA, Form, Kernel
+from tests.image.repack.forms import FORMS, LINK_PA, BootCodeForm, FormFacts
 from tests.image.repack.linked import bzimage, link
 from tests.recover.test_complete import small
 from tests.rewrite.smallkernel import DATA_VA, INT3, RODATA_VA, TEXT_VA
@@ -17,12 +18,13 @@ from vmipatch.errors import InputNotUnderstood
 from vmipatch.files.kernel import KernelFile
 from vmipatch.files.open import open_bytes
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.packing import Compression, Maker, Recipe, pack_payload
+from vmipatch.image.packing import Compression, Packer, Recipe, pack_payload
 from vmipatch.image.reloc_list import emit_list, relocation_list
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.repack.payload_image import stripped
+from vmipatch.restore import Gives
 
-GZIP = Recipe(Compression.GZIP, Maker.LIBRARY, "-n -9")
+GZIP = Recipe(Compression.GZIP, Packer.LIBRARY, "-n -9")
 BSS_VA, BSS_LEN = DATA_VA + 0x50000, 0x20000
 NOISE_LEN = 0x8000
 XEN_ENTRY = 1
@@ -38,7 +40,7 @@ def opened(data: bytes) -> KernelFile:
     return file
 
 
-def pair(form: Form, *, with_notes: bool = False) -> tuple[bytes, bytes]:
+def pair(form: BootCodeForm, *, with_notes: bool = False) -> tuple[bytes, bytes]:
     """A bzImage with boot code of that form, and the vmlinux of the kernel in it.
 
     `with_notes`: its relocation list names the words of notes.
@@ -60,7 +62,7 @@ def pair(form: Form, *, with_notes: bool = False) -> tuple[bytes, bytes]:
     unpacked = stripped(image) + emit_list(listed)
     end_pa = BSS_VA + BSS_LEN - TEXT_VA + LINK_PA
     bss = ElfImage.parse(stripped(image)).section_by_name[".bss"]
-    inside = Kernel(
+    inside = FormFacts(
         payload=pack_payload(GZIP, unpacked),
         output_len=len(unpacked),
         total_len=end_pa - LINK_PA,
@@ -72,7 +74,7 @@ def pair(form: Form, *, with_notes: bool = False) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_bzimage_comes_back_with_its_boot_code(form: Form) -> None:
+def test_bzimage_comes_back_with_its_boot_code(form: BootCodeForm) -> None:
     data, vmlinux = pair(form)
     done = opened(data).rewrite(debug=opened(vmlinux), boot_code=BootCodeChoice.KEEP)
     assert done.data != data
@@ -94,8 +96,19 @@ def test_list_names_words_of_notes_as_it_did(with_notes: bool, choice: BootCodeC
     assert (word_va in done.bzimage.relocs) is with_notes
 
 
-def test_output_with_other_boot_code_is_said_to_have_no_way_back() -> None:
+def test_kernel_comes_back_from_an_output_with_other_boot_code() -> None:
     data, vmlinux = pair(next(iter(FORMS.values())))
     done = opened(data).rewrite(debug=opened(vmlinux), boot_code=BootCodeChoice.OWN)
-    with pytest.raises(InputNotUnderstood, match="own boot code has none"):
-        opened(done.data).restore()
+    back = opened(done.data).restore()
+    was = opened(data).bzimage
+    assert was is not None and back.data == was.vmlinux
+    assert back.gives is Gives.PAYLOAD
+    assert back.sha256 == hashlib.sha256(was.vmlinux).hexdigest()
+    assert done.noted is not None and done.noted.gives is Gives.PAYLOAD
+
+
+def test_bzimage_of_wrap_has_no_way_back() -> None:
+    _, vmlinux = pair(next(iter(FORMS.values())))
+    own = opened(vmlinux).wrap()
+    with pytest.raises(InputNotUnderstood, match="nothing tells what it was made from"):
+        opened(own.data).restore()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.elfbuilder import RODATA
-from tests.support.smallmodule import Call, Distance, Short, SmallModule, Word
+from tests.support.smallmodule import BranchTo, Distance, Short, SmallModule, Word
 from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
@@ -25,15 +25,15 @@ from vmipatch.rewrite.module import RewrittenModule, rewrite_module
 from vmipatch.verify.static.module import check_module
 
 CODE = ("fa", "fb", "9c 58", "9c", "f4", "0f 20 d8", "90", "31 c0", "0f 31", "e4 10")
-"""Sites of several shapes, and what is none."""
+"""Sites of several shapes, and instructions that are not sites."""
 
 
 def sample() -> bytes:
     module = SmallModule()
     text = module.section(".text")
-    text.function("f", "9c 58 fa", Call("g"), Call("printk"), "a1", Word(".data", 4), "c3")
+    text.function("f", "9c 58 fa", BranchTo("g"), BranchTo("printk"), "a1", Word(".data", 4), "c3")
     text.function("g", "0f32 e664 fb", Short("75", "f"), "c3")
-    module.section(".init.text").function("start", "fa", Call("f"), "c3")
+    module.section(".init.text").function("start", "fa", BranchTo("f"), "c3")
     module.section(".data", RODATA, 4).put(Word(".text", 2), "11223344", Word("jiffies", 8))
     module.section("__ex_table", RODATA, 4).put(
         Distance(".text", 2), Distance(".text", 3), "00000000"
@@ -71,7 +71,7 @@ def test_any_mixture_of_sites_comes_back(functions: list[list[str]], align: int)
     module = SmallModule()
     text = module.section(".text", align=align)
     for number, code in enumerate([["fa"], *functions]):
-        text.function(f"f{number}", *code, Call("f0"), "c3")
+        text.function(f"f{number}", *code, BranchTo("f0"), "c3")
     data = module.build()
     assert restore_module(rewritten(data).data, "sample").data == data
 
@@ -109,7 +109,7 @@ def test_module_that_was_signed_anew_gives_the_input_back() -> None:
 def test_note_of_a_module_is_small() -> None:
     module = SmallModule()
     for number in range(200):
-        module.section(".text").function(f"f{number}", "9c 58 fa", Call("printk"), "c3")
+        module.section(".text").function(f"f{number}", "9c 58 fa", BranchTo("printk"), "c3")
     done = rewritten(module.build())
     assert done.noted is not None
     assert 20 * done.noted.note_len < len(done.data)

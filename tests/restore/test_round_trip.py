@@ -16,12 +16,15 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.restore import Gives, Wanted, add_note, restore, without_note
+from vmipatch.restore.runs import WithoutNote
+from vmipatch.restore.take import with_note
 from vmipatch.rewrite import RewriteOptions, rewrite
 from vmipatch.verify.static import check_static
+from vmipatch.verify.static.reproduce.check import check_file
 
 each_padding = pytest.mark.parametrize("padding", list(Padding))
 CODE = ("fa", "fb", "9c", "9d", "f4", "0f 20 d8", "fb f4", "90", "31 c0", "0f 31", "e4 10")
-"""Sites of several shapes, and what is none."""
+"""Sites of several shapes, and instructions that are not sites."""
 
 
 def given_back(original: ElfImage, padding: Padding = Padding.PREFIX) -> bytes:
@@ -100,8 +103,10 @@ def test_any_kernel_comes_back(bodies: list[list[str]], tail: bytes, padding: Pa
 
 
 def kernel_with_debug() -> ElfImage:
-    """A kernel whose debug sections lie where builds put them, behind what is loaded."""
-    plain = kernel_with_everything().image()
+    """A kernel whose debug sections lie where builds put them, after what is loaded."""
+    kernel = kernel_with_everything()
+    kernel.text.function("start_kernel", "c3")
+    plain = kernel.image()
     index = len(plain.sections)
     header = Section(
         index, ".debug_info", SectionKind.PROGBITS, SectionFlag.NONE, 0, 0, 6000, 0, 0, 1, 0
@@ -110,6 +115,15 @@ def kernel_with_debug() -> ElfImage:
     contents.append(Content(header, b"stale " * 1000))
     loaded = max(s.off + s.file_len for s in plain.loads)
     return ElfImage.parse(write_elf(plain, plain.data[:loaded], contents, plain.segments))
+
+
+def test_what_is_copied_does_not_depend_on_the_note() -> None:
+    """Its section's header may lie among what a note copies, as in 2.6.32 with our boot code."""
+    bare = without_note(ElfImage.parse(rewrite(kernel_with_everything().image()).data))
+    noted = ElfImage.parse(with_note(bare, b"note" * 16))
+    length = len(bare.data)
+    assert noted.data[:length] != bare.data, "the header, or nothing was tried"
+    assert WithoutNote.of(noted, length, b"list").data == WithoutNote.of(bare, length, b"list").data
 
 
 def test_without_its_debug_sections_the_input_is_still_the_same_kernel() -> None:
@@ -123,7 +137,9 @@ def test_without_its_debug_sections_the_input_is_still_the_same_kernel() -> None
         assert restored.section_bytes(now) == kept, was.name
     assert restored.segments == original.segments
     again = ElfImage.parse(rewrite(restored).data)
-    assert check_static(original, again).holds
+    # Its file says that it was made from another one; all else is as if it was made from this.
+    found = check_static(original, again).totals
+    assert set(found) <= set(check_file.rules)
 
 
 def test_debug_sections_come_back_if_they_were_kept() -> None:

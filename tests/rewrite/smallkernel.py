@@ -133,9 +133,10 @@ class SmallKernel:
     """Sections, labels and references; begins with head code that switches paging on."""
 
     def __init__(self, *, room: bool = True) -> None:
-        """With `room`, .text has filler enough that nothing behind it need move."""
+        """With `room`, .text has filler enough that nothing after it need move."""
         self.labels: dict[str, tuple[int, int, int]] = {}
         self.entry = "startup_32"
+        self.is_entered = True
         self.zeros: list[str] = []
         """Sections whose zeros are in the file though they are called NOBITS."""
         self.absolute: dict[str, int] = {}
@@ -177,8 +178,10 @@ class SmallKernel:
         return self.builder().build()
 
     def builder(self) -> ElfBuilder:
-        """What is to be in the ELF file."""
+        """The ELF file to be. The head jumps to start_kernel if there is one."""
         builder = ElfBuilder(entry=self.va(self.entry) - PAGE_OFFSET)
+        if self.is_entered and "start_kernel" in self.labels:
+            self._enter()
         for block in self.blocks:
             for va, part in block.open:
                 self._fill(builder, block, va, part)
@@ -200,10 +203,20 @@ class SmallKernel:
             data = without_bytes(data, name)
         return ElfImage.parse(data, "small")
 
-    def rewrite(self, padding: Padding = Padding.PREFIX) -> Outcome:
+    def rewrite(self, padding: Padding = Padding.PREFIX) -> RewrittenSmall:
         """Rewrite it and read the result."""
         done = rewrite(self.image(), RewriteOptions(padding))
-        return Outcome(self, done, ElfImage.parse(done.data, "rewritten"))
+        return RewrittenSmall(self, done, ElfImage.parse(done.data, "rewritten"))
+
+    def _enter(self) -> None:
+        """Make the ret at the end of the head a jump, over filler that follows it."""
+        start_va, kind, size = self.labels["startup_32"]
+        at = size - 1
+        if self.text.data[at : at + 1] != b"\xc3":
+            return
+        self.text.data[at] = 0xE9
+        self.text.open.append((start_va + at + 1, Branch("e9", "start_kernel")))
+        self.labels["startup_32"] = (start_va, kind, size + 4)
 
     def _fill(self, builder: ElfBuilder, block: Block, va: int, part: Part) -> None:
         match part:
@@ -235,7 +248,7 @@ class SmallKernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RewrittenSmall:
     """A rewritten small kernel."""
 
     kernel: SmallKernel
@@ -266,5 +279,15 @@ class Outcome:
 
     @property
     def is_shifted(self) -> bool:
-        """Whether sections behind .text moved."""
+        """Whether sections after .text moved."""
         return self.done.placement.shift_len > 0
+
+
+def with_strange_table() -> SmallKernel:
+    """A kernel whose table of warnings is not in a layout that any Linux has had."""
+    kernel = SmallKernel()
+    kernel.text.function("f", "fa c3")
+    table = kernel.rodata()
+    table.put("11111111 22222222 33333333")
+    kernel.bounds("__start___bug_table", "__stop___bug_table", table)
+    return kernel

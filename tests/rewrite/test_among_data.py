@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.rewrite.smallkernel import INIT_DATA_VA, Branch, Outcome, SmallKernel, Word
+from tests.rewrite.smallkernel import INIT_DATA_VA, Branch, RewrittenSmall, SmallKernel, Word
+from tests.verify.judged import judged
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE, STT_OBJECT
 from vmipatch.image.types import SectionFlag
@@ -16,7 +17,6 @@ from vmipatch.restore import restore
 from vmipatch.scan.scan import scan
 from vmipatch.verify.static import check_static
 from vmipatch.verify.static.records import check_among_data
-from vmipatch.verify.static.verdict import Report
 
 WAX = SectionFlag.ALLOC | SectionFlag.EXEC | SectionFlag.WRITE
 HARMLESS = "31c0 c3"
@@ -24,7 +24,7 @@ NO_INSTRUCTIONS = "ffff 0f0b 9d fa ffff" * 4
 
 
 def kernel(function: str, data: str = NO_INSTRUCTIONS) -> SmallKernel:
-    """One function behind an object and in front of a pointer; `f` calls it."""
+    """One function after an object and in front of a pointer; `f` calls it."""
     small = SmallKernel()
     small.text.function("f", "fa", Branch("e8", "among"), "fb c3")
     block = small.block(".init.data", INIT_DATA_VA, WAX)
@@ -41,7 +41,7 @@ def test_data_stays_as_it_is_and_what_refers_to_it_follows() -> None:
     image = small.image()
     assert ".init.data" not in {s.name for s in image.executable_sections}
     assert image.section_by_name[".init.data"].flags == WAX
-    done: Outcome = small.rewrite()
+    done: RewrittenSmall = small.rewrite()
     now = done.image.section_by_name[".init.data"]
     assert (now.flags, now.va) == (WAX, INIT_DATA_VA)
     assert done.image.read(small.va("object"), 32) == bytes.fromhex(NO_INSTRUCTIONS)
@@ -62,10 +62,8 @@ def test_function_among_data_with_a_site_is_refused(code: str) -> None:
 
 @pytest.mark.parametrize(("code", "found"), ((HARMLESS, []), ("90 9d c3", ["VP068"])))
 def test_proof_looks_at_functions_among_data(code: str, found: list[str]) -> None:
-    image = kernel(code).image()
-    report = Report(hex)
-    check_among_data(image, report)
-    assert [f.rule.number for f in report.verdict().findings] == found
+    findings = judged(check_among_data, output=kernel(code).image())
+    assert [f.rule.number for f in findings] == found
 
 
 @pytest.mark.parametrize("kind", (STT_FUNC, STT_NOTYPE))

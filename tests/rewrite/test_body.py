@@ -100,7 +100,7 @@ def test_fused_group_stays_together_and_in_order(group: Site, padding: Padding) 
 
 @each_padding
 @pytest.mark.parametrize("first", ["sti", "sti hlt", "sti sysexit"])
-def test_sti_has_nothing_behind_it_but_what_it_protects(first: str, padding: Padding) -> None:
+def test_sti_has_nothing_after_it_but_what_it_protects(first: str, padding: Padding) -> None:
     one = GROUPS.get(first, site("fb"))
     body = body_of(one, padding).code
     assert body.endswith(one.code)

@@ -13,8 +13,8 @@ from tests.rewrite.smallkernel import (
     TEXT_VA,
     Branch,
     Distance,
-    Outcome,
     Part,
+    RewrittenSmall,
     Short,
     SmallKernel,
 )
@@ -37,12 +37,12 @@ def over(*branch: Part, between: str = TEN_SITES + FILLER) -> SmallKernel:
     kernel.text.function("f", *branch, between)
     kernel.text.label(".Lend")
     kernel.text.put("c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     return kernel
 
 
-def end_of(done: Outcome) -> int:
-    """Where the ret behind the code that grew is."""
+def end_of(done: RewrittenSmall) -> int:
+    """Where the ret after the code that grew is."""
     end = done.done.placement.map.one(done.kernel.va(".Lend"))
     assert done.image.read(end, 1) == b"\xc3"
     return end
@@ -104,7 +104,7 @@ def test_short_jump_becomes_near() -> None:
 def test_backward_branch_becomes_near() -> None:
     kernel = SmallKernel()
     kernel.text.function("f", TEN_SITES + FILLER, Short("75", "f"), "c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     done = kernel.rewrite()
     at = done.va("f") + 50 + 90
     assert done.image.read(at, 2) == b"\x0f\x85"
@@ -126,7 +126,7 @@ def test_widening_one_branch_may_widen_another() -> None:
     kernel.text.put("40")
     kernel.text.label(".Louter")
     kernel.text.put("c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     done = kernel.rewrite()
     move = done.done.placement.map.one
     assert done.code("f", 2) == b"\x0f\x84"
@@ -134,12 +134,12 @@ def test_widening_one_branch_may_widen_another() -> None:
     assert done.target(done.va("f") + 8) == move(kernel.va(".Linner"))
 
 
-def left_for_branches(done: Outcome) -> list[int]:
+def left_for_branches(done: RewrittenSmall) -> list[int]:
     """Addresses of the sites that are native for the sake of a branch over them."""
     return [s.va for s in done.done.scan.sites if s.reason is Reason.SHORT_BRANCH]
 
 
-def proven(kernel: SmallKernel) -> Outcome:
+def proven(kernel: SmallKernel) -> RewrittenSmall:
     """The rewritten kernel, which its proof accepts."""
     done = kernel.rewrite()
     verdict = check_static(kernel.image(), done.image)
@@ -172,7 +172,7 @@ def test_branch_without_a_near_form_keeps_as_few_sites_native_as_it_takes(
 def test_loop_backward_keeps_sites_native_and_the_traps_first() -> None:
     kernel = SmallKernel()
     kernel.text.function("f", "fa 9c 9d 9c 9d", FILLER, "40 " * 24, Short("e2", "f"), "c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     done = proven(kernel)
     assert left_for_branches(done)[0] == kernel.va("f"), "cli is emulated, pushf is silently wrong"
     assert Reason.SHORT_BRANCH.value in done.done.manifest.to_json().decode()
@@ -186,7 +186,7 @@ def test_loop_over_a_branch_that_became_near_for_sites_elsewhere() -> None:
     kernel.text.put(TEN_SITES + FILLER)
     kernel.text.label(".Lend")
     kernel.text.put("c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     done = proven(kernel)
     assert 0 < len(left_for_branches(done)) <= 10
 
@@ -255,7 +255,7 @@ def test_call_over_grown_code_and_back() -> None:
     kernel = SmallKernel()
     kernel.text.function("f", Branch("e8", "g"), TEN_SITES, Branch("0f84", "g"), "c3")
     kernel.text.function("g", TEN_SITES, Branch("e9", "f"), filler=b"\xcc")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     done = kernel.rewrite()
     assert done.target(done.va("f") + 1) == done.va("g")
     assert done.target(done.va("f") + 5 + 50 + 2) == done.va("g")

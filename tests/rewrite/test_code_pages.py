@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.recover.stripped import ship
-from tests.rewrite.smallkernel import PAGE, Outcome, SmallKernel, Word
+from tests.rewrite.smallkernel import PAGE, RewrittenSmall, SmallKernel, Word
 from vmipatch.image.code_pages import code_pages
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE
@@ -74,7 +74,7 @@ def with_reserved(page: bytes, filler_len: int) -> SmallKernel:
     return kernel
 
 
-def proven(kernel: SmallKernel) -> Outcome:
+def proven(kernel: SmallKernel) -> RewrittenSmall:
     """The rewritten kernel, which its proof accepts."""
     done = kernel.rewrite()
     verdict = check_static(kernel.image(), done.image)

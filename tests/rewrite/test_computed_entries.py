@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.recover.stripped import ship
-from tests.rewrite.smallkernel import Distance, Outcome, SmallKernel, Word
+from tests.rewrite.smallkernel import Distance, RewrittenSmall, SmallKernel, Word
 from tests.support.elfbuilder import RODATA
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE
@@ -55,7 +55,7 @@ def emulator(
     return kernel
 
 
-def proven(kernel: SmallKernel) -> Outcome:
+def proven(kernel: SmallKernel) -> RewrittenSmall:
     """The rewritten kernel, which its proof accepts."""
     done = kernel.rewrite()
     verdict = check_static(kernel.image(), done.image)
@@ -63,7 +63,7 @@ def proven(kernel: SmallKernel) -> Outcome:
     return done
 
 
-def distances(done: Outcome) -> list[int]:
+def distances(done: RewrittenSmall) -> list[int]:
     """How far each entry of the output is from em_add."""
     return [done.va(name) - done.va("em_add") for name in NAMES]
 
@@ -88,6 +88,19 @@ def test_function_that_ends_where_the_array_begins_keeps_its_size() -> None:
     done = proven(kernel)
     assert distances(done) == [0, 8, 16]
     assert done.image.symbols.by_name["in_front"].size == 1
+
+
+@pytest.mark.parametrize("fill", ("00", "0000", "0000cc", "0000cccc", "0000cccc00"))
+@pytest.mark.parametrize("stride", (8, 16))
+def test_padding_in_front_of_an_array_comes_before_what_the_linker_filled_in(
+    stride: int, fill: str
+) -> None:
+    gap = bytes.fromhex(fill)
+    kernel = emulator(stride, in_front="fa" + "40" * (stride - 2 - len(gap)) + "c3" + fill)
+    done = proven(kernel)
+    assert not done.va("em_add") % stride
+    assert distances(done) == [0, stride, 2 * stride]
+    assert done.image.read(done.va("em_add") - len(gap), len(gap)) == gap
 
 
 def test_entries_after_the_beginning_of_their_function_keep_their_distance_to_it() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.recover.stripped import ship
-from tests.rewrite.smallkernel import DATA_VA, Branch, Outcome, SmallKernel, Word
+from tests.rewrite.smallkernel import DATA_VA, Branch, RewrittenSmall, SmallKernel, Word
 from tests.support.elfbuilder import DATA, RODATA
 from tests.support.smallmodule import SmallModule
 from tests.support.smallmodule import Word as ModuleWord
@@ -25,7 +25,7 @@ from vmipatch.verify.static.module import check_module
 from vmipatch.verify.static.rules import INSTRUCTION_CHANGED
 
 LLD = (b"\0\0\xcc\xcc" * 8, b"\0\0\x90\x90" * 8, bytes(32))
-"""What lld makes of =0xcccc and of =0x9090; and zeros."""
+"""Fillers that lld makes of =0xcccc and of =0x9090; and zeros."""
 FIVE_LEN = 5
 """Bytes of a function `9c 58 fb fa c3`, to which a gap is to follow."""
 
@@ -38,12 +38,12 @@ def with_gap(gap: bytes) -> SmallKernel:
     kernel.text.function("f", "9c 58 fb fa c3", align=1)
     kernel.text.put(gap)
     kernel.text.function("panic", "fa ebfd", align=1)
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     kernel.writable().put(Word("f"), Word("panic"))
     return kernel
 
 
-def proven(kernel: SmallKernel) -> Outcome:
+def proven(kernel: SmallKernel) -> RewrittenSmall:
     """The rewritten kernel, which its proof accepts."""
     done = kernel.rewrite()
     verdict = check_static(kernel.image(), done.image)
@@ -99,7 +99,7 @@ def warning(trap: str) -> SmallKernel:
     kernel.text.put(trap, "9c 58 fb c3")
     va, kind, _ = kernel.labels["f"]
     kernel.labels["f"] = va, kind, kernel.text.end_va - va
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     kernel.rodata().put(b"a.c\0")
     kernel.labels["file"] = (kernel.blocks[-1].va, 0, 0)
     bugs = kernel.block("__bug_table", DATA_VA, DATA)
@@ -123,9 +123,9 @@ def test_warning_is_an_instruction_and_control_goes_on(trap: str) -> None:
 def test_trap_of_a_sanitizer_is_an_instruction(trap: str) -> None:
     kernel = SmallKernel()
     kernel.text.function("f", "fa 9c 58", trap)
-    kernel.text.function("behind", "fb c3", align=1)
+    kernel.text.function("after", "fb c3", align=1)
     done = proven(kernel)
-    assert done.image.read(done.va("behind") - len(bytes.fromhex(trap)), 2)
+    assert done.image.read(done.va("after") - len(bytes.fromhex(trap)), 2)
 
 
 def test_ud0_that_no_table_names_is_no_instruction() -> None:

@@ -29,7 +29,7 @@ def template(branch: Part, opcode_len: int, kind: int = STT_NOTYPE) -> SmallKern
     kernel.text.label("irq_enable_end", kind)
     kernel.text.put("c3")
     kernel.text.function("check_events", "50 fa 58 c3", align=1)
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     kernel.writable().put(Word("irq_enable"), Word("irq_enable_end"), Word("irq_enable_reloc"))
     return kernel
 
@@ -91,7 +91,7 @@ def test_label_elsewhere_in_the_output_is_found_by_the_proof() -> None:
 def test_site_with_a_label_on_its_operand_stays_native() -> None:
     kernel = SmallKernel()
     start_va = kernel.text.function("f", "0f0115", Word("descriptor"), "fa c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     kernel.labels["operand"] = start_va + 3, STT_NOTYPE, 0
     kernel.writable().label("descriptor")
     kernel.blocks[-1].put(bytes(8))
@@ -110,7 +110,7 @@ def test_label_after_the_byte_of_a_call_in_an_operand_is_an_instruction() -> Non
     kernel.text.function("f", "fa b8 000000e8")
     kernel.text.label("inside")
     kernel.text.put("31c0 31c0 fa c3")
-    kernel.text.function("behind", "c3")
+    kernel.text.function("after", "c3")
     assert scan(kernel.image()).code_map.inner_labels == ()
     done = kernel.rewrite()
     assert done.code("inside", 4) == bytes.fromhex("31c0 31c0")

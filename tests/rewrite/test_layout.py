@@ -10,17 +10,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vmipatch.rewrite.layout import Change, NoRoom, Padding, fit
+from vmipatch.rewrite.layout import Change, FillerRun, NoRoom, fit
 
-Items = Sequence[Change | Padding]
+Items = Sequence[Change | FillerRun]
 START_VA = 0xC1000000
 ALIGNMENTS = (1, 1, 1, 16, 32, 64, 256)
 
 
 @st.composite
-def regions(draw: st.DrawFn, alignments: Sequence[int] = ALIGNMENTS) -> list[Change | Padding]:
+def regions(draw: st.DrawFn, alignments: Sequence[int] = ALIGNMENTS) -> list[Change | FillerRun]:
     """Sites, widened branches and paddings in address order, with code between them."""
-    items: list[Change | Padding] = []
+    items: list[Change | FillerRun] = []
     va = START_VA
     for _ in range(draw(st.integers(1, 20))):
         va += draw(st.integers(0, 40))
@@ -30,7 +30,7 @@ def regions(draw: st.DrawFn, alignments: Sequence[int] = ALIGNMENTS) -> list[Cha
         else:
             old_len = draw(st.integers(1, 80))
             keep = draw(st.integers(0, 1))
-            items.append(Padding(va, old_len, draw(st.sampled_from(alignments)), keep))
+            items.append(FillerRun(va, old_len, draw(st.sampled_from(alignments)), keep))
         va += old_len
     return items
 
@@ -39,7 +39,7 @@ limits = st.integers(-200, 400)
 
 
 def drifts(items: Items, changes: Sequence[Change]) -> list[int]:
-    """The drift behind each item."""
+    """The drift after each item."""
     length_at = {change.va: change.new_len for change in changes}
     drift, result = 0, []
     for item in items:
@@ -64,8 +64,8 @@ def test_region_ends_no_later_than_allowed(items: Items, limit: int) -> None:
 
 @given(regions(), limits)
 def test_what_follows_padding_keeps_its_alignment(items: Items, limit: int) -> None:
-    behind = drifts(items, fitting(items, limit))
-    for item, drift in zip(items, behind, strict=True):
+    following = drifts(items, fitting(items, limit))
+    for item, drift in zip(items, following, strict=True):
         assert isinstance(item, Change) or drift % item.align == 0
 
 
@@ -73,7 +73,7 @@ def test_what_follows_padding_keeps_its_alignment(items: Items, limit: int) -> N
 def test_barriers_are_kept(items: Items, limit: int) -> None:
     length_at = {change.va: change.new_len for change in fitting(items, limit)}
     for item in items:
-        if isinstance(item, Padding):
+        if isinstance(item, FillerRun):
             assert length_at.get(item.va, item.old_len) >= item.keep
 
 
@@ -87,11 +87,11 @@ def test_every_site_gets_the_length_it_asks_for(items: Items, limit: int) -> Non
 
 @given(regions())
 def test_padding_that_suffices_puts_everything_back(items: Items) -> None:
-    """With no need to save, the drift behind each sufficient padding is 0."""
-    behind = drifts(items, fit(items, 10_000))
-    before = [0, *behind[:-1]]
-    for item, drift, then in zip(items, before, behind, strict=True):
-        if isinstance(item, Padding) and drift <= item.spare:
+    """With no need to save, the drift after each sufficient padding is 0."""
+    following = drifts(items, fit(items, 10_000))
+    before = [0, *following[:-1]]
+    for item, drift, then in zip(items, before, following, strict=True):
+        if isinstance(item, FillerRun) and drift <= item.spare:
             assert then == 0
 
 
@@ -102,7 +102,7 @@ def test_missing_bytes_are_exact(items: Items, limit: int) -> None:
 
 def test_missing_bytes_are_exact_with_alignment() -> None:
     """Growth of 5 in front of a 16-aligned function: nothing less than 16 will do."""
-    assert_missing_is_exact([Change(START_VA, 1, 6), Padding(START_VA + 8, 1, 16, 1)], 3)
+    assert_missing_is_exact([Change(START_VA, 1, 6), FillerRun(START_VA + 8, 1, 16, 1)], 3)
 
 
 def assert_missing_is_exact(items: Items, limit: int) -> None:
@@ -129,12 +129,12 @@ def test_whole_pages_are_enough_in_the_end(items: Items, limit: int) -> None:
 
 
 def test_nothing_to_do_changes_nothing() -> None:
-    assert fit([Padding(START_VA, 14)], 0) == []
+    assert fit([FillerRun(START_VA, 14)], 0) == []
     assert fit([], 0) == []
 
 
 def test_early_padding_is_spent_on_late_growth() -> None:
     growth = [Change(START_VA + 100, 1, 5), Change(START_VA + 110, 1, 5)]
-    items: Items = [Padding(START_VA, 64), *growth]
+    items: Items = [FillerRun(START_VA, 64), *growth]
     changes = fit(items, 0)
     assert drifts(items, changes) == [-16, -12, -8]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Is a rewritten module the same module with room for calls, for whoever links it?"""
+"""Is a rewritten module the same module with room for calls, for any loader?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.elfbuilder import DATA, RODATA
-from tests.support.smallmodule import Call, Distance, Short, SmallModule, Word
+from tests.support.smallmodule import BranchTo, Distance, Short, SmallModule, Word
 from vmipatch.errors import InputNotUnderstood, MalformedImage
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import Module
@@ -39,7 +39,7 @@ def led_to(image: ElfImage, va: int) -> int:
 
 def test_site_grows_and_what_it_pushes_follows() -> None:
     module = SmallModule()
-    module.section(".text").function("f", "fa", Call("printk"), Call("g"), "c3")
+    module.section(".text").function("f", "fa", BranchTo("printk"), BranchTo("g"), "c3")
     module.section(".text").function("g", "c3")
     image = rewritten(module).image
     f, printk = (image.symbols.by_name["f"].va, b"\x3e\x3e\x3e\x3e\xfa\xe8")
@@ -101,7 +101,7 @@ def test_array_of_functions_keeps_its_stride() -> None:
     """KVM computes the address of a routine from its number."""
     module = SmallModule()
     text = module.section(".text")
-    text.function("site", "fa" + "90" * 14 + "c3")  # ends at a boundary: no padding behind it
+    text.function("site", "fa" + "90" * 14 + "c3")  # ends at a boundary: no padding after it
     for index in range(4):
         text.function(f"op{index}", f"b8{index:02x}000000 c3", filler=b"\xcc")
     image = rewritten(module).image
@@ -128,9 +128,9 @@ def test_words_and_tables_follow_instructions() -> None:
 
 
 def test_no_address_of_the_linked_image_is_left_in_the_file() -> None:
-    """Whoever loads the module links it elsewhere: what is stored are addends."""
+    """The loader links the module elsewhere: what is stored are addends."""
     module = SmallModule()
-    module.section(".text").function("f", "9c 58 fa", Call("printk"), "c3")
+    module.section(".text").function("f", "9c 58 fa", BranchTo("printk"), "c3")
     file = Module.parse(rewrite_module(module.build(), "small").data, "small").file
     for section in file.sections:
         assert section.va == 0
@@ -171,7 +171,7 @@ def test_signature_of_a_rewritten_module_is_gone() -> None:
 
 def test_same_input_gives_the_same_bytes() -> None:
     module = SmallModule()
-    module.section(".text").function("f", "9c 58 fa 0f32", Call("printk"), "c3")
+    module.section(".text").function("f", "9c 58 fa 0f32", BranchTo("printk"), "c3")
     assert rewrite_module(module.build(), "a").data == rewrite_module(module.build(), "b").data
 
 
@@ -216,7 +216,7 @@ def many(functions: int, idle: int) -> SmallModule:
     """A module with a section for each function, as -ffunction-sections makes them."""
     module = SmallModule()
     for number in range(functions):
-        called = Call(f"f{(number + 1) % functions}")
+        called = BranchTo(f"f{(number + 1) % functions}")
         module.section(f".text.f{number}").function(f"f{number}", "fa", called, "9c 58 c3")
     for number in range(idle):
         module.section(f".note.{number}", RODATA & 0).put(bytes(4))

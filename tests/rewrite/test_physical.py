@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.recover.stripped import ship
-from tests.rewrite.smallkernel import Branch, Distance, Outcome, SmallKernel, Word
+from tests.rewrite.smallkernel import Branch, Distance, RewrittenSmall, SmallKernel, Word
 from tests.support.elfbuilder import PAGE_OFFSET
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
@@ -35,7 +35,7 @@ def jumping(bias: int, opcode: str = "e9") -> SmallKernel:
     return kernel
 
 
-def proven(kernel: SmallKernel) -> Outcome:
+def proven(kernel: SmallKernel) -> RewrittenSmall:
     """The rewritten kernel, which its proof accepts."""
     done = kernel.rewrite()
     verdict = check_static(kernel.image(), done.image)
@@ -89,5 +89,5 @@ def test_wrong_jump_and_wrong_word_are_found_by_the_proof() -> None:
 @pytest.mark.parametrize("bias", [0x10000000, 0x50000000, -0x50000000])
 def test_branch_to_nowhere_is_still_refused(bias: int) -> None:
     kernel = jumping(bias)
-    with pytest.raises(InputNotUnderstood, match=r"leads out of the kernel|is no address"):
+    with pytest.raises(InputNotUnderstood, match=r"leads out of the kernel|is not an address"):
         kernel.rewrite()

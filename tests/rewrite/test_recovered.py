@@ -13,6 +13,7 @@ from tests.rewrite.smallkernel import DATA_VA, RODATA_VA, Branch, Distance, Part
 from tests.support.elfbuilder import RODATA
 from vmipatch.errors import MalformedImage, UnclassifiedReference
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
+from vmipatch.image.relocations import Relocations
 from vmipatch.recover import recover
 from vmipatch.recover.image import Recovered
 from vmipatch.restore import restore
@@ -36,7 +37,7 @@ class Shipped:
     image: ElfImage
 
     def treatments(self, name: str) -> list[Treatment]:
-        """What was done to the sites of a function."""
+        """The treatments of the sites of a function."""
         va, _, size = self.kernel.labels[name]
         return [Treatment.of(s) for s in self.done.scan.sites if va <= s.va < va + size]
 
@@ -57,10 +58,10 @@ def pinned(*parts: Part, neighbour: str = "c3", data: tuple[Part, ...] = ()) -> 
     kernel.text.function("start_kernel", Branch("e8", "f"), "c3")
     kernel.text.function("between", b"\x40" * FAR, "c3")
     kernel.text.function("f", *parts)
-    kernel.text.function("behind", neighbour, align=1)
+    kernel.text.function("after", neighbour, align=1)
     kernel.text.function("last", "c3")
     kernel.writable().put(
-        Distance("f", relocated=False), "00000000", Distance("behind", relocated=False), *data
+        Distance("f", relocated=False), "00000000", Distance("after", relocated=False), *data
     )
     return kernel
 
@@ -75,7 +76,7 @@ def shipped(kernel: SmallKernel, *, emptied: bool = False) -> Shipped:
     return Shipped(kernel, source, found, done, image)
 
 
-def test_site_with_padding_behind_it_grows_where_it_stands() -> None:
+def test_site_with_padding_after_it_grows_where_it_stands() -> None:
     kernel = SmallKernel()
     kernel.text.function("start_kernel", "fa 31c0 c3")
     kernel.text.function("between", b"\x40" * FAR, "c3")
@@ -97,7 +98,7 @@ def test_site_without_room_goes_through_a_trampoline() -> None:
     assert done.code("f", 2) == bytes.fromhex("31c0")
 
 
-def test_trampoline_does_not_come_back_behind_a_return() -> None:
+def test_trampoline_does_not_come_back_after_a_return() -> None:
     done = shipped(pinned("31c0 fa 89c8 5b c3"))
     (trampoline,) = done.done.trampolines
     assert trampoline.code.endswith(b"\xc3")
@@ -118,7 +119,7 @@ def test_branch_into_every_window_leaves_the_site_native() -> None:
     assert done.treatments("f") == [Treatment.NATIVE]
 
 
-def test_pointer_behind_the_site_leaves_it_native() -> None:
+def test_pointer_after_the_site_leaves_it_native() -> None:
     kernel = pinned("fa 90 c3", data=(Word("f", 1), Word("f", 2)))
     done = shipped(kernel)
     assert done.treatments("f") == [Treatment.NATIVE]
@@ -135,10 +136,17 @@ def test_silent_site_that_stays_has_a_fallback() -> None:
     assert struct.pack("<II", kernel.va("f"), 0x9C) in table
 
 
-def test_instruction_with_an_address_is_not_taken_along() -> None:
+def test_instruction_with_an_address_takes_its_relocation_along() -> None:
     kernel = pinned("fa a1", Word("datum"), "c3")
     kernel.labels["datum"] = (DATA_VA, 0, 0)
-    assert shipped(kernel).treatments("f") == [Treatment.NATIVE]
+    done = shipped(kernel)
+    (trampoline,) = done.done.trampolines
+    word_va = trampoline.va + 6
+    assert trampoline.words == {kernel.va("f") + 2: word_va}
+    assert done.image.read(word_va, 4) == struct.pack("<I", DATA_VA)
+    entries = Relocations.of(done.image).entries
+    assert word_va in entries["va"]
+    assert kernel.va("f") + 2 not in entries["va"]
 
 
 def test_instruction_that_sti_shadows_goes_along() -> None:
@@ -213,5 +221,5 @@ def test_kernel_that_links_relocations_to_no_symbols_is_damaged() -> None:
     header = SHOFF_AT, SECTION_HEADER_LEN * image.section_by_name[".rel.data"].index
     (headers_off,) = struct.unpack_from("<I", data, header[0])
     struct.pack_into("<I", data, headers_off + header[1] + 24, 0)
-    with pytest.raises(MalformedImage, match="section 0 is no SYMTAB"):
+    with pytest.raises(MalformedImage, match="section 0 is not a SYMTAB"):
         ElfImage.parse(bytes(data))

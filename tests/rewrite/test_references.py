@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Do words that refer to moved code lead to where it is now, whatever way they say it?"""
+"""Do words that refer to moved code point to where it is now, whatever way they say it?"""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_physical_words_follow_their_functions() -> None:
     rodata = kernel.rodata()
     rodata.label("table")
     word = rodata.put(Word("h", physical=True), Word("table", 8, physical=True))
-    # What follows the write of CR0 is widened, but for what a physical word leads to.
+    # What follows the write of CR0 is widened, but for what a physical word points to.
     start = kernel.text.function("h", "b800000080 0f22c0", FOUR_SITES, "40 c3")
     kernel.labels[".Linside"] = (start + 12, 0, 0)
     inside = rodata.put(Word(".Linside", physical=True), Word("h", 12, physical=True))
@@ -105,7 +105,7 @@ def test_mcount_words_are_believed_and_their_relocations_are_not() -> None:
 
 
 def exception_kernel() -> tuple[SmallKernel, int]:
-    """rdmsr with a fix-up behind other sites; the build has cleared the table's relocations."""
+    """rdmsr with a fix-up after other sites; the build has cleared the table's relocations."""
     kernel = SmallKernel()
     start = kernel.text.function("f", FOUR_SITES, "0f32 c3", FOUR_SITES, "31c0 c3")
     kernel.labels[".Lrdmsr"] = (start + 4, 0, 0)
@@ -149,7 +149,7 @@ def test_static_call_trampolines_keep_their_eight_bytes() -> None:
     assert done.code("three", 8) == bytes.fromhex("c3 cccccccc 0fb9cc")
 
 
-def test_data_words_stay_when_nothing_behind_text_moves() -> None:
+def test_data_words_stay_when_nothing_after_text_moves() -> None:
     kernel = SmallKernel()
     kernel.text.function("f", FOUR_SITES, "c3")
     data = kernel.writable()
@@ -164,7 +164,7 @@ def test_data_words_stay_when_nothing_behind_text_moves() -> None:
 
 
 def test_word_of_a_code_section_that_points_outside_is_refused() -> None:
-    """Section symbol and an addend beyond the section: nobody can say what moves."""
+    """Section symbol and an addend beyond the section: what moves is unknown."""
     kernel = SmallKernel()
     kernel.text.function("f", FOUR_SITES, "c3")
     kernel.labels[".Lnowhere"] = (kernel.text.end_va, 0, 0)
@@ -175,7 +175,7 @@ def test_word_of_a_code_section_that_points_outside_is_refused() -> None:
 
 
 def test_new_relocations_name_the_moved_words() -> None:
-    """What comes after (a relocatable bzImage) reads .rel.text of the new file."""
+    """A later step (a relocatable bzImage) reads .rel.text of the new file."""
     kernel = SmallKernel()
     kernel.text.function("f", FOUR_SITES, "b8", Word("f"), "c3")
     done = kernel.rewrite()

@@ -68,7 +68,7 @@ def test_sections_that_share_memory_are_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "where"), ((2, "inside of an instruction"), (0xFFFFFFF8, r"behind \.text"))
+    ("size", "where"), ((2, "inside of an instruction"), (0xFFFFFFF8, r"beyond \.text"))
 )
 def test_function_that_ends_nowhere_is_refused(size: int, where: str) -> None:
     kernel = SmallKernel()
@@ -94,10 +94,10 @@ def test_code_without_room_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 UNCLEAR: dict[str, tuple[str, tuple[Part, ...]]] = {
     "branch into an instruction": ("into the middle", ("fa eb01 b8 01000000 c3",)),
-    "branch that nobody runs into an instruction": ("into the middle", ("fa c3 7c01 b8 01000000",)),
-    "word over two instructions": ("no operand", ("fa b8 0000", Word("f"), "c3")),
-    "word in filler": ("no operand", ("fa c3 0f1f80", Word("f"), "c3")),
-    "distance in no branch": ("no operand", ("fa 68", Distance("f", -4), "58 c3")),
+    "dead branch into an instruction": ("into the middle", ("fa c3 7c01 b8 01000000",)),
+    "word over two instructions": ("not an operand", ("fa b8 0000", Word("f"), "c3")),
+    "word in filler": ("not an operand", ("fa c3 0f1f80", Word("f"), "c3")),
+    "distance in no branch": ("not an operand", ("fa 68", Distance("f", -4), "58 c3")),
     "branch out of the kernel": ("leads out of the kernel", ("fa e9 00000060 c3",)),
     "ud0, which decoders measure differently": ("not an instruction", ("fa 0fff c0 c3",)),
 }

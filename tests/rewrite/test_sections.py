@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.rewrite.crowded_init import crowded_init
 from tests.rewrite.smallkernel import (
     DATA_VA,
     INIT_DATA_VA,
@@ -18,12 +19,13 @@ from tests.rewrite.smallkernel import (
     TEXT_VA,
     Branch,
     Distance,
-    Outcome,
+    RewrittenSmall,
     SmallKernel,
     Word,
 )
 from tests.support.elfbuilder import DATA, PAGE_OFFSET, RODATA, TEXT
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32, R_386_PC32, Relocations
 from vmipatch.image.symbols import STT_OBJECT, SYMBOL, SymbolTable
 from vmipatch.image.types import SectionKind
 from vmipatch.restore import restore
@@ -55,7 +57,7 @@ def full_kernel(*, room: bool) -> SmallKernel:
 
 
 def kernel_that_ends_with_modinfo() -> SmallKernel:
-    """Bytes behind .bss, whose zeros are in the file for them, as in Linux since 6.17."""
+    """Bytes after .bss, whose zeros are in the file for them, as in Linux since 6.17."""
     kernel = full_kernel(room=False)
     bss_va = INIT_DATA_VA + PAGE
     blocks = {block.name: block for block in kernel.blocks}
@@ -88,7 +90,7 @@ def test_byte_in_the_file_where_bss_is_fails_the_proof() -> None:
 
 
 @pytest.fixture(params=[True, False], ids=["absorb", "shift"])
-def done(request: pytest.FixtureRequest) -> Outcome:
+def done(request: pytest.FixtureRequest) -> RewrittenSmall:
     """The full kernel, rewritten in both modes."""
     return full_kernel(room=request.param).rewrite()
 
@@ -109,7 +111,7 @@ def test_loader_enters_where_it_did(room: bool, entry: str) -> None:
     assert check_static(kernel.image(), done.image).findings == ()
 
 
-def test_mode_follows_from_the_padding_there_is(done: Outcome) -> None:
+def test_mode_follows_from_the_padding_there_is(done: RewrittenSmall) -> None:
     has_room = done.va("startup_32") + 0x4000 < done.kernel.va("f")
     assert done.is_shifted is not has_room
     assert done.done.manifest.mode == ("absorb" if has_room else "shift")
@@ -117,7 +119,7 @@ def test_mode_follows_from_the_padding_there_is(done: Outcome) -> None:
 
 
 @pytest.mark.parametrize("room", [True, False], ids=["absorb", "shift"])
-def test_a_section_right_behind_the_code_is_not_overwritten(room: bool) -> None:
+def test_a_section_right_after_the_code_is_not_overwritten(room: bool) -> None:
     """Up to 4.x the exception table begins in the last page of .text."""
     kernel = SmallKernel(room=room)
     kernel.text.function("f", "fa " * 8, "c3")
@@ -139,7 +141,7 @@ def test_notes_are_no_code_whatever_their_flags_say() -> None:
     assert not replace(section, kind=SectionKind.NOTE).is_exec
 
 
-def test_sections_behind_text_move_by_the_same_whole_pages(done: Outcome) -> None:
+def test_sections_after_text_move_by_the_same_whole_pages(done: RewrittenSmall) -> None:
     shift = done.done.placement.shift_len
     for block in done.kernel.blocks[1:]:
         assert done.image.section_by_name[block.name].va == block.va + shift
@@ -148,7 +150,7 @@ def test_sections_behind_text_move_by_the_same_whole_pages(done: Outcome) -> Non
         assert new.va - old.va == new.pa - old.pa == (shift if old.va > TEXT_VA else 0)
 
 
-def test_segments_hold_every_byte_of_their_sections(done: Outcome) -> None:
+def test_segments_hold_every_byte_of_their_sections(done: RewrittenSmall) -> None:
     """Here, unlike in Linux, .text and .init.text have segments of their own."""
     for section in (s for s in done.image.allocated_sections if s.size):
         holders = [s for s in done.image.loads if s.va <= section.va < s.va + s.mem_len]
@@ -158,7 +160,7 @@ def test_segments_hold_every_byte_of_their_sections(done: Outcome) -> None:
         assert holders[0].va - holders[0].pa == PAGE_OFFSET
 
 
-def test_words_between_data_sections_follow(done: Outcome) -> None:
+def test_words_between_data_sections_follow(done: RewrittenSmall) -> None:
     shift = done.done.placement.shift_len
     rodata, data = RODATA_VA + shift, DATA_VA + shift
     assert done.va("variable") == data
@@ -171,7 +173,7 @@ def test_words_between_data_sections_follow(done: Outcome) -> None:
     assert done.pointee(data + 20) == rodata
 
 
-def test_words_between_code_and_data_follow(done: Outcome) -> None:
+def test_words_between_code_and_data_follow(done: RewrittenSmall) -> None:
     shift = done.done.placement.shift_len
     assert done.word(RODATA_VA + shift) == done.va("f")
     assert done.pointee(RODATA_VA + shift + 8) == done.va("f")
@@ -182,7 +184,7 @@ def test_words_between_code_and_data_follow(done: Outcome) -> None:
     assert done.word(INIT_DATA_VA + shift + 4) == done.va("f")
 
 
-def test_branches_between_sections_follow(done: Outcome) -> None:
+def test_branches_between_sections_follow(done: RewrittenSmall) -> None:
     assert done.target(done.va("g") + 1) == done.va("f")
     assert done.target(done.va("g") + 6) == done.va("setup")
     assert done.code("setup", 5) == bytes.fromhex("3e3e3e3efb")
@@ -190,7 +192,7 @@ def test_branches_between_sections_follow(done: Outcome) -> None:
     assert done.word(done.va("setup") + 11) == done.va("variable")
 
 
-def test_end_of_text_stays_where_read_only_data_begins(done: Outcome) -> None:
+def test_end_of_text_stays_where_read_only_data_begins(done: RewrittenSmall) -> None:
     """_etext bounds what is executable: the added code has to lie below it."""
     text, room = (done.image.section_by_name[name] for name in (".text", ".vmi.text"))
     assert text.end_va <= room.va
@@ -199,7 +201,7 @@ def test_end_of_text_stays_where_read_only_data_begins(done: Outcome) -> None:
     assert done.va("_etext") == done.kernel.va("_etext") + done.done.placement.shift_len
 
 
-def test_no_section_and_no_symbol_is_lost(done: Outcome) -> None:
+def test_no_section_and_no_symbol_is_lost(done: RewrittenSmall) -> None:
     before = done.kernel.image()
     assert [s.name for s in before.sections] == [
         s.name for s in done.image.sections if not s.name.startswith((".vmi.", ".rel.vmi."))
@@ -227,7 +229,7 @@ def test_growth_at_the_end_is_paid_for_by_early_padding() -> None:
     assert done.code("entry49", 10) == bytes.fromhex("3e3e3e3efa 3e3e3e3efb")
 
 
-def test_functions_with_enough_padding_behind_them_do_not_move() -> None:
+def test_functions_with_enough_padding_after_them_do_not_move() -> None:
     """Padding gives back what the function before it took, so that most addresses stay."""
     kernel = SmallKernel(room=False)
     kernel.text.function("f", "fa c3", filler=INT3)
@@ -243,8 +245,8 @@ def test_functions_with_enough_padding_behind_them_do_not_move() -> None:
     assert done.va("h") == kernel.va("h")
 
 
-def test_one_barrier_stays_behind_a_return() -> None:
-    """Int3 behind a ret stops straight-line speculation: the last one may not be taken away."""
+def test_one_barrier_stays_after_a_return() -> None:
+    """Int3 after a ret stops straight-line speculation: the last one may not be taken away."""
     kernel = SmallKernel(room=False)
     kernel.text.function("f", "fa fa fa c3", INT3 * 3)
     kernel.text.function("g", "c3", INT3, align=1)
@@ -256,7 +258,7 @@ def test_one_barrier_stays_behind_a_return() -> None:
 
 
 def init_kernel(sites: int, aux_len: int, data_va: int = INIT_DATA_VA) -> SmallKernel:
-    """.init.text with `sites` sites, and right behind it a section of code that is not laid out."""
+    """.init.text with `sites` sites, and right after it a section of code that is not laid out."""
     kernel = SmallKernel()
     init = kernel.block(".init.text", INIT_TEXT_VA, TEXT)
     init.function("setup", "fb " * sites, Branch("e9", "aux"))
@@ -303,7 +305,53 @@ def test_init_sites_that_do_not_fit_go_out_of_line() -> None:
     assert widened + len(native) + len(moved) == 100
 
 
-def test_section_right_behind_init_code_stays() -> None:
+def test_relocated_words_go_out_of_line_with_their_instructions() -> None:
+    kernel = crowded_init()
+    done = kernel.rewrite()
+    assert not [s for s in done.done.scan.sites if s.reason is Reason.NO_ROOM]
+    broken = {rule.number for rule in check_static(kernel.image(), done.image).totals}
+    assert broken <= {"VP051"}, "the segment of .init.text alone grows, which no kernel has"
+    assert restore(done.image).data == kernel.image().data
+    was, now = Relocations.of(kernel.image()).entries, Relocations.of(done.image).entries
+    assert sorted(was["kind"].tolist()) == sorted(now["kind"].tolist())
+    section = done.image.section_by_name[".vmi.trampolines"]
+    moved = now[now["section"] == section.index]
+    assert len(moved) >= 10
+    held = {(int(row["kind"]), _led_to(row)) for row in moved}
+    known = {(R_386_32, done.va("variable")), (R_386_32, done.va("f")), (R_386_PC32, done.va("f"))}
+    assert held <= known
+
+
+def test_sites_of_the_exception_table_leave_their_room_to_those_without_a_trap() -> None:
+    """No site has a window; the slack of 20 bytes is what five of them grow by."""
+    kernel = SmallKernel()
+    init = kernel.block(".init.text", INIT_TEXT_VA, TEXT)
+    init.function("setup", "fa 7400 " * 5)
+    for index in range(20):
+        init.label(f".Lread{index}")
+        init.put("0f32 7400")
+    init.put("c3", "40" * (PAGE - 20 - len(init.data) - 1))
+    kernel.block(".init.data", INIT_TEXT_VA + PAGE, DATA).put(Word("setup"))
+    table = kernel.block("__ex_table", RODATA_VA, RODATA)
+    for index in range(20):
+        table.put(Distance(f".Lread{index}"), Distance("setup"), "01000000")
+    kernel.bounds("__start___ex_table", "__stop___ex_table", table)
+    done = kernel.rewrite()
+    reasons = [s.reason for s in done.done.scan.sites if s.kind == "rdmsr"]
+    assert reasons == [Reason.HELD_BY_FIXUP] * 20
+    assert done.code("setup", 35).count(bytes.fromhex(CLI)) == 5
+    broken = {rule.number for rule in check_static(kernel.image(), done.image).totals}
+    assert broken <= {"VP051"}, "the segment of .init.text alone grows, which no kernel has"
+
+
+def _led_to(row: np.void) -> int:
+    """The address for which a relocated word stands; a branch counts from its own end."""
+    if row["kind"] == R_386_32:
+        return int(row["value"])
+    return (int(row["value"]) + int(row["va"]) + 4) & 0xFFFFFFFF
+
+
+def test_section_right_after_init_code_stays() -> None:
     kernel = SmallKernel()
     init = kernel.block(".init.text", INIT_TEXT_VA, TEXT)
     init.function("setup", "fb fb fb c3")

@@ -14,14 +14,15 @@ from tests.rewrite.smallkernel import (
     TEXT_VA,
     Branch,
     Distance,
-    Outcome,
+    RewrittenSmall,
     Short,
     SmallKernel,
     Word,
 )
 from tests.support.elfbuilder import PAGE_OFFSET, RODATA, TEXT
 from vmipatch.choices import Padding
-from vmipatch.scan.site import Disposition, Reason
+from vmipatch.scan.site import Disposition, Reason, Site
+from vmipatch.verify.static import check_static
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import FINAL_TRANSLATION, AnnotationRecord, unpack_records
 
@@ -30,15 +31,15 @@ MOV_SS = "8ed0"
 INTERRUPT_WINDOWS = {"sti hlt": "fb f4", "sti sysexit": "fb 0f35", "sti mwait": "fb 0f01c9"}
 
 
-def with_function(*parts: str, padding: Padding = Padding.PREFIX) -> Outcome:
+def with_function(*parts: str, padding: Padding = Padding.PREFIX) -> RewrittenSmall:
     """A kernel with one function `f`, rewritten."""
     kernel = SmallKernel()
     kernel.text.function("f", *parts)
-    kernel.text.function("behind", "c3", filler=b"\xcc")
+    kernel.text.function("after", "c3", filler=b"\xcc")
     return kernel.rewrite(padding)
 
 
-def body(done: Outcome) -> bytes:
+def body(done: RewrittenSmall) -> bytes:
     """The new bytes of `f`, by the size of its symbol."""
     return done.code("f", done.image.symbols.by_name["f"].size)
 
@@ -61,15 +62,15 @@ def test_sti_alone_hands_its_shadow_to_the_next_instruction(padding: Padding) ->
 
 @each_padding
 def test_shadow_holds_when_something_leads_to_the_second_instruction(padding: Padding) -> None:
-    """A jump to the hlt forbids to fuse; sti must still come right before it."""
+    """A jump to the hlt forbids to fuse; sti stays as it is, right before it."""
     kernel = SmallKernel()
     kernel.text.function("f", "85c0", Short("74", ".Lhalt"), "fb")
     kernel.text.label(".Lhalt")
     kernel.text.put("f4 c3")
     done = kernel.rewrite(padding)
-    code = done.code("f", 4 + 5 + 5 + 1)
+    code = done.code("f", 4 + 1 + 5 + 1)
     halt = 4 + code[3]
-    assert code[halt - 1 : halt] == b"\xfb"
+    assert code[4:halt] == b"\xfb"
     assert code[halt : halt + 5] in (bytes.fromhex("3e3e3e3ef4"), bytes.fromhex("f48d742600"))
 
 
@@ -93,20 +94,20 @@ def test_pushf_and_pop_are_one_site(padding: Padding) -> None:
 @each_padding
 def test_memory_operands_and_string_sources_take_no_prefix(padding: Padding) -> None:
     """A segment prefix would change what they read."""
-    code = body(with_function("0f0110 6e 0f0138 c3", padding=padding))
-    assert code == bytes.fromhex("0f0110 89f6  6e 8d742600  0f0138 89f6  c3")
+    code = body(with_function("f36e 0f0138 c3", padding=padding))
+    assert code == bytes.fromhex("f36e 8d7600  0f0138 89f6  c3")
 
 
 def test_long_sites_are_annotated_and_keep_their_bytes() -> None:
     kernel = SmallKernel()
-    kernel.text.function("f", "0f0115", Word("_text"), "c3")
+    kernel.text.function("f", "0f013d", Word("_text"), "c3")
     done = kernel.rewrite()
-    assert done.code("f", 8) == bytes.fromhex("0f0115 000000c1 c3")
+    assert done.code("f", 8) == bytes.fromhex("0f013d 000000c1 c3")
     assert done.done.sites[-1][1].pad_len == 0
 
 
 def test_head_code_before_paging_is_untouched() -> None:
-    """Until the write of CR0: no ROM is mapped. Behind it the same instruction is a site."""
+    """Until the write of CR0: no ROM is mapped. After it the same instruction is a site."""
     kernel = SmallKernel()
     kernel.text.function("second_cpu", "fa b800000080 0f22c0 fa c3")
     kernel.rodata().put(Word("second_cpu", physical=True))
@@ -199,14 +200,94 @@ def test_relocate_kernel_is_copied_elsewhere_and_keeps_its_bytes() -> None:
     ]
 
 
-def records(done: Outcome, section: str) -> list[AnnotationRecord]:
+LEFT_FOR_THEIR_FAULTS = {
+    "lgdt": "0f0115000000c1",
+    "lidt": "0f011d000000c1",
+    "lldt": "0f00d0",
+    "lldt from memory": "0f0010",
+    "ltr": "0f00d9",
+    "sgdt": "0f0100",
+    "sidt": "0f010c24",
+    "sldt to memory": "0f0000",
+    "str to memory": "0f0008",
+    "smsw to memory": "0f0120",
+    "mov m, cs": "8c08",
+    "mov m, ss": "668c10",
+    "insb": "6c",
+    "outsd": "6f",
+}
+LEFT_FOR_THEIR_OPERANDS = {
+    "mov cr3, esp": "0f22dc",
+    "mov esp, cr0": "0f20c4",
+    "mov dr7, esp": "0f23fc",
+    "mov esp, dr6": "0f21f4",
+    "mov cr3, eax, as memory": "0f2218",
+    "sldt esp": "0f00c4",
+    "str sp": "660f00cc",
+    "smsw esp": "0f01e4",
+    "mov esp, cs": "8ccc",
+    "mov sp, ss": "668cd4",
+    "pushf; pop esp": "9c5c",
+    "data16 lgdt": "660f0115000000c1",
+    "addr16 rep ins": "67f36d",
+    "rep outs gs": "f3656e",
+    "rep outs es": "26f36f",
+    "addr16 invlpg": "670f0138",
+    "invlpg fs": "640f0138",
+    "data16 pushf": "669c",
+}
+STILL_CALLS = {
+    "rep insd": "f36d",
+    "repne insd": "f26d",
+    "rep insw": "66f36d",
+    "rep insw, the other way": "f3666d",
+    "rep outsb ds": "3ef36e",
+    "rep insb, with a segment that it ignores": "65f36c",
+    "addr16 in": "67ec",
+    "data16 in al": "66ec",
+    "data16 cli": "66fa",
+    "invlpg": "0f0138",
+    "invlpg of the stack": "0f013c24",
+    "sldt ecx": "0f00c1",
+    "str cx": "660f00c9",
+}
+
+
+def site_of(done: RewrittenSmall) -> Site:
+    """The site after the first byte of `f`."""
+    va = done.kernel.va("f") + 1
+    return next(site for site in done.done.scan.sites if site.va == va)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [*LEFT_FOR_THEIR_FAULTS.values(), *LEFT_FOR_THEIR_OPERANDS.values()],
+    ids=[*LEFT_FOR_THEIR_FAULTS, *LEFT_FOR_THEIR_OPERANDS],
+)
+def test_what_no_call_can_do_stays_native(code: str) -> None:
+    done = with_function("40", code, "c3")
+    site = site_of(done)
+    assert site.reason is Reason.NO_TRANSLATION
+    assert bytes.fromhex(code) in body(done)
+    assert check_static(done.kernel.image(), done.image).holds
+
+
+@pytest.mark.parametrize("code", STILL_CALLS.values(), ids=STILL_CALLS)
+def test_prefixes_without_a_meaning_are_no_hindrance(code: str) -> None:
+    done = with_function("40", code, "c3")
+    site = site_of(done)
+    assert site.reason is Reason.CALL
+    assert check_static(done.kernel.image(), done.image).holds
+
+
+def records(done: RewrittenSmall, section: str) -> list[AnnotationRecord]:
     return list(unpack_records(done.image.section_bytes(done.image.section_by_name[section])))
 
 
 @each_padding
 def test_every_widened_site_has_a_record_that_fits_its_bytes(padding: Padding) -> None:
     kernel = SmallKernel()
-    kernel.text.function("f", "fa 0f22d8 9c 58 fb f4 66ed 0f0110 c3")
+    kernel.text.function("f", "fa 0f22d8 9c 58 fb f4 66ed 0f0138 c3")
     init = kernel.block(".init.text", INIT_TEXT_VA, TEXT)
     init.function("setup", "fb c3")
     init.label("behind_setup")
@@ -219,7 +300,7 @@ def test_every_widened_site_has_a_record_that_fits_its_bytes(padding: Padding) -
         VmiCall.GET_INTERRUPT_MASK,
         VmiCall.HALT,
         VmiCall.INW,
-        VmiCall.SET_GDT,
+        VmiCall.INVAL_PAGE,
     ]
     originals = [site.code for site, _ in done.done.sites]
     for record, original in zip(found, originals, strict=False):
@@ -232,7 +313,7 @@ def test_every_widened_site_has_a_record_that_fits_its_bytes(padding: Padding) -
     assert init_record.native_va == done.va("setup")
 
 
-def assert_translation_is_a_call(done: Outcome, record: AnnotationRecord) -> None:
+def assert_translation_is_a_call(done: RewrittenSmall, record: AnnotationRecord) -> None:
     """Either a call that is yet to be aimed at the ROM, or one of a thunk in the added code."""
     call = done.image.read(record.translation_va, record.translation_len)
     assert (len(call), call[:1]) == (5, b"\xe8")
@@ -244,7 +325,7 @@ def assert_translation_is_a_call(done: Outcome, record: AnnotationRecord) -> Non
     assert thunk in done.image.section_by_name[".vmi.text"]
 
 
-def test_annotations_lie_behind_everything_that_the_kernel_reserves() -> None:
+def test_annotations_lie_after_everything_that_the_kernel_reserves() -> None:
     kernel = SmallKernel()
     kernel.text.function("f", "fa c3")
     data = kernel.writable()

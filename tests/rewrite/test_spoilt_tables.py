@@ -16,7 +16,7 @@ from tests.rewrite.smallkernel import (
     TEXT_VA,
     Branch,
     Distance,
-    Outcome,
+    RewrittenSmall,
     SmallKernel,
     Word,
 )
@@ -34,7 +34,7 @@ WRONG_WORD, DATA_CHANGED, OUT_OF_ORDER, NO_IMAGE = "VP020", "VP040", "VP021", "V
 class Proven:
     """A rewritten kernel that the proof holds for."""
 
-    done: Outcome
+    done: RewrittenSmall
 
     @classmethod
     def of(cls, kernel: SmallKernel) -> Proven:

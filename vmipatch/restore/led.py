@@ -28,7 +28,7 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.restore.runs import Body, Origins
+from vmipatch.restore.runs import Origins, WithoutNote
 
 WORD_LEN = 4
 
@@ -37,7 +37,7 @@ Judge = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 ones that were (bool)."""
 
 
-def lead_back(body: Body, origins: Origins, result: np.ndarray, judge: Judge) -> None:
+def lead_back(body: WithoutNote, origins: Origins, result: np.ndarray, judge: Judge) -> None:
     """Write into `result`, bytes (u8) as the output has them at their old places, what they held.
 
     `judge` answers the questions, batch by batch.
@@ -95,7 +95,7 @@ Batch = tuple[np.ndarray, np.ndarray, int]
 """Offsets in the output (i64), what may have been there (i64), width in bytes."""
 
 
-def _questions(body: Body, back: _Back) -> Iterator[Batch]:
+def _questions(body: WithoutNote, back: _Back) -> Iterator[Batch]:
     octets = np.frombuffer(body.data, dtype=np.uint8)
     for section in body.image.sections:
         if not section.has_bytes or section.size < WORD_LEN:

@@ -22,10 +22,10 @@ from vmipatch.image.packed import pack, unpack
 from vmipatch.image.packing import Recipe
 from vmipatch.image.trim import without_debug
 from vmipatch.image.unlinked import file_bytes, linked_bytes
-from vmipatch.restore.note import DAMAGED, SECTION, Gives, Note
+from vmipatch.restore.note import DAMAGED, SECTION, Gives, Note, is_canonical
 from vmipatch.restore.rebuild import Restored, rebuild
 from vmipatch.restore.recipe import recipe_from, recipe_text
-from vmipatch.restore.runs import Body
+from vmipatch.restore.runs import WithoutNote
 from vmipatch.restore.take import Noted, make_note, with_note
 from vmipatch.restore.walk import Resized
 
@@ -42,7 +42,7 @@ class WantedModule:
     """Unpacked, with its signature."""
     name: str
     recipe: Recipe | None
-    """How it was packed; None if nobody knows."""
+    """How it was packed; None if it is unknown."""
     packed_sha256: str
     """Of the file as it was packed."""
     whole: bool
@@ -105,12 +105,22 @@ def restore_module(stored: bytes, name: str) -> Restored:
     return Restored(result, note.gives, digest.hex(), section.size)
 
 
-def _body(data: bytes, end_off: int, name: str) -> Body:
+def is_canonical_module(section: bytes) -> bool:
+    """Whether the section of a module is written as `add_module_note` writes it (`is_canonical`).
+
+    Raises MalformedImage if it is damaged.
+    """
+    digest, form, recipe, note = _unpacked(section, "<bytes>")
+    front = _packed(digest, form, recipe, note)[: -len(note.pack())]
+    return section.startswith(front) and is_canonical(section[len(front) :])
+
+
+def _body(data: bytes, end_off: int, name: str) -> WithoutNote:
     image = linked_bytes(Module.parse(data, name))
-    return Body.of(image, end_off, b"")
+    return WithoutNote.of(image, end_off, b"")
 
 
-def _rebuilt(body: Body, form: int, note: Note) -> bytes | None:
+def _rebuilt(body: WithoutNote, form: int, note: Note) -> bytes | None:
     result = rebuild(body, note)
     if result is None or form == _STORED:
         return result

@@ -18,6 +18,7 @@ varints, seven bits a byte, the lowest first; those that may be negative are zig
 from __future__ import annotations
 
 import enum
+import io
 import lzma
 import struct
 from collections.abc import Iterable
@@ -33,6 +34,16 @@ MAGIC = b"VMIRS\x02"
 """The last byte is the version: a note says by it which rules of `led` and `runs` it follows."""
 MAX_LEN = 1 << 30
 """Neither a kernel nor the columns of its note are longer; more is damage."""
+USUAL_LEN = 96 << 20
+RATIO = 12
+"""Columns of more than USUAL_LEN bytes are those of a whole file with debug information, which xz
+packs to a sixth; more than RATIO bytes for each of the note are damage."""
+PIECE_LEN = 1 << 20
+NUMBERS = (0, 1, 2, 5)
+"""The columns that hold numbers, which take thirty times the memory once they are read."""
+ANSWERS = 4
+MAX_NUMBERS_LEN = MAX_ANSWERS_LEN = 1 << 22
+"""Bytes of these together: fifty times what Debian's kernels need."""
 MAX_MEMORY_LEN = 1 << 26
 """Bytes that unpacking a note takes at most: its dictionary is far smaller."""
 
@@ -45,7 +56,7 @@ DAMAGED = "restore from another copy of the rewritten kernel"
 
 
 class Gives(enum.Enum):
-    """What comes back: number in the note, name in reports, words in messages."""
+    """The file that comes back: number in the note, name in reports, words in messages."""
 
     INPUT = (0, "input", "the file that was rewritten")
     WITHOUT_DEBUG = (
@@ -72,13 +83,13 @@ class Note:
     rows: tuple[tuple[int, int, int], ...]
     """The runs as `runs.told` gives them."""
     literals: bytes = field(repr=False)
-    """What they lack, as `runs.by_length` gives it."""
+    """The bytes that they lack, as `runs.by_length` gives them."""
     answers: np.ndarray
     """Yes or no (bool), in the order in which the questions come up."""
     wrong_at: np.ndarray
     """Offsets in the result (i64, ascending) of bytes that are not what was computed."""
     right: bytes = field(repr=False)
-    """What is there instead."""
+    """The bytes that are there instead."""
 
     def pack(self) -> bytes:
         """The bytes of the section."""
@@ -113,7 +124,10 @@ class Note:
         columns, head = _columns(_unpacked(data[len(MAGIC) :]))
         number, length, digest = _HEAD.unpack(head)
         gives = next((gives for gives in Gives if gives.number == number), None)
-        lacking, ways, copy_lens, gaps = (_numbers(columns[i]) for i in (0, 1, 2, 5))
+        numbers_len = sum(len(columns[i]) for i in NUMBERS)
+        if numbers_len > MAX_NUMBERS_LEN or len(columns[ANSWERS]) > MAX_ANSWERS_LEN:
+            _refuse("describes more pieces than any kernel has")
+        lacking, ways, copy_lens, gaps = (_numbers(columns[i]) for i in NUMBERS)
         wrong_at = np.cumsum(np.array(gaps, dtype=np.int64))
         if not len(lacking) == len(ways) == len(copy_lens) or len(gaps) != len(columns[6]):
             _refuse("has columns of different lengths")
@@ -125,10 +139,33 @@ class Note:
             digest,
             tuple(zip(map(_signed, lacking), map(_signed, ways), copy_lens, strict=True)),
             columns[3],
-            np.unpackbits(np.frombuffer(columns[4], np.uint8)).astype(np.bool_),
+            np.unpackbits(np.frombuffer(columns[ANSWERS], np.uint8)).astype(np.bool_),
             wrong_at,
             columns[6],
         )
+
+
+def is_canonical(packed: bytes) -> bool:
+    """Whether a note is written as `Note.pack` writes it, but for the choices of xz.
+
+    Zeros may follow up to the end of a word.
+    Another release of liblzma may pack in other bytes; what they unpack to is the same. Raises
+    MalformedImage if the note is damaged.
+    """
+    written = packed.rstrip(b"\0")
+    if len(packed) - len(written) >= _WORD_LEN:
+        return False
+    again = Note.unpack(packed, "<bytes>").pack()
+    if again.rstrip(b"\0") == written:
+        return True
+    bodies = [_unpacked(data[len(MAGIC) :]) for data in (written.ljust(len(packed), b"\0"), again)]
+    front = len(MAGIC) + _XZ_HEADERS_LEN
+    return bodies[0] == bodies[1] and written[:front] == again[:front]
+
+
+_WORD_LEN = 4
+_XZ_HEADERS_LEN = 24
+"""Of the stream and of its only block."""
 
 
 def _filter(length: int) -> dict[str, int]:
@@ -144,14 +181,22 @@ def _filter(length: int) -> dict[str, int]:
 
 
 def _unpacked(data: bytes) -> bytes:
-    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_MEMORY_LEN)
+    limit = min(MAX_LEN, max(USUAL_LEN, RATIO * len(data)))
+    stream, out = lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_MEMORY_LEN), io.BytesIO()
+    feed = data
     try:
-        body = stream.decompress(data, MAX_LEN)
+        while not stream.eof and out.tell() <= limit:
+            out.write(stream.decompress(feed, PIECE_LEN))
+            feed = b""
+            if stream.needs_input:
+                break
     except (lzma.LZMAError, EOFError):
         _refuse("is damaged: its checksum is wrong")
+    if out.tell() > limit:
+        _refuse(f"unpacks to more than {limit >> 20} MiB")
     if not stream.eof or stream.unused_data.strip(b"\0"):
-        _refuse("is damaged: it has no end, or more behind it")
-    return body
+        _refuse("is damaged: it has no end, or more after it")
+    return out.getvalue()
 
 
 def _columns(body: bytes) -> tuple[list[bytes], bytes]:

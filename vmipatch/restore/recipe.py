@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 
-from vmipatch.image.packing import Compression, Maker, Recipe
+from vmipatch.image.packing import Compression, Packer, Recipe, is_known
+from vmipatch.image.stored_json import json_value
 
 
 def recipe_text(recipe: Recipe) -> bytes:
@@ -20,11 +21,17 @@ def recipe_text(recipe: Recipe) -> bytes:
 
 
 def recipe_from(text: bytes) -> Recipe:
-    """The recipe that `recipe_text` gave these bytes for. Raises ValueError if none did."""
+    """The recipe that `recipe_text` gave these bytes for. Raises ValueError if none did.
+
+    Its options go to a program: any others than vmipatch's own are refused.
+    """
     try:
-        fields = json.loads(text)
+        fields = json_value(text)
         compression = next(c for c in Compression if c.label == fields["compression"])
         header = bytes.fromhex(fields["header"])
-        return Recipe(compression, Maker(fields["maker"]), str(fields["options"]), header)
+        recipe = Recipe(compression, Packer(fields["maker"]), str(fields["options"]), header)
     except (KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"no recipe: {error}") from error
+    if not is_known(recipe):
+        raise ValueError("no recipe of ours")
+    return recipe

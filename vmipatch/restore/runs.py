@@ -3,11 +3,12 @@
 
 A file is described as runs: some bytes that the output lacks, then some that are copied from it.
 Of the padding in sites nothing is stored: records of the output tell where it is. The note answers
-two questions of each: is it the rewriter's, and is it in front of the instruction or behind?
+two questions of each: is it the rewriter's, and is it in front of the instruction or after it?
 """
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +20,20 @@ import numpy as np
 from vmipatch.errors import MalformedImage
 from vmipatch.image.ascending import distinct
 from vmipatch.image.consistency import DAMAGED
-from vmipatch.image.elf import ElfImage
-from vmipatch.image.types import SectionKind
+from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
+from vmipatch.image.trim import OFFSET_IN_HEADER
+from vmipatch.image.types import Section, SectionKind
+from vmipatch.restore.note import SECTION
 from vmipatch.vmi.record import unpack_records
 
 FILLED_TO = 15
 """Functions begin at multiples of 16."""
+PLACE_LEN = 8
+"""Offset and size of a section, the two words of its header (gABI, Elf32_Shdr)."""
 RECORDS = (".vmi.annotation", ".vmi.annotation.init")
 
 
-class Run(NamedTuple):
+class CopyRun(NamedTuple):
     """`literal_len` bytes that the output lacks, then `copy_len` bytes at `out_off` of it."""
 
     literal_len: int
@@ -37,7 +42,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class WithoutNote:
     """A rewritten kernel without its note."""
 
     image: ElfImage
@@ -47,10 +52,12 @@ class Body:
     """Where the list begins in `data`."""
 
     @classmethod
-    def of(cls, image: ElfImage, end_off: int, listed: bytes) -> Body:
+    def of(cls, image: ElfImage, end_off: int, listed: bytes) -> WithoutNote:
         """`image` up to the place of its note, and the list.
 
-        Raises MalformedImage if something that a note describes stands behind it.
+        Where the note stands and how long it is, its section's header tells; here both are 0, as
+        they are before there is a note: what is copied must not depend on it.
+        Raises MalformedImage if something that a note describes stands after it.
         """
         for section in image.sections:
             described = section.is_alloc or section.kind in (SectionKind.REL, SectionKind.SYMTAB)
@@ -61,10 +68,21 @@ class Body:
                     place=section.name,
                     hint=DAMAGED,
                 )
-        return cls(image, image.data[:end_off] + listed, end_off)
+        data = bytearray(image.data[:end_off])
+        if (note := image.section_by_name.get(SECTION)) is not None:
+            at = place_in_header(image, note)
+            if at < end_off:
+                data[at : at + PLACE_LEN] = bytes(PLACE_LEN)
+        return cls(image, bytes(data) + listed, end_off)
 
 
-class Site(NamedTuple):
+def place_in_header(image: ElfImage, section: Section) -> int:
+    """File offset of the words of a section's header that tell its place and its length."""
+    (headers,) = struct.unpack_from("<I", image.data, SHOFF_AT)
+    return int(headers) + SECTION_HEADER_LEN * section.index + OFFSET_IN_HEADER
+
+
+class PaddedSite(NamedTuple):
     """A padded native body: where it is in the output, its length, and that of its padding."""
 
     off: int
@@ -72,7 +90,7 @@ class Site(NamedTuple):
     pad_len: int
 
 
-def padded_sites(output: ElfImage) -> list[Site]:
+def padded_sites(output: ElfImage) -> list[PaddedSite]:
     """The sites of the output that were padded, by their records, in the order of the file.
 
     Raises MalformedTable and MalformedImage if records are damaged.
@@ -85,7 +103,7 @@ def padded_sites(output: ElfImage) -> list[Site]:
         for record in unpack_records(output.section_bytes(section), name, output.name):
             if 0 < record.pad_len <= record.native_len:
                 off = output.offset_of(record.native_va)
-                sites.append(Site(off, record.native_len, record.pad_len))
+                sites.append(PaddedSite(off, record.native_len, record.pad_len))
     return sorted(sites)
 
 
@@ -94,7 +112,7 @@ Pads = Sequence[tuple[int, int]]
 
 
 def pads_of(
-    sites: Sequence[Site], is_new: Sequence[bool], is_in_front: Sequence[bool]
+    sites: Sequence[PaddedSite], is_new: Sequence[bool], is_in_front: Sequence[bool]
 ) -> list[tuple[int, int]]:
     """The padding of sites, where it is the rewriter's."""
     return sorted(
@@ -104,7 +122,7 @@ def pads_of(
     )
 
 
-def without_padding(runs: Sequence[Run], pads: Pads) -> list[Run]:
+def without_padding(runs: Sequence[CopyRun], pads: Pads) -> list[CopyRun]:
     """The runs without the padding in them."""
     return [part for run in runs for part in _split(run, pads)]
 
@@ -115,8 +133,8 @@ _LEAVES = ((b"\xc3", 1), (b"\xe9", 5), (b"\xeb", 2), (b"\x0f\x0b", 2))
 """RET, JMP and UD2: how they begin, how long they are."""
 
 
-def stops_of(body: Body) -> list[int]:
-    """Where filler may begin: behind whatever looks like an instruction that never goes on."""
+def stops_of(body: WithoutNote) -> list[int]:
+    """Where filler may begin: after whatever looks like an instruction that never goes on."""
     octets = np.frombuffer(body.data, np.uint8)
     found = [np.zeros(0, np.int64)]
     for section in body.image.executable_sections:
@@ -130,7 +148,7 @@ def stops_of(body: Body) -> list[int]:
     return stops
 
 
-def told(runs: Sequence[Run], pads: Pads, stops: Stops) -> list[tuple[int, int, int]]:
+def told(runs: Sequence[CopyRun], pads: Pads, stops: Stops) -> list[tuple[int, int, int]]:
     """The runs in small numbers: most of what the output lacks is filler up to a multiple of 16.
 
     Of each run how many bytes more it lacks than that, the way to it from the end of the one
@@ -148,7 +166,7 @@ def told(runs: Sequence[Run], pads: Pads, stops: Stops) -> list[tuple[int, int, 
     return rows
 
 
-def untold(rows: Iterable[tuple[int, int, int]], pads: Pads, stops: Stops) -> list[Run]:
+def decode_runs(rows: Iterable[tuple[int, int, int]], pads: Pads, stops: Stops) -> list[CopyRun]:
     """The runs that `told` gave these rows for; a stop that does not exist is at -1."""
     scale = _Scale(pads)
     runs = []
@@ -158,7 +176,7 @@ def untold(rows: Iterable[tuple[int, int, int]], pads: Pads, stops: Stops) -> li
         if not extent & 1:
             at = bisect_right(stops, out_off) + copy_len - 1
             copy_len = (stops[at] if 0 <= at < len(stops) else -1) - out_off
-        runs.append(Run(lacking + scale.filler_len, out_off, copy_len))
+        runs.append(CopyRun(lacking + scale.filler_len, out_off, copy_len))
         scale.go_on(runs[-1])
     return runs
 
@@ -176,23 +194,23 @@ class _Scale:
         """Bytes of the input up to where a function may begin."""
         return -self._in_end & FILLED_TO
 
-    def go_on(self, run: Run) -> None:
+    def go_on(self, run: CopyRun) -> None:
         """Past a run, of which the padding is not in the input."""
         self.out_end = run.out_off + run.copy_len
-        first, behind = (bisect_left(self._pads, (at, 0)) for at in (run.out_off, self.out_end))
-        self._in_end += run.literal_len + run.copy_len - self._lens[behind] + self._lens[first]
+        first, following = (bisect_left(self._pads, (at, 0)) for at in (run.out_off, self.out_end))
+        self._in_end += run.literal_len + run.copy_len - self._lens[following] + self._lens[first]
 
 
-def by_length(literals: bytes, runs: Sequence[Run]) -> bytes:
-    """What the runs lack, the shortest pieces first: equal filler stands together."""
+def by_length(literals: bytes, runs: Sequence[CopyRun]) -> bytes:
+    """The bytes that the runs lack, the shortest pieces first: equal filler stands together."""
     ends = list(accumulate(run.literal_len for run in runs))
     return b"".join(
         literals[ends[i] - runs[i].literal_len : ends[i]] for i in _order_of_length(runs)
     )
 
 
-def in_file_order(literals: bytes, runs: Sequence[Run]) -> bytes:
-    """What `by_length` gave these bytes for."""
+def in_file_order(literals: bytes, runs: Sequence[CopyRun]) -> bytes:
+    """The bytes for which `by_length` gave these."""
     pieces, at = [b""] * len(runs), 0
     for i in _order_of_length(runs):
         pieces[i] = literals[at : at + runs[i].literal_len]
@@ -200,19 +218,19 @@ def in_file_order(literals: bytes, runs: Sequence[Run]) -> bytes:
     return b"".join(pieces)
 
 
-def _order_of_length(runs: Sequence[Run]) -> list[int]:
+def _order_of_length(runs: Sequence[CopyRun]) -> list[int]:
     return sorted(range(len(runs)), key=lambda i: runs[i].literal_len)
 
 
-def _split(run: Run, pads: Pads) -> Iterator[Run]:
+def _split(run: CopyRun, pads: Pads) -> Iterator[CopyRun]:
     literal_len, at, copy_len = run
     end = at + copy_len
     for off, length in pads[bisect_left(pads, (at, 0)) : bisect_left(pads, (end, 0))]:
         if off < at:
             continue  # records that overlap: what comes out is not what was promised
-        yield Run(literal_len, at, off - at)
+        yield CopyRun(literal_len, at, off - at)
         literal_len, at = 0, off + length
-    yield Run(literal_len, at, max(end - at, 0))
+    yield CopyRun(literal_len, at, max(end - at, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +242,7 @@ class Origins:
     length: np.ndarray
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Origins:
+    def of(cls, runs: Sequence[CopyRun]) -> Origins:
         """The ranges that `runs` copy."""
         rows = np.array(runs, dtype=np.int64).reshape(-1, 3)
         ends = np.cumsum(rows[:, 0] + rows[:, 2])

@@ -11,25 +11,26 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vmipatch.errors import MalformedImage, VmipatchError
-from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
+from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content
-from vmipatch.image.trim import OFFSET_IN_HEADER, without_debug
+from vmipatch.image.trim import without_debug
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.restore.led import WORD_LEN, lead_back
 from vmipatch.restore.note import SECTION, Gives, Note
 from vmipatch.restore.rebuild import copied, restore
 from vmipatch.restore.runs import (
-    Body,
+    CopyRun,
     Origins,
-    Run,
+    WithoutNote,
     by_length,
     padded_sites,
     pads_of,
+    place_in_header,
     stops_of,
     told,
     without_padding,
 )
-from vmipatch.restore.walk import Resized, Walk
+from vmipatch.restore.walk import Resized, SideBySide
 
 
 def empty_note(index: int) -> Content:
@@ -77,7 +78,7 @@ def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized]) -> Noted:
     target = wanted.image if wanted.whole else without_debug(wanted.image)
     gives = Gives.WITHOUT_DEBUG if target.trimmed else Gives.INPUT
     output = ElfImage.parse(data, name)
-    body = Body.of(output, len(data), b"")
+    body = WithoutNote.of(output, len(data), b"")
     result = with_note(output, make_note(target, b"", body, resized, gives).pack())
     try:
         restored = restore(ElfImage.parse(result, name))
@@ -87,11 +88,15 @@ def add_note(data: bytes, wanted: Wanted, resized: Sequence[Resized]) -> Noted:
 
 
 def make_note(
-    target: ElfImage, target_list: bytes, body: Body, resized: Sequence[Resized], gives: Gives
+    target: ElfImage,
+    target_list: bytes,
+    body: WithoutNote,
+    resized: Sequence[Resized],
+    gives: Gives,
 ) -> Note:
-    """What gives `target` and `target_list` back from `body`, which has no note yet."""
+    """The note that gives `target` and `target_list` back from `body`, which has no note yet."""
     sites = padded_sites(body.image)
-    walk = Walk(target, body, resized, sites)
+    walk = SideBySide(target, body, resized, sites)
     data = target.data + target_list
     runs = walk.runs(target_list)
     is_new = [walk.has_grown(site) for site in sites]
@@ -100,7 +105,7 @@ def make_note(
     parts = without_padding(runs, pads)
     if min(map(min, parts)) < 0 or sum(r.literal_len + r.copy_len for r in parts) != len(data):
         # Sections in an order that no build has: nothing is copied, everything is missing.
-        runs = parts = [Run(len(data), 0, 0)]
+        runs = parts = [CopyRun(len(data), 0, 0)]
     wanted = np.frombuffer(data, dtype=np.uint8)
     literals = b"".join(_literals(data, parts))
     result = np.frombuffer(copied(body.data, parts, literals), dtype=np.uint8).copy()
@@ -127,7 +132,7 @@ def make_note(
     )
 
 
-def _literals(data: bytes, parts: Sequence[Run]) -> Iterator[bytes]:
+def _literals(data: bytes, parts: Sequence[CopyRun]) -> Iterator[bytes]:
     at = 0
     for run in parts:
         yield data[at : at + run.literal_len]
@@ -135,7 +140,7 @@ def _literals(data: bytes, parts: Sequence[Run]) -> Iterator[bytes]:
 
 
 def with_note(output: ElfImage, note: bytes) -> bytes:
-    """The file with the note behind everything else."""
+    """The file with the note after everything else."""
     result = bytearray(output.data)
     note += bytes(-(len(result) + len(note)) % WORD_LEN)  # a relocation list may follow
     _set_section(result, output, len(result), len(note))
@@ -143,6 +148,4 @@ def with_note(output: ElfImage, note: bytes) -> bytes:
 
 
 def _set_section(data: bytearray, image: ElfImage, off: int, size: int) -> None:
-    (headers,) = struct.unpack_from("<I", data, SHOFF_AT)
-    header = headers + SECTION_HEADER_LEN * image.section_by_name[SECTION].index
-    struct.pack_into("<II", data, header + OFFSET_IN_HEADER, off, size)
+    struct.pack_into("<II", data, place_in_header(image, image.section_by_name[SECTION]), off, size)

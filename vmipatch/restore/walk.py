@@ -12,7 +12,7 @@ import numpy as np
 
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.types import Section
-from vmipatch.restore.runs import Body, Run, Site
+from vmipatch.restore.runs import CopyRun, PaddedSite, WithoutNote
 
 ADDED_CODE = ".vmi.text"
 
@@ -33,23 +33,27 @@ class Resized(Protocol):
         """Bytes of the output."""
 
 
-class Walk:
+class SideBySide:
     """Both files side by side, in the order of the input."""
 
     def __init__(
-        self, target: ElfImage, body: Body, resized: Sequence[Resized], sites: Sequence[Site]
+        self,
+        target: ElfImage,
+        body: WithoutNote,
+        resized: Sequence[Resized],
+        sites: Sequence[PaddedSite],
     ) -> None:
         self._target, self._body, self._output = target, body, body.image
         self._resized = resized
         self._sites = {(site.off, site.length) for site in sites}
         self._bodies: dict[int, bytes] = {}
         """Original bytes of sites by their offset in the output."""
-        self._rows: list[Run] = []
+        self._rows: list[CopyRun] = []
         self._literal_len = 0
         self._old = self._new = 0
         """How far both files have been described."""
 
-    def runs(self, listed: bytes) -> list[Run]:
+    def runs(self, listed: bytes) -> list[CopyRun]:
         """Runs that give the target and its relocation list, padding of sites included."""
         pairs = list(_paired(self._target, self._output))
         loaded = [(s, t) for s, t in pairs if s.is_alloc and s.has_bytes and s.size]
@@ -64,15 +68,15 @@ class Walk:
         self._lacking(len(self._target.data))
         self._list(len(listed))
         self._lacking(len(self._target.data) + len(listed))
-        self._rows.append(Run(self._literal_len, 0, 0))
+        self._rows.append(CopyRun(self._literal_len, 0, 0))
         return self._rows
 
-    def has_grown(self, site: Site) -> bool:
+    def has_grown(self, site: PaddedSite) -> bool:
         """Whether its padding is new; some sites already had room for a call."""
         return site.off in self._bodies
 
-    def is_padded_in_front(self, site: Site) -> bool:
-        """Whether the original bytes of a site stand behind its padding."""
+    def is_padded_in_front(self, site: PaddedSite) -> bool:
+        """Whether the original bytes of a site stand after its padding."""
         code = self._output.data[site.off + site.pad_len : site.off + site.length]
         return self._bodies.get(site.off) == code
 
@@ -121,11 +125,11 @@ class Walk:
         words = np.frombuffer(self._body.data, "<u4", offset=self._body.list_off)
         added = self._output.section_by_name.get(ADDED_CODE)
         low, high = (added.va, added.end_va) if added else (0, 0)
-        first, behind = np.searchsorted(words, (low, high)).tolist()
-        if 4 * (len(words) - behind + first) == length:
+        first, following = np.searchsorted(words, (low, high)).tolist()
+        if 4 * (len(words) - following + first) == length:
             self._new = self._body.list_off
             self._copy(4 * first)
-            self._new += 4 * (behind - first)
+            self._new += 4 * (following - first)
             self._copy(length - 4 * first)
 
     def _copy(self, length: int) -> None:
@@ -139,7 +143,7 @@ class Walk:
         if last and not self._literal_len and last.out_off + last.copy_len == self._new:
             self._rows[-1] = last._replace(copy_len=last.copy_len + length)
         elif length:
-            self._rows.append(Run(self._literal_len, self._new, length))
+            self._rows.append(CopyRun(self._literal_len, self._new, length))
             self._literal_len = 0
 
     def _lacking(self, end: int) -> None:

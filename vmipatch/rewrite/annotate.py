@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a rewritten kernel carries for the runtime: records, translations, tables."""
+"""What does a rewritten kernel carry for the runtime? Records, translations, tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vmipatch.rewrite.address_map import AddressMap, Places
-from vmipatch.rewrite.body import Body
+from vmipatch.rewrite.body import NativeBody
 from vmipatch.rewrite.thunks import Thunks
 from vmipatch.scan.site import Disposition, Reason, Site
 from vmipatch.vmi.record import (
@@ -24,11 +24,11 @@ from vmipatch.vmi.record import (
 _PAIR = struct.Struct("<II")
 
 NOT_RUN_DEPRIVILEGED = frozenset({Reason.REPLACEMENT})
-"""Native code that nobody runs behind the switch: replacements run where they are copied to."""
+"""Native code that is not executed after the switch: replacements run where they are copied to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnnotationPart:
     """One section of the annotation segment."""
 
     name: str
@@ -38,26 +38,26 @@ class Part:
 
     @property
     def end_va(self) -> int:
-        """First address behind the part."""
+        """First address after the part."""
         return self.va + len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
-class Annotations:
+class AnnotationSegment:
     """The parts of the segment, in address order.
 
-    Records of init code stand apart, right behind the others: they are applied once. Addresses
+    Records of init code stand apart, right after the others: they are applied once. Addresses
     are linked ones; the runtime adds what the boot loader relocated by.
     """
 
-    records: Part
-    init_records: Part
-    translations: Part
-    thunk_calls: Part
-    fallback: Part
+    records: AnnotationPart
+    init_records: AnnotationPart
+    translations: AnnotationPart
+    thunk_calls: AnnotationPart
+    fallback: AnnotationPart
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[AnnotationPart, ...]:
         """All of them."""
         return (
             self.records, self.init_records, self.thunk_calls, self.fallback, self.translations
@@ -65,19 +65,19 @@ class Annotations:
 
 
 def annotate(
-    sites: Iterable[tuple[Site, Body]],
-    init_sites: Iterable[tuple[Site, Body]],
+    sites: Iterable[tuple[Site, NativeBody]],
+    init_sites: Iterable[tuple[Site, NativeBody]],
     left: Iterable[Site],
     new: AddressMap | Places,
     thunks: Thunks,
     start_va: int,
     stride: int = 0,
-) -> Annotations:
+) -> AnnotationSegment:
     """Describe every site, and those that were left though they are unprivileged.
 
     Sites that call the ROM directly share one translation, and so do those of one thunk: it calls
-    the thunk from where it stands, and whoever copies it has to correct the distance. With a
-    `stride`, as in a module, each part has a section of its own, that far behind the one before,
+    the thunk from where it stands, and a copy needs the distance corrected. With a
+    `stride`, as in a module, each part has a section of its own, that far after the one before,
     which the loader places as it likes.
     """
     permanent, init = list(sites), list(init_sites)
@@ -91,13 +91,23 @@ def annotate(
     records = pack_records(sorted((translator.record(*pair) for pair in permanent), key=_likeness))
     init_records = pack_records(sorted((translator.record(*pair) for pair in init), key=_likeness))
     pad = bytes(-len(translator.bytes) % 4)
-    return Annotations(
-        Part(".vmi.annotation", "__vmi_annotation", start_va, records),
-        Part(".vmi.annotation.init", "__vmi_annotation_init", init_va, init_records),
-        Part(".vmi.translation", "__vmi_translation", translator.va, bytes(translator.bytes) + pad),
-        Part(".vmi.thunks", "__vmi_thunk_calls", calls_va, calls),
-        Part(".vmi.fallback", "__vmi_fallback", fallback_va, fallback),
+    return AnnotationSegment(
+        AnnotationPart(".vmi.annotation", "__vmi_annotation", start_va, records),
+        AnnotationPart(".vmi.annotation.init", "__vmi_annotation_init", init_va, init_records),
+        AnnotationPart(
+            ".vmi.translation", "__vmi_translation", translator.va, bytes(translator.bytes) + pad
+        ),
+        AnnotationPart(".vmi.thunks", "__vmi_thunk_calls", calls_va, calls),
+        AnnotationPart(".vmi.fallback", "__vmi_fallback", fallback_va, fallback),
     )
+
+
+def most_records(sites: Iterable[Site], thunks: Thunks) -> int:
+    """At most so many bytes all parts of `annotate` take together, whatever stays native."""
+    every = list(sites)
+    translations = NEAR_CALL_LEN * (1 + len(set(thunks.of_site.values())))
+    pairs = len(thunks.calls) + len(thunks.merges) + len(every)
+    return (RECORD_LEN * len(every) + _PAIR.size * pairs + translations + 3) & ~3
 
 
 class _Translator:
@@ -108,7 +118,7 @@ class _Translator:
         self._new, self._thunks = new, thunks
         self._made: dict[int, int] = {}
 
-    def record(self, site: Site, body: Body) -> AnnotationRecord:
+    def record(self, site: Site, body: NativeBody) -> AnnotationRecord:
         assert site.call is not None, "a site is rewritten because a call stands for it"
         native_va = self._new.one(site.va)
         thunk_va = self._thunks.of_site.get(site.va)

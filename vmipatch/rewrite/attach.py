@@ -10,21 +10,22 @@ import numpy as np
 
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.hook import mapped_range, records_in_room
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.rewrite.address_map import AddressMap
-from vmipatch.rewrite.annotate import Annotations
+from vmipatch.rewrite.annotate import AnnotationSegment
 from vmipatch.rewrite.references import Words
 from vmipatch.rewrite.thunks import Thunks
 from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
 from vmipatch.scan.code import CodeMap
+from vmipatch.scan.hook import branches_to
 from vmipatch.tables.entry_text import entry_text
 from vmipatch.tables.log_levels import has_old_levels, logger_of
 from vmipatch.tables.paravirt_calls import call_keeper
 from vmipatch.vmi.record import unpack_records
 
-START = "start_kernel"
 LOADER = "module_finalize"
-"""What the module loader calls when a module is in its place and linked (kernel/module.c)."""
+"""The last call of the module loader for a module in its place and linked (kernel/module.c)."""
 
 ALIGN = 16
 INT3 = b"\xcc"
@@ -32,7 +33,7 @@ INT3 = b"\xcc"
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The code in the room behind .text."""
+    """The code in the room after .text."""
 
     va: int
     code: bytes = field(repr=False)
@@ -40,9 +41,15 @@ class Added:
     relocations: bytes = field(repr=False)
     """Elf32_Rel entries of the code."""
     runtime: Runtime | None
-    """None if the kernel has no start_kernel: then nobody applies the annotations."""
+    """None if the kernel has no hook, and then nothing applies the annotations; of modules."""
     redirect: dict[int, int] = field(hash=False)
-    """Original address to new address, for branches that are to lead elsewhere."""
+    """Original address to new address of functions whose callers are to arrive elsewhere."""
+    branches: dict[int, int] = field(hash=False)
+    """Original address to new target of each branch that is redirected."""
+    words: dict[int, int] = field(hash=False)
+    """Original address to new value of each word that is redirected."""
+    start: str
+    """The hook's name."""
 
 
 def attach(
@@ -50,7 +57,7 @@ def attach(
     new: AddressMap,
     room: tuple[int, int],
     thunks: Thunks,
-    annotations: Annotations,
+    annotations: AnnotationSegment,
     words: Words,
 ) -> Added:
     """Fill the room [start, end) with thunks, runtime and int3.
@@ -62,19 +69,24 @@ def attach(
     start_va, end_va = room
     runtime_va = -(-(thunks.va + len(thunks.code)) // ALIGN) * ALIGN
     code = _with_words(code_map, new, thunks, words).ljust(runtime_va - thunks.va, INT3)
-    start_kernel = code_map.image.symbols.address(START)
+    hook = code_map.hook
     runtime, redirect = None, {}
-    if start_kernel is not None:
-        facts = _facts(code_map, new, room, annotations, new.one(start_kernel))
+    branches: dict[int, int] = {}
+    redirected_words: dict[int, int] = {}
+    if hook is not None:
+        facts = _facts(code_map, new, room, annotations, new.one(hook.va))
         behind_va = runtime_va + len(build_runtime(facts, runtime_va).code)
         copy_va = -(-behind_va // ALIGN) * ALIGN
         facts = replace(facts, copy=copy_va, copy_len=max(end_va - copy_va, 0))
         runtime = build_runtime(facts, runtime_va)
         code += runtime.code
-        redirect = {start_kernel: runtime.entry}
+        redirect = {hook.va: runtime.entry}
+        branches = dict.fromkeys(hook.branches, runtime.entry)
+        redirected_words = dict.fromkeys(hook.words, runtime.entry)
         loader = code_map.image.symbols.address(LOADER)
         if loader is not None:
             redirect[loader] = runtime.module_entry
+            branches |= dict.fromkeys(branches_to(code_map, loader), runtime.module_entry)
     if len(code) > end_va - start_va:
         raise InputNotUnderstood(
             f"thunks and runtime need {len(code)} bytes, {end_va - start_va} were reserved",
@@ -87,13 +99,17 @@ def attach(
         _relocations(code_map, thunks),
         runtime,
         redirect,
+        branches,
+        redirected_words,
+        code_map.start,
     )
 
 
 def attach_thunks(code_map: CodeMap, new: AddressMap, thunks: Thunks, words: Words) -> Added:
     """Thunks alone, as long as they are: what a module needs."""
     code = _with_words(code_map, new, thunks, words)
-    return Added(thunks.va, code, _relocations(code_map, thunks), None, {})
+    made = _relocations(code_map, thunks)
+    return Added(thunks.va, code, made, None, {}, {}, {}, code_map.start)
 
 
 def runtime_len(code_map: CodeMap) -> int:
@@ -110,6 +126,8 @@ def runtime_len(code_map: CodeMap) -> int:
         "entry_text_end": entry_va,
         "keep_calls": start_va if call_keeper(symbols, code_map.tables) else 0,
         "keep_value": 0,
+        "image_pa": 0,
+        "image_end_pa": start_va if records_in_room(code_map.start) else 0,
     }
     facts = {field.name: known.get(field.name, start_va) for field in fields(RuntimeFacts)}
     return len(build_runtime(RuntimeFacts(**facts), start_va + FAR_LEN).code)
@@ -143,7 +161,7 @@ def _facts(
     code_map: CodeMap,
     new: AddressMap,
     room: tuple[int, int],
-    annotations: Annotations,
+    annotations: AnnotationSegment,
     start_kernel: int,
 ) -> RuntimeFacts:
     symbols = code_map.image.symbols
@@ -151,6 +169,7 @@ def _facts(
     loader = symbols.address(LOADER)
     entry_va, entry_end_va = entry_text(symbols)
     keeper = call_keeper(symbols, code_map.tables)
+    image_pa, image_end_pa = _physical_range(code_map, new)
     return RuntimeFacts(
         page_offset=code_map.page_offset,
         start_kernel=start_kernel,
@@ -173,10 +192,21 @@ def _facts(
         entry_text_end=new.one(entry_end_va),
         keep_calls=new.one(keeper.va) if keeper else 0,
         keep_value=keeper.value if keeper else 0,
+        image_pa=image_pa,
+        image_end_pa=image_end_pa,
     )
 
 
-def seal(data: bytes, runtime: Runtime | None, annotations: Annotations) -> bytes:
+def _physical_range(code_map: CodeMap, new: AddressMap) -> tuple[int, int]:
+    """Where the new image is in physical memory, if the runtime has to look at page tables."""
+    if not records_in_room(code_map.start):
+        return 0, 0
+    start_va, end_va = mapped_range(code_map.image)
+    offset = code_map.page_offset
+    return start_va - offset, new.one(end_va) - offset
+
+
+def seal(data: bytes, runtime: Runtime | None, annotations: AnnotationSegment) -> bytes:
     """Write the sums that the runtime checks into the finished file."""
     if runtime is None:
         return data

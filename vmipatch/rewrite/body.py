@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What bytes stand at a widened site: its native body with padding up to a near call."""
+"""Which bytes stand at a widened site? Its native body with padding up to a near call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOPS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class NativeBody:
     """The bytes of a site in the new image; `pad_len` of them are padding."""
 
     code: bytes
@@ -54,25 +54,25 @@ def takes_prefix(site: Site) -> bool:
     return not has_memory_operand(form, site.code) and not form.has_string_source
 
 
-def body_of(site: Site, padding: Padding) -> Body:
+def body_of(site: Site, padding: Padding) -> NativeBody:
     """The native body of `site`, at least a near call long."""
     missing = NEAR_CALL_LEN - len(site.code)
     if missing <= 0:
-        return Body(site.code, 0, 0)
+        return NativeBody(site.code, 0, 0)
     if padding is Padding.PREFIX and missing <= MAX_PREFIXES and takes_prefix(site):
-        return Body(DS_PREFIX * missing + site.code, missing, 0)
+        return NativeBody(DS_PREFIX * missing + site.code, missing, 0)
     filler = nops(missing)
     if _opens_shadow(site):
-        # Behind sti a nop would end the interrupt shadow before the instruction it protects.
-        return Body(filler + site.code, missing, 1)
-    return Body(site.code + filler, missing, 1)
+        # After sti a nop would end the interrupt shadow before the instruction it protects.
+        return NativeBody(filler + site.code, missing, 1)
+    return NativeBody(site.code + filler, missing, 1)
 
 
 def _opens_shadow(site: Site) -> bool:
     return site.fusion is Fusion.SHADOW or site.forms[0].kind == "sti"
 
 
-def give_up(bodies: Sequence[tuple[Site, Body]], missing: int) -> frozenset[int]:
+def give_up(bodies: Sequence[tuple[Site, NativeBody]], missing: int) -> frozenset[int]:
     """Addresses of the sites to leave native so that at least `missing` bytes are saved.
 
     Those that fault at CPL 1 go first: a trap serves them. The last ones first, so that what

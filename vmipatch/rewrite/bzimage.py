@@ -24,7 +24,8 @@ from vmipatch.image.twin import require_twin
 from vmipatch.image.wrap import wrap
 from vmipatch.restore import Frame, Noted, without_note
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
-from vmipatch.rewrite.way_back import notes_for, proven
+from vmipatch.rewrite.way_back import elf_with_note, notes_for, proven
+from vmipatch.steps import step
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class RewrittenBzImage:
     repeats: bool
     """Whether the recipe gives the original stream again, bit for bit."""
     losses: tuple[str, ...]
-    """What the original had and the new file has not."""
+    """The parts of the original that the new file lacks."""
     noted: Noted | None
-    """What `vmipatch restore` gives back; None if nothing."""
+    """The file that `vmipatch restore` gives back; None if nothing."""
 
 
 def rewrite_bzimage(
@@ -67,39 +68,47 @@ def rewrite_bzimage(
         payload = bzimage.payload
         search = pool.submit(find_recipe, payload.compression, payload.stream, payload.unpacked)
         kernel = rewrite(linked, replace(options, keep_original=False))
-        found = search.result()
+        with step("finding out how the payload was packed"):
+            found = search.result()
     recipe = found or likely_recipe(payload.compression, payload.stream)
     image = without_note(ElfImage.parse(kernel.data, linked.image.name))
     relocs = None
     if bzimage.relocs is not None:
         relocs = relocation_list(image, Relocations.of(image), with_notes=twin.lists_notes)
+    frame = Frame(data, bzimage, found, options.keep_original, linked.image)
     if choice is not BootCodeChoice.OWN:
         try:
-            frame = Frame(data, bzimage, found, options.keep_original)
             notes = notes_for(frame, image, kernel.placement, relocs, unpacked)
-            made = repack(data, bzimage, image, relocs, recipe, notes, unpacked)
+            with step("packing"):
+                made = repack(data, bzimage, image, relocs, recipe, notes, unpacked)
         except InputNotUnderstood as error:
             if choice is BootCodeChoice.KEEP:
                 raise
             reason = f"the kernel's own boot code: {error.message} ({error.place})"
         else:
-            noted = proven(made.data, frame)
+            with step("checking the way back"):
+                noted = proven(made.data, frame)
             return RewrittenBzImage(
                 made.data, kernel, BootCodeChoice.KEEP, recipe, found is not None, made.dropped,
                 noted,
             )  # fmt: skip
     else:
         reason = "the kernel's own boot code, as asked for"
-    own = wrap(image, relocs, align=bzimage.header.kernel_alignment, version=bzimage.version)
+    with step("packing"):
+        elf = elf_with_note(frame, image, kernel.placement, relocs, unpacked)
+        align, version = bzimage.header.kernel_alignment, bzimage.version
+        own = wrap(image, relocs, align=align, version=version, elf=elf)
+    with step("checking the way back"):
+        noted = proven(own, frame)
     losses = (reason, *_lost_by_wrapping(data, payload.compression))
     return RewrittenBzImage(
-        own, kernel, BootCodeChoice.OWN, recipe, found is not None, losses, None
-    )  # fmt: skip
+        own, kernel, BootCodeChoice.OWN, recipe, found is not None, losses, noted
+    )
 
 
 def _lost_by_wrapping(data: bytes, compression: Compression) -> tuple[str, ...]:
-    """What our own boot code does not have."""
-    losses = ["the way back: `vmipatch restore` has nothing to go by"]
+    """The parts that our own boot code does not have."""
+    losses = ["the way back to the bzImage: `vmipatch restore` gives the kernel in it"]
     if compression is not Compression.NONE:
         losses.append(f"{compression.label} compression")
     if pe_header.is_pe(data):

@@ -22,10 +22,10 @@ from vmipatch.scan.scan import ScanResult, laid_out
 from vmipatch.tables.table import Role
 
 AROUND_LEN = 1 << 24
-"""How far from the image a word may point: head code maps some MiB behind the end (measured: 4),
+"""How far from the image a word may point: head code maps some MiB after the end (measured: 4),
 and compilers subtract the least index of an array from its address."""
 NULL_LEN = 0x1000
-"""Weak symbols that nobody defines are 0, and what they name lies in the first page."""
+"""Undefined weak symbols are 0, and what they name lies in the first page."""
 HOLDS_DATA = "code may hold data that no symbol names: report such a kernel"
 SPOILT = Limit.REFERENCE.remedy
 
@@ -45,7 +45,7 @@ def require_decoded(code_map: CodeMap) -> None:
 
 
 def require_accounted(found: ScanResult) -> None:
-    """Raise UnclassifiedReference if nobody knows of some bytes whether they are code.
+    """Raise UnclassifiedReference if it is unknown of some bytes whether they are code.
 
     Of an image with all its references nearly always something else leads there: control flow that
     is followed ends in the middle of an instruction.
@@ -59,7 +59,7 @@ def require_accounted(found: ScanResult) -> None:
 def require_branches_inside(found: ScanResult) -> None:
     """Raise UnclassifiedReference if a branch of proven code leads out of the kernel.
 
-    A weak symbol that nobody defines is 0, and a call of it never made.
+    An undefined weak symbol is 0, and a call of it never made.
     """
     low, high = image_range(found.image)
     for account, (_, stream) in zip(found.ledger.sections, found.code_map, strict=True):
@@ -87,7 +87,7 @@ def require_wide_branches(found: ScanResult) -> None:
 def require_branches_lead_to_instructions(code_map: CodeMap) -> None:
     """Raise UnclassifiedReference if a branch leads into the middle of an instruction.
 
-    Nobody may ever run it, as behind a damaged instruction; it has no place to lead to all the
+    It may never be executed, as after a damaged instruction; it has no target all the
     same.
     """
     message = "this branch leads into the middle of an instruction"
@@ -157,17 +157,17 @@ def require_words_lead_to_image(code_map: CodeMap) -> None:
         near = (target + base) & 0xFFFFFFFF
         good |= (near >= low - AROUND_LEN) & (near <= high + AROUND_LEN)
     for va, held in zip(rows["va"][~good].tolist(), value[~good].tolist(), strict=True):
-        message = f"the relocated word {held:#x} is no address of the kernel"
+        message = f"the relocated word {held:#x} is not an address of the kernel"
         raise _astray(image, va, message, SPOILT)
 
 
 def require_operands(code_map: CodeMap) -> None:
-    """Raise UnclassifiedReference if a relocated word in code is no operand.
+    """Raise UnclassifiedReference if a relocated word in code is not an operand.
 
-    It lies behind the first byte of an instruction that is no filler, and a relative one is what a
+    It lies after the first byte of an instruction that is not filler, and a relative one is what a
     branch ends with. Bytes that are no instruction are somebody else's affair.
     """
-    message = "a relocated word is no operand of the instruction that is decoded here"
+    message = "a relocated word is not an operand of the instruction that is decoded here"
     entries = code_map.relocations.entries
     for section, stream in code_map:
         mine = entries[entries["section"] == section.index]
@@ -175,18 +175,18 @@ def require_operands(code_map: CodeMap) -> None:
         at = np.searchsorted(starts, va, side="right") - 1
         is_branch = np.zeros(len(stream), np.bool_)
         is_branch[stream.branches] = True
-        behind = starts[at] + stream.lens[at] - (va + WORD_LEN)
-        inside = (starts[at] < va) & (behind >= 0) & (stream.shapes[at] == Shape.CODE)
-        inside &= (mine["kind"] == R_386_32) | (is_branch[at] & (behind == 0))
+        following = starts[at] + stream.lens[at] - (va + WORD_LEN)
+        inside = (starts[at] < va) & (following >= 0) & (stream.shapes[at] == Shape.CODE)
+        inside &= (mine["kind"] == R_386_32) | (is_branch[at] & (following == 0))
         is_decoded = (stream.codes[at] != 0) & ~np.isin(at, stream.opaque)
         for place in va[~inside & is_decoded][:1].tolist():
             raise _astray(code_map.image, place, message)
 
 
 def require_whole_functions(code_map: CodeMap) -> None:
-    """Raise MalformedImage if what has a size ends inside of an instruction, or behind its section.
+    """Raise MalformedImage if what has a size ends inside of an instruction, or beyond its section.
 
-    Nobody could say where it ends afterwards.
+    Its new end would be unknown.
     """
     image = code_map.image
     entries = image.symbols.entries
@@ -198,7 +198,7 @@ def require_whole_functions(code_map: CodeMap) -> None:
         inside = (stream.starts[over] != end[which]) & (stream.shapes[over] == Shape.CODE)
         for wrong, where in (
             (which[inside], "inside of an instruction"),
-            (np.flatnonzero(sized & (end > section.end_va)), f"behind {section.name}"),
+            (np.flatnonzero(sized & (end > section.end_va)), f"beyond {section.name}"),
         ):
             for index in wrong[:1].tolist():
                 raise MalformedImage(

@@ -10,7 +10,7 @@ import numpy as np
 from vmipatch.image.ascending import among
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
-from vmipatch.rewrite.body import Body, nops
+from vmipatch.rewrite.body import NativeBody, nops
 from vmipatch.rewrite.layout import Change
 from vmipatch.scan.site import Site
 
@@ -26,7 +26,7 @@ SHORT_LEN = 2
 def emit_code(
     stream: InstructionStream,
     changes: Sequence[Change],
-    bodies: Mapping[int, tuple[Site, Body]],
+    bodies: Mapping[int, tuple[Site, NativeBody]],
     new: AddressMap,
     redirect: Mapping[int, int],
     linked_targets: np.ndarray,
@@ -34,8 +34,8 @@ def emit_code(
     """The new bytes of `stream`: unchanged runs copied, changes filled in, branches led on.
 
     `linked_targets` are those of `CodeMap.linked_targets`, `bodies` the sites by address,
-    `redirect` the new targets of branches that are to lead elsewhere than to the image of their
-    target.
+    `redirect` the new targets of branches, by their own addresses, that are to target something
+    else than the image of their target.
     """
     parts: list[bytes] = []
     at = stream.va
@@ -52,7 +52,7 @@ def emit_code(
 
 
 def _replacement(
-    stream: InstructionStream, change: Change, site: tuple[Site, Body] | None
+    stream: InstructionStream, change: Change, site: tuple[Site, NativeBody] | None
 ) -> bytes:
     if site is not None:
         return site[1].code
@@ -89,8 +89,8 @@ def _lead_branches(
         widths[widened] = 4
     ends = new(starts) + lens
     targets = new(linked_targets) + stream.branch_targets - linked_targets
-    for old_va, new_va in redirect.items():
-        targets[stream.branch_targets == old_va] = new_va
+    for va, new_va in redirect.items():
+        targets[starts == va] = new_va
     reach = targets - ends
     at = ends - base - widths
     octets = np.frombuffer(code, dtype=np.uint8)

@@ -10,12 +10,12 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.elf_write import Content, write_elf
-from vmipatch.image.module import REGION_LEN, Module, Regions, unlink
+from vmipatch.image.module import REGION_LEN, Module, ModuleRegions, unlink
 from vmipatch.image.relocations import R_386_32, R_386_NONE, R_386_PC32, RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF, STT_SECTION, SYMBOL
 from vmipatch.image.types import Section, SectionFlag, SectionKind
 from vmipatch.restore import empty_note
-from vmipatch.rewrite.annotate import Annotations, Part
+from vmipatch.rewrite.annotate import AnnotationPart, AnnotationSegment
 from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.references import Words
@@ -39,7 +39,7 @@ def emit_module(
     code: Mapping[int, bytes],
     words: Words,
     added: Added,
-    annotations: Annotations,
+    annotations: AnnotationSegment,
     manifest: bytes,
 ) -> bytes:
     """Put the new file together.
@@ -59,7 +59,7 @@ class _Emitter:
     def __init__(self, module: Module, placement: Placement, code: Mapping[int, bytes]) -> None:
         self._file, self._image, self._placement = module.file, module.image, placement
         image = module.image
-        self._regions = Regions.of(module.file.sections)
+        self._regions = ModuleRegions.of(module.file.sections)
         self._data = {
             s.index: bytearray(code.get(s.index, image.section_bytes(s)))
             for s in image.sections
@@ -116,9 +116,9 @@ class _Emitter:
             spot = (words.va[mine] - start_va)[:, None] + np.arange(4)
             octets[spot] = words.value[mine].astype("<u4").view(np.uint8).reshape(-1, 4)
 
-    def add(self, added: Added, annotations: Annotations) -> None:
+    def add(self, added: Added, annotations: AnnotationSegment) -> None:
         """Append thunks and annotations, with the relocations that link them."""
-        text = Part(".vmi.text", "__vmi_text", added.va, added.code)
+        text = AnnotationPart(".vmi.text", "__vmi_text", added.va, added.code)
         relocations = {text.name: added.relocations}
         exec_flags = SectionFlag.ALLOC | SectionFlag.EXEC
         for part in (text, *annotations.parts):
@@ -151,7 +151,7 @@ class _Emitter:
         for part in (text, *annotations.parts):
             self._append_relocations(part, relocations[part.name])
 
-    def _entries(self, part: Part, places: Sequence[tuple[int, int]]) -> bytes:
+    def _entries(self, part: AnnotationPart, places: Sequence[tuple[int, int]]) -> bytes:
         """Elf32_Rel entries for words that hold linked addresses: the section says the symbol."""
         rows = []
         for va, kind in places:
@@ -180,7 +180,7 @@ class _Emitter:
         )
         self._data[index] = bytearray(data)
 
-    def _append_relocations(self, part: Part, entries: bytes) -> None:
+    def _append_relocations(self, part: AnnotationPart, entries: bytes) -> None:
         index = len(self._sections)
         applies_to = self._regions.index_at(part.va)
         self._sections.append(

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from vmipatch.errors import VmipatchError
-from vmipatch.rewrite.body import Body, give_up
-from vmipatch.rewrite.layout import Change, NoRoom, Padding, fit
+from vmipatch.rewrite.body import NativeBody, give_up
+from vmipatch.rewrite.layout import Change, FillerRun, NoRoom, fit
 from vmipatch.scan.site import Site
 
 FAR_END = 1 << 32
@@ -30,23 +30,23 @@ class Crowded(VmipatchError):
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """What changes its length between two fixed ranges."""
+    """Items that change their length between two fixed ranges."""
 
     start_va: int
     end_va: int
-    items: list[Change | Padding] = field(hash=False)
+    items: list[Change | FillerRun] = field(hash=False)
 
 
 def fit_between(
-    items: Sequence[Change | Padding],
+    items: Sequence[Change | FillerRun],
     fixed: Sequence[tuple[int, int]],
-    sites: Sequence[tuple[Site, Body]],
+    sites: Sequence[tuple[Site, NativeBody]],
     max_drift: int,
 ) -> list[Change]:
     """As `layout.fit`, with no drift at any address of `fixed` (ranges, ascending, disjoint).
 
-    Only behind the last of them the code may drift at its end, by `max_drift`. `sites` are those
-    among `items`. Raises Crowded; NoRoom if behind the last range no site is left to give up.
+    Only after the last of them the code may drift at its end, by `max_drift`. `sites` are those
+    among `items`. Raises Crowded; NoRoom if after the last range no site is left to give up.
     """
     changes: list[Change] = []
     crowded: set[int] = set()
@@ -67,22 +67,22 @@ def fit_between(
 
 
 def overlap(start_va: int, end_va: int, fixed: Iterable[tuple[int, int]]) -> bool:
-    """Whether [start_va, end_va) holds an address of `fixed` behind its first."""
+    """Whether [start_va, end_va) holds an address of `fixed` after its first."""
     return any(
         (start < end_va and end > start_va) or start_va < start < end_va for start, end in fixed
     )
 
 
 def _stretches(
-    items: Sequence[Change | Padding], fixed: Sequence[tuple[int, int]]
+    items: Sequence[Change | FillerRun], fixed: Sequence[tuple[int, int]]
 ) -> list[_Stretch]:
-    """The items between the ranges; padding that reaches into one stays, and is none of them."""
+    """The items between the ranges; padding that reaches into one stays, and is not among them."""
     starts = [0, *(end for _, end in fixed)]
     ends = [*(start for start, _ in fixed), FAR_END]
     result = []
     at = 0
     for start, end in zip(starts, ends, strict=True):
-        inside: list[Change | Padding] = []
+        inside: list[Change | FillerRun] = []
         while at < len(items) and items[at].va < end:
             item = items[at]
             if item.va >= start and item.va + item.old_len <= end:
@@ -94,12 +94,14 @@ def _stretches(
     return result
 
 
-def _ending_without_drift(items: Sequence[Change | Padding], changes: list[Change]) -> list[Change]:
+def _ending_without_drift(
+    items: Sequence[Change | FillerRun], changes: list[Change]
+) -> list[Change]:
     """The changes, the last padding so long that the stretch ends where it ended."""
     drift = sum(change.new_len - change.old_len for change in changes)
     if not drift:
         return changes
-    last = max((item for item in items if isinstance(item, Padding)), key=lambda item: item.va)
+    last = max((item for item in items if isinstance(item, FillerRun)), key=lambda item: item.va)
     if last.align > 1:
         raise NoRoom(-drift)
     by_va = {change.va: change for change in changes}
@@ -113,7 +115,7 @@ def _ending_without_drift(items: Sequence[Change | Padding], changes: list[Chang
 
 
 def _given_up(
-    stretch: _Stretch, sites: Sequence[tuple[Site, Body]], missing: int
+    stretch: _Stretch, sites: Sequence[tuple[Site, NativeBody]], missing: int
 ) -> frozenset[int]:
     """Sites of the stretch whose growth is what is missing, or those around its near branches."""
     inside = [pair for pair in sites if stretch.start_va <= pair[0].va < stretch.end_va]

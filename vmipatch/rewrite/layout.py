@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where each instruction of a region goes when sites grow and padding gives way.
 
-Growth drifts everything behind it; padding between functions takes the drift back. Each run of
+Growth drifts everything after it; padding between functions takes the drift back. Each run of
 padding restores the original addresses if it can, so that most of the code never moves, and gives
 up more than that only where what follows needs it: a backward pass computes how much drift the
 rest of the region can bear, a forward pass spends padding accordingly.
@@ -33,7 +33,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Padding:
+class FillerRun:
     """A run of filler in front of a function, which may change its length.
 
     What follows keeps its alignment: its drift stays a multiple of `align`. At least `keep`
@@ -55,7 +55,7 @@ PREFERRED_ALIGN = 16
 """Function alignment of x86 kernels; kept where padding suffices."""
 
 
-def fit(items: Sequence[Change | Padding], max_drift: int) -> list[Change]:
+def fit(items: Sequence[Change | FillerRun], max_drift: int) -> list[Change]:
     """Decide the new length of every padding so that the region ends at most `max_drift` later.
 
     `items` are in address order and do not overlap. Returns one Change for each item whose
@@ -80,7 +80,7 @@ def fit(items: Sequence[Change | Padding], max_drift: int) -> list[Change]:
     return changes
 
 
-def _bearable(items: Sequence[Change | Padding], max_drift: int) -> list[int]:
+def _bearable(items: Sequence[Change | FillerRun], max_drift: int) -> list[int]:
     """The largest drift before each item, and at the end, with which the region still fits."""
     limits = [max_drift]
     for item in reversed(items):
@@ -93,7 +93,7 @@ def _bearable(items: Sequence[Change | Padding], max_drift: int) -> list[int]:
     return limits[::-1]
 
 
-def _least_drift(items: Sequence[Change | Padding]) -> int:
+def _least_drift(items: Sequence[Change | FillerRun]) -> int:
     """The drift at the end if every padding gives what it can."""
     drift = 0
     for item in items:
@@ -104,8 +104,8 @@ def _least_drift(items: Sequence[Change | Padding]) -> int:
     return drift
 
 
-def _drift_behind(padding: Padding, drift: int, limit: int) -> int:
-    """The drift behind a padding: none if possible, the least harmful one otherwise."""
+def _drift_behind(padding: FillerRun, drift: int, limit: int) -> int:
+    """The drift after a padding: none if possible, the least harmful one otherwise."""
     least = drift - padding.spare
     goal = min(0, limit)
     aligned = _round_down(goal, max(padding.align, PREFERRED_ALIGN))

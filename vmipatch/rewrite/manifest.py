@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a rewritten kernel says about itself: the JSON in its .vmi.manifest section."""
+"""What does a rewritten kernel say about itself? The JSON in its .vmi.manifest section."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.hook import START
 from vmipatch.rewrite.attach import Added
 from vmipatch.rewrite.placement import Placement
 from vmipatch.rewrite.trampoline import Trampoline
@@ -35,7 +36,7 @@ class Manifest:
     version: int
     input_sha256: str
     mode: str
-    """`absorb`: nothing behind .text moved; `shift`: everything behind it moved by shift_len."""
+    """`absorb`: nothing after .text moved; `shift`: everything after it moved by shift_len."""
     shift_len: int
     padding: str
     sites: dict[str, int] = field(hash=False)
@@ -44,14 +45,23 @@ class Manifest:
     dropped: tuple[str, ...]
     """Sections that were emptied, because they would be stale."""
     redirect: tuple[tuple[int, int], ...]
-    """Original address and new one, for branches that lead to the runtime instead."""
+    """Original address and new one, for branches that target the runtime instead."""
     trampolines: tuple[tuple[int, int, int, int], ...]
     """Original address and bytes of each window that is a jump now; new address and bytes of its
     trampoline."""
+    start: str
+    """The function before which the runtime runs; said where it is not Linux's."""
+    keep: tuple[str, ...]
+    """Two symbols, `START..END`, around each range that a user had kept; said if there is one."""
 
     def to_json(self) -> bytes:
         """Sorted and compact, the same bytes for the same claims."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        content = asdict(self)
+        if self.start == START:
+            del content["start"]
+        if not self.keep:
+            del content["keep"]
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def manifest_of(
@@ -61,6 +71,7 @@ def manifest_of(
     padding: Padding,
     added: Added,
     trampolines: Iterable[Trampoline] = (),
+    keep: Iterable[str] = (),
 ) -> Manifest:
     """State what was done to `image`."""
     every = list(sites)
@@ -82,4 +93,6 @@ def manifest_of(
         image.debug_names,
         tuple(sorted(added.redirect.items())),
         tuple((t.window.start_va, t.window.size, t.va, len(t.code)) for t in trampolines),
+        added.start,
+        tuple(sorted(set(keep))),
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, NotSupported
-from vmipatch.image.module import REGION_LEN, Module, Regions
+from vmipatch.errors import InputNotUnderstood, MalformedImage, NotSupported
+from vmipatch.image.module import REGION_LEN, Module, ModuleRegions
 from vmipatch.image.packed import recipe_of
 from vmipatch.image.packing import Recipe
 from vmipatch.image.types import SectionKind
@@ -22,7 +22,7 @@ from vmipatch.limits import Limit
 from vmipatch.restore import Noted, WantedModule, add_module_note
 from vmipatch.rewrite.annotate import annotate
 from vmipatch.rewrite.attach import attach_thunks
-from vmipatch.rewrite.body import Body, body_of
+from vmipatch.rewrite.body import NativeBody, body_of
 from vmipatch.rewrite.build_id import renew_build_id
 from vmipatch.rewrite.coherent import (
     require_decoded,
@@ -52,7 +52,7 @@ from vmipatch.scan.site import Reason, Site
 MARK = ".vmi.annotation"
 """The section by which a rewritten module is known, to us and to the kernel that loads it."""
 INIT_PREFIX = ".init"
-"""What names of sections begin with that the loader frees (kernel/module/main.c)."""
+"""Beginning of the names of sections that the loader frees (kernel/module/main.c)."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class RewrittenModule:
 
     data: bytes = field(repr=False)
     scan: ScanResult = field(repr=False)
-    sites: tuple[tuple[Site, Body], ...] = field(repr=False)
+    sites: tuple[tuple[Site, NativeBody], ...] = field(repr=False)
     """The widened sites with their new bodies, in address order."""
     manifest: Manifest | None = field(repr=False)
     """None if there was nothing to do: `data` is the input then, signature included."""
     signature_len: int
-    """Bytes of the signature that the input had behind it; a rewritten module has none."""
+    """Bytes of the signature that the input had after it; a rewritten module has none."""
     noted: Noted | None = None
-    """What comes back from `data`; None if there was nothing to do."""
+    """The input that comes back from `data`; None if there was nothing to do."""
     recipe: Recipe | None = None
     """How the input was packed, if that is known."""
 
@@ -96,6 +96,8 @@ def rewrite_module(
             hint="rewrite the module as the build left it",
         )  # fmt: skip
     names = int.from_bytes(module.file.data[NAMES_AT : NAMES_AT + 2], "little")
+    if not any(s.kind is SectionKind.SYMTAB for s in module.file.sections):
+        raise MalformedImage("the module has no symbol table", file=name, place="section headers")
     if any(s.kind is SectionKind.SYMTAB and s.link == names for s in module.file.sections):
         raise NotSupported(
  Limit.ONE_NAME_TABLE,
@@ -129,7 +131,7 @@ def rewrite_module(
 
 def _placed(
     scanned: ScanResult, options: RewriteOptions
-) -> tuple[ScanResult, list[tuple[Site, Body]], Placement]:
+) -> tuple[ScanResult, list[tuple[Site, NativeBody]], Placement]:
     """The layout, with the sites left native over which a branch would miss its target."""
     while True:
         bodies = [(site, body_of(site, options.module_padding)) for site in scanned.rewritten]
@@ -144,12 +146,12 @@ def _emit(
     module: Module,
     scanned: ScanResult,
     placement: Placement,
-    bodies: list[tuple[Site, Body]],
+    bodies: list[tuple[Site, NativeBody]],
     options: RewriteOptions,
     data: bytes,
 ) -> tuple[bytes, Manifest]:
     code_map = scanned.code_map
-    first, regions = len(module.file.sections), Regions.of(module.file.sections)
+    first, regions = len(module.file.sections), ModuleRegions.of(module.file.sections)
     thunks = build_thunks((site for site, _ in bodies), regions.va(first))
     init = {s.index for s in module.file.sections if s.name.startswith(INIT_PREFIX)}
     annotations = annotate(
@@ -182,7 +184,7 @@ def _emit(
     return renew_build_id(file), manifest
 
 
-def _regions(scanned: ScanResult, bodies: list[tuple[Site, Body]]) -> list[Region]:
+def _regions(scanned: ScanResult, bodies: list[tuple[Site, NativeBody]]) -> list[Region]:
     """The sections that have sites; the others keep every byte."""
     with_sites = {site.section for site, _ in bodies}
     return [

@@ -13,7 +13,7 @@ from vmipatch.image.module import REGION_LEN
 from vmipatch.image.types import Section
 from vmipatch.isa.decode import InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
-from vmipatch.rewrite.body import Body
+from vmipatch.rewrite.body import NativeBody
 from vmipatch.rewrite.fixed import fit_between
 from vmipatch.rewrite.layout import Change, NoRoom, fit
 from vmipatch.rewrite.reach import Reach
@@ -35,13 +35,13 @@ class Placement:
 
     `changes` maps the section index of each region to its changes in address order. Code of .text
     ends at `text_end_va`; from there to `room_end_va` there is room for what is added. All sections
-    behind .text move by `shift_len` bytes (0 in absorb mode).
+    after .text move by `shift_len` bytes (0 in absorb mode).
     """
 
     map: AddressMap
     changes: dict[int, tuple[Change, ...]] = field(hash=False)
     trailing: dict[int, int] = field(hash=False)
-    """Section index and shift of executable sections right behind .init.text."""
+    """Section index and shift of executable sections right after .init.text."""
     text_end_va: int
     room_end_va: int
     shift_len: int
@@ -77,14 +77,14 @@ class Regions:
 
     text: Region
     init: Region | None = None
-    behind: Region | None = None
-    """The part of .text behind the border that a recovered kernel has."""
+    following: Region | None = None
+    """The part of .text after the border that a recovered kernel has."""
 
-    def with_sites(self, sites: Sequence[tuple[Site, Body]]) -> Regions:
+    def with_sites(self, sites: Sequence[tuple[Site, NativeBody]]) -> Regions:
         """The same, each region with those of `sites` that lie in it."""
         init = None if self.init is None else self.init.with_sites(sites)
-        behind = None if self.behind is None else self.behind.with_sites(sites)
-        return Regions(self.text.with_sites(sites), init, behind)
+        following = None if self.following is None else self.following.with_sites(sites)
+        return Regions(self.text.with_sites(sites), init, following)
 
 
 def place(
@@ -94,10 +94,10 @@ def place(
     room_len: int,
     fixed: Sequence[tuple[int, int]] | None = None,
 ) -> Placement:
-    """Lay out .text, with `room_len` bytes left behind it, and .init.text.
+    """Lay out .text, with `room_len` bytes left after it, and .init.text.
 
     Branches that no longer reach become near, until nothing changes. `fixed` are ranges of code
-    that must not move; with it, even if there are none, no section behind .text moves either.
+    that must not move; with it, even if there are none, no section after .text moves either.
     Raises InitOverflow if .init.text overflows, Crowded if a site has no room between fixed code,
     NoRoom if what is added has none, OutOfReach for branches that cannot be widened.
     """
@@ -151,7 +151,7 @@ def _within(widened: dict[int, Change], stream: InstructionStream) -> dict[int, 
 
 
 class _Planner:
-    """What stays the same over the rounds, and the branches widened so far."""
+    """The values that stay the same over the rounds, and the branches widened so far."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class _Planner:
         fixed: Sequence[tuple[int, int]] | None,
     ) -> None:
         self.image, self.room_len, self.fixed = image, room_len, fixed
-        self.text, self.init, self.behind = regions.text, regions.init, regions.behind
+        self.text, self.init, self.following = regions.text, regions.init, regions.following
         self.widened: dict[int, Change] = {}
         self._shift = 0
 
@@ -207,11 +207,11 @@ class _Planner:
         ]
 
     def _layout_behind(self) -> tuple[dict[int, tuple[Change, ...]], list[tuple[int, int]]]:
-        if self.behind is None:
+        if self.following is None:
             return {}, []
-        stream = self.behind.stream
+        stream = self.following.stream
         section = _section_of(self.image, stream)
-        changes = self._fit(self.behind, 0)
+        changes = self._fit(self.following, 0)
         pieces, _ = _pieces(stream.va, 0, changes)
         return {section.index: tuple(changes)}, [*pieces, (section.end_va, 0)]
 
@@ -222,9 +222,9 @@ class _Planner:
             return {}, {}, []
         stream = self.init.stream
         section = _section_of(self.image, stream)
-        behind, fixed_va = _sections_behind(self.image, section)
-        end_va = behind[-1].end_va if behind else section.end_va
-        align = max((s.align for s in behind), default=1)
+        following, fixed_va = _sections_behind(self.image, section)
+        end_va = following[-1].end_va if following else section.end_va
+        align = max((s.align for s in following), default=1)
         slack = (fixed_va - end_va) // align * align
         try:
             changes = self._fit(self.init, slack)
@@ -233,9 +233,9 @@ class _Planner:
         pieces, drift = _pieces(stream.va, self._shift, changes)
         tail = -(-max(drift, 0) // align) * align
         # What ends with the code ends where it ends now; the next section is where it was.
-        pieces += [(section.end_va, self._shift + (tail if behind else drift))]
+        pieces += [(section.end_va, self._shift + (tail if following else drift))]
         pieces += [(fixed_va, self._shift)]
-        trailing = {s.index: tail for s in behind}
+        trailing = {s.index: tail for s in following}
         return {section.index: tuple(changes)}, trailing, pieces
 
     def _shift_unit(self, text: Section) -> int:
@@ -270,22 +270,22 @@ def _section_of(image: ElfImage, stream: InstructionStream) -> Section:
 
 
 def _free_end(image: ElfImage, text: Section) -> int:
-    """Where the room behind .text ends: with its page, unless a section begins before.
+    """Where the room after .text ends: with its page, unless a section begins before.
 
-    Kernels up to 4.x have their exception table right behind the code.
+    Kernels up to 4.x have their exception table right after the code.
     """
     page_end = -(-text.end_va // PAGE) * PAGE
-    behind = (s.va for s in image.allocated_sections if s.va >= text.end_va and s.size)
-    return min(page_end, *behind, page_end)
+    following = (s.va for s in image.allocated_sections if s.va >= text.end_va and s.size)
+    return min(page_end, *following, page_end)
 
 
 def _sections_behind(image: ElfImage, init: Section) -> tuple[list[Section], int]:
-    """Executable sections right behind .init.text, and where the first other one begins."""
-    behind: list[Section] = []
+    """Executable sections right after .init.text, and where the first other one begins."""
+    following: list[Section] = []
     for section in image.allocated_sections:
         if section.va < init.end_va or section.index == init.index:
             continue
         if not section.is_exec:
-            return behind, section.va
-        behind.append(section)
-    return behind, init.end_va
+            return following, section.va
+        following.append(section)
+    return following, init.end_va

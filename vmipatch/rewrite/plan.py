@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+import numpy as np
+
 from vmipatch.choices import Padding
-from vmipatch.errors import InputNotUnderstood, NotSupported
+from vmipatch.errors import NotSupported
+from vmipatch.image.hook import records_in_room
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.limits import Limit
 from vmipatch.rewrite.address_map import Places
+from vmipatch.rewrite.annotate import most_records
 from vmipatch.rewrite.attach import runtime_len
-from vmipatch.rewrite.body import Body, body_of, give_up
+from vmipatch.rewrite.body import NativeBody, body_of, give_up
 from vmipatch.rewrite.fixed import Crowded, overlap
 from vmipatch.rewrite.layout import NoRoom
 from vmipatch.rewrite.placement import InitOverflow, Placement, Regions, place
@@ -25,6 +29,7 @@ from vmipatch.rewrite.trampoline import Trampoline, Window, build, find_windows
 from vmipatch.scan.scan import LAID_OUT, ScanResult
 from vmipatch.scan.site import Disposition, Reason, Site
 from vmipatch.tables.paging_levels import never_forbids_execution
+from vmipatch.tables.table import Role, TableName
 
 ROOM_LEN = 0x3000
 """Bytes kept free at the end of .text for thunks, the runtime, and a copy of a ROM."""
@@ -41,7 +46,7 @@ ROUNDS = 4
 
 
 class Treatment(enum.Enum):
-    """What was done to a site."""
+    """The treatment of a site."""
 
     RELINKED = "relinked"
     TRAMPOLINE = "trampoline"
@@ -61,17 +66,22 @@ class Plan:
 
     scanned: ScanResult
     placement: Placement
-    sites: tuple[tuple[Site, Body], ...]
+    sites: tuple[tuple[Site, NativeBody], ...]
     """The sites that become calls, in place or out of line, in address order."""
     trampolines: tuple[Trampoline, ...]
     room: tuple[int, int]
-    """Where thunks and runtime go; trampolines follow."""
+    """Where thunks and runtime go, and annotations that lie there; trampolines follow."""
 
     @property
     def places(self) -> Places:
         """Where each site is in the new image."""
         out_of_line = {old: new for t in self.trampolines for old, new in t.places.items()}
         return Places(self.placement.map, out_of_line)
+
+    @property
+    def moved_words(self) -> dict[int, int]:
+        """New addresses of the relocated words that are out of line, by original address."""
+        return {old: new for t in self.trampolines for old, new in t.words.items()}
 
     @property
     def trampoline_code(self) -> tuple[int, bytes]:
@@ -99,14 +109,16 @@ def _whole(wanted: ScanResult, padding: Padding) -> Plan:
     They are those of initial code, which has a neighbour at its end. More room is had for them
     as long as no section moves for their sake.
     """
-    movable = _movable(wanted)
-    relinked, room_len = _relink_whole(wanted, padding, movable)
+    order = _movable(wanted), _excepted(wanted)
+    relinked, room_len = _relink_whole(wanted, padding, order)
     windows = _windows(wanted, relinked, padding, (), NO_ROOM)
     if windows.length > _free(relinked[2], room_len):
-        larger = _relink(wanted, padding, None, room_len + _aligned(windows.length), movable)
+        larger = _relink(wanted, padding, None, room_len + _aligned(windows.length), order)
         if larger[2].shift_len == relinked[2].shift_len:
             relinked, windows = larger, _windows(wanted, larger, padding, (), NO_ROOM)
-    return _finished(wanted, relinked, windows.within(_free(relinked[2], room_len)), padding)
+    plan = _finished(wanted, relinked, windows.within(_free(relinked[2], room_len)), padding)
+    left = {site.va for site in plan.scanned.sites if site.reason is Reason.NO_ROOM} & order[1]
+    return replace(plan, scanned=plan.scanned.leaving(frozenset(left), Reason.HELD_BY_FIXUP))
 
 
 def _movable(wanted: ScanResult) -> frozenset[int]:
@@ -119,29 +131,37 @@ def _movable(wanted: ScanResult) -> frozenset[int]:
     return frozenset(site.va for w in windows if len(w.sites) == 1 for site in w.sites)
 
 
-def _relink_whole(
-    scanned: ScanResult, padding: Padding, movable: frozenset[int]
-) -> tuple[Relinked, int]:
+def _excepted(wanted: ScanResult) -> frozenset[int]:
+    """The sites that the exception table names: it is sorted, so they do not go out of line."""
+    table = wanted.code_map.tables.get(TableName.EX_TABLE)
+    if table is None:
+        return frozenset()
+    named = table.words["target_va"][table.words["role"] == Role.INSTRUCTION].tolist()
+    return frozenset(site.va for site in wanted.rewritten) & frozenset(named)
+
+
+def _relink_whole(scanned: ScanResult, padding: Padding, order: Order) -> tuple[Relinked, int]:
     """Lay out code of which all references are known, with less room before a section moves.
 
     The second value is the room that thunks and runtime have, in bytes.
     """
-    wide = _relink(scanned, padding, None, ROOM_LEN, movable)
+    most_len = ROOM_LEN + _records_len(scanned)
+    wide = _relink(scanned, padding, None, most_len, order)
     least = _room_len(scanned) + ROOM_ALIGN
     needs_copy = not never_forbids_execution(scanned.image.symbols)
     for room_len in (least + ROM_COPY_LEN, *(() if needs_copy else (least,))):
         if not wide[2].shift_len:
             break
-        narrow = _relink(scanned, padding, None, room_len, movable)
+        narrow = _relink(scanned, padding, None, room_len, order)
         if not narrow[2].shift_len:
             return narrow, room_len
-    return wide, ROOM_LEN
+    return wide, most_len
 
 
 def _with_trampolines(
     wanted: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]]
 ) -> Plan:
-    """Ask for room until all trampolines fit, or no more of it can be had."""
+    """Ask for room until all trampolines fit, or it would cost more sites than it serves."""
     needed = _room_len(wanted)
     try:
         relinked = _with_room(wanted, padding, fixed, needed)
@@ -153,6 +173,7 @@ def _with_trampolines(
             file=wanted.image.name,
         ) from error
     windows = _windows(wanted, relinked, padding, fixed)
+    best = _Served.of(relinked, windows, needed)
     for _ in range(ROUNDS):
         if windows.length <= _free(relinked[2], needed):
             break
@@ -161,10 +182,16 @@ def _with_trampolines(
         except NoRoom:
             break
         windows = _windows(wanted, relinked, padding, fixed)
-    return _finished(wanted, relinked, windows.within(_free(relinked[2], needed)), padding)
+        served = _Served.of(relinked, windows, needed)
+        if served.count <= best.count:
+            break
+        best = served
+    return _finished(wanted, best.relinked, best.windows, padding)
 
 
-Relinked = tuple[ScanResult, list[tuple[Site, Body]], Placement]
+Order = tuple[frozenset[int], ...]
+"""Addresses of sites, in the order in which they are left native."""
+Relinked = tuple[ScanResult, list[tuple[Site, NativeBody]], Placement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +210,24 @@ class _Windows:
         """As many of them, from the first on, as `room_len` bytes hold."""
         ends = accumulate(self.lens)
         return [w for w, end in zip(self.windows, ends, strict=True) if end <= room_len]
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A layout, and the windows for whose trampolines it has room."""
+
+    relinked: Relinked = field(hash=False)
+    windows: list[Window] = field(hash=False)
+
+    @classmethod
+    def of(cls, relinked: Relinked, windows: _Windows, needed: int) -> _Served:
+        """With as many of `windows` as fit besides `needed` bytes of thunks and runtime."""
+        return cls(relinked, windows.within(_free(relinked[2], needed)))
+
+    @property
+    def count(self) -> int:
+        """Sites that become calls. A trampoline takes the room in which some others would grow."""
+        return len(self.relinked[1]) + sum(len(window.sites) for window in self.windows)
 
 
 def _with_room(
@@ -220,7 +265,8 @@ def _built(
     windows: list[Window], placement: Placement, wanted: ScanResult, padding: Padding, va: int
 ) -> list[Trampoline]:
     bodies = {site.va: body_of(site, padding) for w in windows for site in w.sites}
-    return build(windows, wanted.code_map.streams.values(), bodies, placement.map, va)
+    words = wanted.code_map.relocations.entries["va"].astype(np.int64)
+    return build(windows, wanted.code_map.streams.values(), bodies, placement.map, va, words)
 
 
 def _total(trampolines: list[Trampoline]) -> int:
@@ -246,12 +292,13 @@ def _relink(
     padding: Padding,
     fixed: Sequence[tuple[int, int]] | None,
     room_len: int,
-    movable: frozenset[int] = frozenset(),
+    order: Order = (),
 ) -> Relinked:
     """Lay the code out; leave native what does not fit, as few sites as it takes.
 
-    Of initial code those at the addresses `movable` go first: a trampoline can take them.
-    Raises InputNotUnderstood if code has no room that is no site.
+    Of initial code those go first whose addresses come first in `order`: a trampoline takes them,
+    or a trap.
+    Raises NotSupported if code has no room that is not a site.
     """
     empty = _regions(scanned)
     while True:
@@ -263,30 +310,33 @@ def _relink(
             return scanned, bodies, placement
         except InitOverflow as overflow:
             assert regions.init is not None, "something overflowed"
-            given = _to_leave(regions.init.sites, overflow.missing, movable)
+            given = _to_leave(regions.init.sites, overflow.missing, order)
         except Crowded as crowded:
             given = crowded.vas
         except OutOfReach as error:
             given, reason = error.sites_to_leave(bodies), Reason.SHORT_BRANCH
         if given.isdisjoint(site.va for site, _ in bodies):
-            raise InputNotUnderstood(
+            raise NotSupported(
+                Limit.NO_ROOM,
                 "code has no room where it stands, though none of its sites grows",
                 file=scanned.image.name,
                 place=", ".join(f"{va:#x}" for va in sorted(given)) or "initial code",
-                hint="the file is damaged: build or copy it again",
             )
         scanned = scanned.leaving(given, reason)
 
 
 def _to_leave(
-    sites: Sequence[tuple[Site, Body]], missing: int, movable: frozenset[int]
+    sites: Sequence[tuple[Site, NativeBody]], missing: int, order: Order
 ) -> frozenset[int]:
-    """Addresses of sites whose growth is at least `missing` bytes, `movable` ones before others."""
-    first = [(site, body) for site, body in sites if site.va in movable]
-    given = give_up(first, missing)
-    saved = sum(len(body.code) - len(site.code) for site, body in first if site.va in given)
-    rest = [(site, body) for site, body in sites if site.va not in movable]
-    return given | give_up(rest, missing - saved)
+    """Sites whose growth is at least `missing` bytes, by address: those of `order`, then others."""
+    given: frozenset[int] = frozenset()
+    rest = list(sites)
+    for group in (*order, {site.va for site, _ in sites}):
+        chosen = give_up([(site, body) for site, body in rest if site.va in group], missing)
+        missing -= sum(len(b.code) - len(s.code) for s, b in rest if s.va in chosen)
+        rest = [(site, body) for site, body in rest if site.va not in group]
+        given |= chosen
+    return given
 
 
 def _regions(scanned: ScanResult) -> Regions:
@@ -300,9 +350,17 @@ def _regions(scanned: ScanResult) -> Regions:
 
 
 def _room_len(scanned: ScanResult) -> int:
-    """Bytes that thunks and runtime take, each aligned."""
+    """Bytes that thunks and runtime take, each aligned, and annotations that lie with them."""
     thunks = build_thunks(scanned.rewritten, 0)
-    return _aligned(len(thunks.code)) + _aligned(runtime_len(scanned.code_map))
+    code_len = _aligned(len(thunks.code)) + _aligned(runtime_len(scanned.code_map))
+    return code_len + _records_len(scanned)
+
+
+def _records_len(scanned: ScanResult) -> int:
+    """Bytes that annotations take at most in the room after .text."""
+    if not records_in_room(scanned.code_map.start):
+        return 0
+    return _aligned(most_records(scanned.sites, build_thunks(scanned.rewritten, 0)))
 
 
 def _free(placement: Placement, needed: int) -> int:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vmipatch.errors import NotSupported, VmipatchError
+from vmipatch.image.ascending import among
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.limits import Limit
 from vmipatch.rewrite.address_map import AddressMap
-from vmipatch.rewrite.body import Body, give_up
+from vmipatch.rewrite.body import NativeBody, give_up
 from vmipatch.rewrite.layout import Change
 from vmipatch.scan.code import CodeMap
 from vmipatch.scan.site import Reason, Site
@@ -26,7 +27,7 @@ from vmipatch.tables.table import Role, TableName
 NEAR_JUMP_LEN, NEAR_CONDITION_LEN = 5, 6
 SHORT_JUMP, SHORT_JUMP_LEN = b"\xeb", 2
 FARTHEST_BACK, FARTHEST_ON = -128, 127
-"""What one signed byte holds."""
+"""The range of one signed byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class OutOfReach(VmipatchError):
         super().__init__(f"{len(stuck)} short branches miss their targets and cannot be widened")
         self.stuck = tuple(stuck)
 
-    def sites_to_leave(self, sites: Sequence[tuple[Site, Body]]) -> frozenset[int]:
+    def sites_to_leave(self, sites: Sequence[tuple[Site, NativeBody]]) -> frozenset[int]:
         """Those of `sites` that have to stay as they are, as few as it takes for each branch.
 
         Raises InputNotUnderstood if a branch crosses no site that grows.
@@ -60,7 +61,7 @@ class OutOfReach(VmipatchError):
 
 
 def _given_for(
-    branch: Stuck, sites: Sequence[tuple[Site, Body]], given: Mapping[int, int]
+    branch: Stuck, sites: Sequence[tuple[Site, NativeBody]], given: Mapping[int, int]
 ) -> dict[int, int]:
     """Addresses and growth of the sites to leave for `branch`, besides those of `given`."""
     grown = [(s, b) for s, b in sites if len(b.code) > len(s.code)]
@@ -132,6 +133,10 @@ class Reach:
         index, target = stream.branches[short], stream.branch_targets[short]
         ends = self.new(stream.starts[index].astype(np.int64)) + stream.lens[index]
         missing = _missing(self.new(target) - ends)
+        hook = self.code_map.hook
+        if hook is not None:  # the runtime lies after all code
+            to_runtime = among(stream.starts[index], np.array(hook.branches, np.int64))
+            missing = np.where(to_runtime, np.maximum(missing, 1), missing)
         for at in np.flatnonzero(missing).tolist():
             if int(stream.starts[index[at]]) not in self.widened:
                 yield int(index[at]), int(target[at]), int(missing[at])
@@ -146,7 +151,7 @@ class Reach:
         return "loop and jecxz have no near form" if is_loop else None
 
     def _spans(self, va: int, end_va: int, target_va: int) -> tuple[tuple[int, int], ...]:
-        """What lies between a branch and its target, and what near branches there cross."""
+        """The items between a branch and its target, and the near branches across them."""
         low, high = min(end_va, target_va), max(va, target_va)
         spans = [(low, high)]
         for _, stream in self.code_map:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every word that refers to an address must hold once that address has moved.
+"""What must every word that refers to an address hold once that address has moved?
 
 Branches are led by emit_code, tables by their own emitters; here are the words of the relocation
 sections. A word is worth symbol + addend, and which of the two moves is the question:
@@ -17,6 +17,7 @@ linked address plus the page offset, which code adds to its own physical address
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,11 @@ import numpy as np
 from vmipatch.errors import UnclassifiedReference
 from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.physical import virtual_distances
 from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS
+from vmipatch.isa.decode import Shape
+from vmipatch.limits import Limit
 from vmipatch.rewrite.placement import Placement
 from vmipatch.scan.code import CodeMap
 from vmipatch.tables.emit import emit
@@ -44,15 +48,32 @@ class Words:
     va: np.ndarray
     value: np.ndarray
 
+    def redirected(
+        self,
+        values: Mapping[int, int],
+        placement: Placement,
+        out_of_line: Mapping[int, int],
+    ) -> Words:
+        """The same words; those that were at the addresses `values` names hold its values."""
+        value = self.value.copy()
+        old = np.array(list(values), np.int64)
+        new_places = places_of(old, placement, out_of_line).tolist()
+        for new_va, new_value in zip(new_places, values.values(), strict=True):
+            value[self.va == new_va] = new_value
+        return Words(self.va, value)
 
-def lead_relocations(code_map: CodeMap, placement: Placement) -> Words:
+
+def lead_relocations(
+    code_map: CodeMap, placement: Placement, out_of_line: Mapping[int, int] | None = None
+) -> Words:
     """New places and values of all relocated words that are no branches.
 
+    `out_of_line` are new places of words that are not where the layout has them.
     Raises UnclassifiedReference for a word of which no rule says what it means.
     """
     entries = _without_branches(code_map)
     places = entries["va"].astype(np.int64)
-    new_places = placement.map(places)
+    new_places = places_of(places, placement, out_of_line or {})
     absolute = entries["kind"] == R_386_32
     sums = entries["value"].astype(np.int64) + np.where(absolute, 0, places)
     targets = _Targets(code_map, placement, entries, sums & WORD_MASK)
@@ -61,17 +82,25 @@ def lead_relocations(code_map: CodeMap, placement: Placement) -> Words:
     return Words(new_places, (values & WORD_MASK).astype(np.uint32))
 
 
+def places_of(vas: np.ndarray, placement: Placement, out_of_line: Mapping[int, int]) -> np.ndarray:
+    """The new places of words at `vas` (i64), some of which are out of line."""
+    result = placement.map(vas)
+    for old_va, new_va in out_of_line.items():
+        result[vas == old_va] = new_va
+    return result
+
+
 def require_words_whole(code_map: CodeMap, placement: Placement) -> None:
     """Raise UnclassifiedReference if a relocated word would be torn apart.
 
-    It is the operand of one instruction, or lies in data: else it is no word.
+    It is the operand of one instruction, or lies in data: else it is not a word.
     """
     entries = code_map.relocations.entries
     va = entries["va"].astype(np.int64)
     torn = placement.map(va + 3) - placement.map(va) != 3
     for place in va[torn][:1].tolist():
         raise UnclassifiedReference(
-            "a relocated word is no operand of one instruction",
+            "a relocated word is not an operand of one instruction",
             file=code_map.image.name,
             place=f"{place:#x} ({code_map.image.symbols.place_of(place)})",
             hint="code may hold data that no symbol names: report such a kernel",
@@ -121,17 +150,19 @@ def _without_branches(code_map: CodeMap) -> np.ndarray:
 
 
 class _Targets:
-    """What the words refer to: symbol, sum, and where the sum moves."""
+    """The targets of the words: symbol, sum, and where the sum moves."""
 
     def __init__(
         self, code_map: CodeMap, placement: Placement, entries: np.ndarray, sums: np.ndarray
     ) -> None:
         image = code_map.image
         self._map = placement.map
+        self._code_map = code_map
         self._image = image
         self._entries = entries
         symbols = image.symbols.entries[entries["symbol"]]
-        self._base = symbols["value"].astype(np.int64)
+        distance = virtual_distances(image)[entries["symbol"]]
+        self._base = symbols["value"].astype(np.int64) + distance
         self._size = symbols["size"].astype(np.int64)
         self._of_section = (symbols["info"] & 15) == STT_SECTION
         self._in_code = np.isin(symbols["shndx"], list(placement.changes))
@@ -153,6 +184,7 @@ class _Targets:
         inside = (addend >= 0) & (addend <= self._size)
         as_instruction = self._in_code & (self._of_section | inside)
         self._reject(as_instruction & self._of_section)
+        self._reject_operands(as_instruction)
         with_symbol = self._map(self._base) + addend
         result = np.where(as_instruction, self._map(self._sums), with_symbol)
         return np.where(self._absolute, self._sums, result) - self._bias
@@ -169,6 +201,23 @@ class _Targets:
                 hint="only the source can tell what it means: report this kernel",
             )
 
+    def _reject_operands(self, as_instruction: np.ndarray) -> None:
+        """Refuse sums inside of an instruction, but those that a label names there."""
+        which = np.flatnonzero(as_instruction)
+        sums, named = self._sums[which], self._code_map.inner_labels
+        for _, stream in self._code_map:
+            starts = stream.starts.astype(np.int64)
+            over = np.searchsorted(starts, sums, side="right") - 1
+            within = (sums >= stream.va) & (sums < stream.end_va) & (starts[over] != sums)
+            within &= (stream.shapes[over] == Shape.CODE) & ~np.isin(over, stream.opaque)
+            for index in which[within & ~np.isin(sums, named)][:1].tolist():
+                raise UnclassifiedReference(
+                    f"a word points into the instruction before {int(self._sums[index]):#x}",
+                    file=self._image.name,
+                    place=self._image.symbols.place_of(int(self._entries[index]["va"])),
+                    hint=Limit.REFERENCE.remedy,
+                )
+
     def _within_sections(self) -> np.ndarray:
         shndx = self._image.symbols.entries["shndx"][self._entries["symbol"]]
         result = np.zeros(len(shndx), dtype=bool)
@@ -182,6 +231,6 @@ class _Targets:
 
 
 def image_range(image: ElfImage) -> tuple[int, int]:
-    """First linked address of the image, and the first behind it."""
+    """First linked address of the image, and the first after it."""
     loads = list(image.loads)
     return min(s.va for s in loads), max(s.va + s.mem_len for s in loads)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.errors import InputNotUnderstood, MalformedImage
+from vmipatch.errors import InputNotUnderstood, MalformedImage, NotSupported
+from vmipatch.image.annotated import SECTION, is_annotated_13
 from vmipatch.image.consistency import (
     DAMAGED,
     require_loaded_allocated,
@@ -13,9 +14,11 @@ from vmipatch.image.consistency import (
     require_own_memory,
 )
 from vmipatch.image.elf import SHOFF_AT, ElfImage
+from vmipatch.image.physical import virtual_distances
 from vmipatch.image.relocations import RAW_REL
 from vmipatch.image.symbols import SHN_UNDEF
 from vmipatch.image.types import Section, SectionKind, Segment
+from vmipatch.limits import Limit
 
 ADDED_PREFIX = ".vmi."
 NAMES_AT = 50
@@ -29,6 +32,8 @@ def added_sections(image: ElfImage) -> list[str]:
 
 def require_relinkable(image: ElfImage) -> None:
     """Raise InputNotUnderstood unless everything that refers to code is recorded in the file."""
+    if is_annotated_13(image):
+        raise NotSupported(Limit.ANNOTATED, file=image.name, place=SECTION)
     if added := added_sections(image):
         raise InputNotUnderstood(
             "this kernel is rewritten already",
@@ -80,11 +85,11 @@ def _require_kinds(image: ElfImage) -> None:
     names = int.from_bytes(image.data[NAMES_AT : NAMES_AT + 2], "little")
     complaint = None
     if not any(text is section for section in image.executable_sections):
-        complaint = ".text", "it is no loaded code"
+        complaint = ".text", "it is not loaded code"
     elif not list(image.loads):
         complaint = "program headers", "no segment loads the kernel"
     elif symbols.kind is not SectionKind.SYMTAB:
-        complaint = ".symtab", "it is no symbol table"
+        complaint = ".symtab", "it is not a symbol table"
     elif symbols.link == names:
         complaint = ".symtab", "symbols and sections have their names in one table"
     if complaint is not None:
@@ -97,11 +102,11 @@ def _require_all_entries(image: ElfImage, rel: Section) -> None:
     end_off = rel.off + rel.size
     headers_off = int.from_bytes(image.data[SHOFF_AT : SHOFF_AT + 4], "little")
     begins = [s.off for s in image.sections if s.has_bytes and s.size]
-    behind = (off for off in (*begins, headers_off) if off >= end_off)
-    gap = image.data[end_off : min(behind, default=len(image.data))]
+    following = (off for off in (*begins, headers_off) if off >= end_off)
+    gap = image.data[end_off : min(following, default=len(image.data))]
     if len(gap) >= RAW_REL.itemsize and any(gap):
         raise MalformedImage(
-            f"{len(gap)} bytes behind it belong to no section: relocations got lost",
+            f"{len(gap)} bytes after it belong to no section: relocations got lost",
             file=image.name,
             place=f"section {rel.index} ({rel.name})",
             hint=DAMAGED,
@@ -118,21 +123,21 @@ def _holds(load: Segment, section: Section) -> bool:
 
 
 def _require_symbols_inside(image: ElfImage, section: Section) -> None:
-    """A label may also stand in the gap behind its section, where a linker script aligns."""
+    """A label may also stand in the gap after its section, where a linker script aligns."""
     entries = image.symbols.entries
-    behind = (s.va for s in image.allocated_sections if s.va >= section.end_va)
+    following = (s.va for s in image.allocated_sections if s.va >= section.end_va)
     mine = entries["shndx"] == section.index
-    value = entries["value"].astype(np.int64)
-    stray = mine & ((value < section.va) | (value > next(behind, section.end_va)))
+    value = entries["value"].astype(np.int64) + virtual_distances(image)
+    stray = mine & ((value < section.va) | (value > next(following, section.end_va)))
     _refuse(image, stray, f"lies outside of its section {section.name}")
 
 
 def _require_no_foreign_symbols(image: ElfImage, code: Section) -> None:
-    """What belongs to data cannot be led along with an instruction."""
+    """A symbol of data cannot move along with an instruction."""
     entries = image.symbols.entries
     code_indices = [s.index for s in image.executable_sections]
     data = [s.index for s in image.allocated_sections if s.index not in code_indices]
-    value = entries["value"].astype(np.int64)
+    value = entries["value"].astype(np.int64) + virtual_distances(image)
     stray = np.isin(entries["shndx"], data) & (value > code.va) & (value < code.end_va)
     _refuse(image, stray, f"lies inside of {code.name}, and its section is another one")
 

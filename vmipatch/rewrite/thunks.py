@@ -91,7 +91,7 @@ def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall], merges: list[
             flags = "ecx" if register == "ecx_to_eax" else register
             result.append(f"{label}: lea {target}, [{flags} + eax - 0x200]")
         elif line == ADDRESS:
-            assert code.address is not None, "whoever takes an address brings it"
+            assert code.address is not None, "a call that takes an address brings it"
             head = ", ".join(str(byte) for byte in code.address.head)
             result += [
                 f".byte {head}",

@@ -4,7 +4,8 @@
 A window of whole instructions around it, five bytes or more, becomes a near jump to a trampoline:
 the same instructions out of line, the site as long as a call, and a jump back. Nothing moves.
 The window is entered at its first byte alone: nothing known leads into it, no table names an
-instruction of it, and no address that stays because of a doubt lies in it.
+instruction of it, and no address that stays because of a doubt lies in it. Its relocated words go
+along, and so do their relocations; those of a site itself do not, as thunks may repeat them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vmipatch.image.ascending import distinct
+from vmipatch.image.relocations import R_386_32, WORD_LEN
 from vmipatch.isa.decode import Flow, InstructionStream
 from vmipatch.rewrite.address_map import AddressMap
-from vmipatch.rewrite.body import Body
+from vmipatch.rewrite.body import NativeBody
 from vmipatch.rewrite.emit_code import INT3, NEAR_CONDITION, NEAR_JUMP
 from vmipatch.rewrite.fixed import overlap
 from vmipatch.scan.scan import ScanResult
@@ -30,7 +32,7 @@ from vmipatch.tables.table import Role
 JUMP_LEN = 5
 WORD_MASK = 0xFFFFFFFF
 FARTHEST = 6
-"""Instructions in front of a site and behind it that a window may take along."""
+"""Instructions in front of a site and after it that a window may take along."""
 NEAR_CALL_OPCODE = b"\xe8"
 
 
@@ -57,11 +59,13 @@ class Trampoline:
     code: bytes
     places: Mapping[int, int] = field(hash=False)
     """Where each site of the window is now, by its original address."""
+    words: Mapping[int, int] = field(hash=False)
+    """Where each relocated word of the window is now, by its original address."""
     comes_back: bool
-    """Whether it ends with a jump back behind the window."""
+    """Whether it ends with a jump back after the window."""
 
     def jump(self, window_va: int) -> bytes:
-        """What stands in the window, which is now at `window_va`."""
+        """The bytes of the window, which is now at `window_va`."""
         distance = self.va - window_va - JUMP_LEN
         return (NEAR_JUMP + struct.pack("<I", distance & WORD_MASK)).ljust(self.window.size, INT3)
 
@@ -89,7 +93,7 @@ def find_windows(
 
 
 class _Finder:
-    """What no window may hold."""
+    """Places that no window may hold."""
 
     def __init__(
         self,
@@ -106,20 +110,22 @@ class _Finder:
         tables = [t.words for t in scanned.code_map.tables]
         patched = (Role.INSTRUCTION, Role.OPERAND)
         named = [w["target_va"][np.isin(w["role"], patched)].astype(np.int64) for w in tables]
-        named.append(scanned.code_map.relocations.entries["va"].astype(np.int64))
-        self._named = distinct(np.concatenate(named))
+        named += [t.words["va"].astype(np.int64) for t in scanned.code_map.tables if t.in_code]
+        self._named = distinct(np.concatenate([np.zeros(0, np.int64), *named]))
+        self._words = scanned.code_map.relocations.entries
+        self._word_vas = self._words["va"].astype(np.int64)
 
     def find(self, site: Site, from_va: int) -> Window | None:
-        """The smallest window around `site` that begins at `from_va` or behind it."""
+        """The smallest window around `site` that begins at `from_va` or after it."""
         stream = self._code_map.stream_at(site.va)
         assert stream is not None, "a site lies in code"
         first = stream.index_of(site.va)
-        behind = stream.index_over(site.end_va - 1) + 1
+        following = stream.index_over(site.end_va - 1) + 1
         if site.forms[-1].kind == "sti":
-            behind += 1  # the shadow of sti lies on the instruction that followed it
+            following += 1  # the shadow of sti lies on the instruction that followed it
         best: Window | None = None
         for start in range(first, max(first - FARTHEST, -1), -1):
-            for stop in range(behind, min(behind + FARTHEST, len(stream))):
+            for stop in range(following, min(following + FARTHEST, len(stream))):
                 window = self._window(stream, start, stop)
                 if window.start_va < from_va or window.size < JUMP_LEN:
                     continue
@@ -140,35 +146,58 @@ class _Finder:
         if any(site.end_va > window.end_va for site in window.sites):
             return False
         if self._entry[0] <= window.start_va < self._entry[1]:
-            return False  # the jump would lead to what is not mapped there
+            return False  # the jump would target memory that is not mapped there
         if _between(self._code_map.targets, *inner) or _between(self._named, *whole):
             return False
         if _shares(self._kept, *whole):
             return False
         if self._zones.over(*whole) is not None or overlap(*whole, self._fixed):
             return False
+        if any(_between(self._word_vas, site.va, site.end_va) for site in window.sites):
+            return False
+        if not self._words_follow(stream, window):
+            return False
         linked = self._code_map.linked_targets(stream)
         mine = slice(*np.searchsorted(stream.branches, (start, stop)))
         if (linked[mine] != stream.branch_targets[mine]).any():
             return False  # it runs where the kernel is loaded, as what is out of line does not
+        hook = self._code_map.hook
+        if hook is not None and np.isin(stream.starts[stream.branches[mine]], hook.branches).any():
+            return False  # it is redirected where it stands
         flows = stream.flows[start:stop]
         ends = np.isin(flows[:-1], (Flow.STOP, Flow.JUMP)).any()
         return not ends and not np.isin(flows, (Flow.LOOP, Flow.NARROW)).any()
+
+    def _words_follow(self, stream: InstructionStream, window: Window) -> bool:
+        """Whether every relocated word is absolute, or the displacement of a direct branch."""
+        low, high = np.searchsorted(self._word_vas, (window.start_va, window.end_va))
+        for row in self._words[low:high][self._words["kind"][low:high] != R_386_32]:
+            index = stream.index_over(int(row["va"]))
+            at_end = (
+                int(stream.starts[index]) + int(stream.lens[index]) == int(row["va"]) + WORD_LEN
+            )
+            if not at_end or stream.flows[index] not in (Flow.CALL, Flow.JUMP, Flow.CONDITION):
+                return False
+        return True
 
 
 def build(
     windows: Sequence[Window],
     streams: Iterable[InstructionStream],
-    bodies: Mapping[int, Body],
+    bodies: Mapping[int, NativeBody],
     new: AddressMap,
     va: int,
+    words: np.ndarray,
 ) -> list[Trampoline]:
-    """The trampolines of `windows`, one behind the other from `va` on."""
+    """The trampolines of `windows`, one after the other from `va` on.
+
+    `words` are the addresses of relocated words, ascending (i64).
+    """
     sections = list(streams)
     result = []
     for window in windows:
         stream = next(s for s in sections if s.va <= window.start_va < s.end_va)
-        trampoline = _build_one(window, stream, bodies, new, va)
+        trampoline = _build_one(window, stream, bodies, new, va, words)
         result.append(trampoline)
         va += len(trampoline.code)
     return result
@@ -191,11 +220,13 @@ def with_jumps(
 def _build_one(
     window: Window,
     stream: InstructionStream,
-    bodies: Mapping[int, Body],
+    bodies: Mapping[int, NativeBody],
     new: AddressMap,
     va: int,
+    words: np.ndarray,
 ) -> Trampoline:
     code = bytearray()
+    moved: dict[int, int] = {}
     places: dict[int, int] = {}
     sites = {site.va: site for site in window.sites}
     index, stop = stream.index_of(window.start_va), stream.index_of(window.end_va)
@@ -210,12 +241,16 @@ def _build_one(
             flow = Flow(int(stream.flows[index]))
         else:
             code += _out_of_line(stream, index, flow, new, va + len(code))
+            # Operands are what an instruction ends with, in its near form, too.
+            shift = va + len(code) - (at + int(stream.lens[index]))
+            low, high = np.searchsorted(words, (at, at + int(stream.lens[index])))
+            moved |= {word: word + shift for word in words[low:high].tolist()}
         index += 1
     comes_back = flow not in (Flow.STOP, Flow.JUMP)
     if comes_back:
         back = new.one(window.end_va) - (va + len(code)) - JUMP_LEN
         code += NEAR_JUMP + struct.pack("<I", back & WORD_MASK)
-    return Trampoline(window, va, bytes(code), places, comes_back)
+    return Trampoline(window, va, bytes(code), places, moved, comes_back)
 
 
 def _out_of_line(

@@ -4,8 +4,11 @@
 A thunk moves operands between the registers of the instruction and those of the call. It is entered
 by a near call from the site, so the site's stack lies 4 bytes higher. The ROM's entries of API 3.1
 keep every register but their results, and the flags; so thunks are made of instructions that keep
-the flags too (mov, lea, push, pop, jecxz), and memory is addressed as the site did, or through the
-stack.
+the flags too (mov, lea, push, pop, jecxz).
+
+A fault has to arrive with the address and the registers of the instruction itself, which a thunk
+cannot give: what reads or writes memory, or loads a selector, and is not answered by a call in its
+place stays native (decision 0028).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmipatch.errors import VmipatchError
-from vmipatch.isa.classify import OPERAND_SIZE, split_prefixes
+from vmipatch.isa.classify import DS_SEGMENT, OPERAND_SIZE, REPEATS, SEGMENTS, split_prefixes
 from vmipatch.isa.operand import Address, address_of, register_operand
 from vmipatch.scan.site import Fusion, Site
 from vmipatch.vmi.calls import VmiCall
@@ -27,7 +30,7 @@ MERGE = "merge flags: "
 counts, and the runtime takes index and displacement out of the instruction (SIB.index = none)."""
 
 RETURN_LEN = 4
-"""What the call of the site pushed."""
+"""The return address that the call of the site pushed."""
 
 SAME_REGISTERS = frozenset(
     {"cli", "sti", "iret", "clts", "wbinvd", "rdtsc", "rdpmc", "rdmsr", "wrmsr", "cpuid",
@@ -63,6 +66,20 @@ def thunk_code(site: Site) -> ThunkCode | None:
     raise Untranslatable(site)
 
 
+def _register(site: Site, width: int = 32) -> str:
+    """The register operand. Raises Untranslatable for memory, and for ESP, which a call moves."""
+    _, rest = split_prefixes(site.code)
+    is_register = rest[len(site.forms[0].opcode)] >> 6 == REGISTER_MOD
+    register = register_operand(site.code, width) if is_register else None
+    if register is None or register in ("esp", "sp"):
+        raise Untranslatable(site)
+    return register
+
+
+REGISTER_MOD = 3
+"""MOV to and from CR and DR name a register by any mod; what is not written so stays native."""
+
+
 _STACK_KINDS = frozenset({"pushf", "popf", "iret", "push cs", "push ss"})
 """With an operand size of 16 bits they move words on the stack: only boot code does that."""
 
@@ -89,28 +106,37 @@ def _call(site: Site) -> str:
 
 def _port(site: Site) -> ThunkCode | None:
     """IN and OUT: the register form is the call's; an immediate port goes to DX."""
-    opcode_at = len(site.code) - 2
-    if site.code[opcode_at:][:1] not in (b"\xe4", b"\xe5", b"\xe6", b"\xe7"):
+    _, rest = split_prefixes(site.code)
+    if rest[0] not in _IMMEDIATE_PORTS:
         return None
-    return _lines("push edx", f"mov edx, {site.code[-1]}", _call(site), "pop edx", "ret")
+    return _lines("push edx", f"mov edx, {rest[1]}", _call(site), "pop edx", "ret")
 
 
-def _string_port(site: Site) -> ThunkCode | None:
-    """INS and OUTS: the calls repeat ECX times."""
-    if site.code[:1] == b"\xf3" or site.code[:2] == b"\x66\xf3":
-        return None
-    return _lines("push ecx", "mov ecx, 1", _call(site), "pop ecx", "ret")
+_IMMEDIATE_PORTS = range(0xE4, 0xE8)
+
+
+def _string_port(site: Site) -> None:
+    """INS and OUTS: the calls repeat ECX times, with the addresses of flat segments and 32 bits.
+
+    One that does not repeat would want ECX = 1, which its page fault must not show.
+    """
+    prefixes, _ = split_prefixes(site.code)
+    meaning = set(prefixes) - {OPERAND_SIZE, DS_SEGMENT, *REPEATS}
+    if site.kind == "ins":  # it writes to ES, whatever segment a prefix names
+        meaning -= SEGMENTS
+    if meaning or not REPEATS & set(prefixes):
+        raise Untranslatable(site)
 
 
 def _to_control(site: Site) -> ThunkCode | None:
-    register = register_operand(site.code)
+    register = _register(site)
     if register == "eax":
         return None
     return _lines("push eax", f"mov eax, {register}", _call(site), "pop eax", "ret")
 
 
 def _from_control(site: Site) -> ThunkCode | None:
-    register = register_operand(site.code)
+    register = _register(site)
     if register == "eax":
         return None
     return _lines("push eax", _call(site), f"mov {register}, eax", "pop eax", "ret")
@@ -118,13 +144,13 @@ def _from_control(site: Site) -> ThunkCode | None:
 
 def _to_debug(site: Site) -> ThunkCode:
     return _lines(
-        "push eax", "push edx", f"push {register_operand(site.code)}", "pop edx",
+        "push eax", "push edx", f"push {_register(site)}", "pop edx",
         f"mov eax, {_debug_register(site)}", _call(site), "pop edx", "pop eax", "ret",
     )  # fmt: skip
 
 
 def _from_debug(site: Site) -> ThunkCode:
-    register, number = register_operand(site.code), _debug_register(site)
+    register, number = _register(site), _debug_register(site)
     if register == "eax":
         return _lines(f"mov eax, {number}", _call(site), "ret")
     return _lines(
@@ -133,31 +159,19 @@ def _from_debug(site: Site) -> ThunkCode:
 
 
 def _debug_register(site: Site) -> int:
-    return (site.code[-1] >> 3) & 7
+    _, rest = split_prefixes(site.code)
+    return (rest[len(site.forms[0].opcode)] >> 3) & 7
 
 
-def _pointer(site: Site) -> ThunkCode:
-    """LGDT, LIDT, SGDT, SIDT, INVLPG: EAX is the address of the operand."""
+def _invalidate(site: Site) -> ThunkCode:
+    """INVLPG: EAX is the address of the operand, which is not read."""
     address = _address(site, RETURN_LEN + 4)
     return _lines("push eax", ADDRESS, _call(site), "pop eax", "ret", address=address)
 
 
-def _load_selector(site: Site) -> ThunkCode:
-    """LLDT, LTR: the operand is 16 bits wide."""
-    if register := register_operand(site.code, width=16):
-        return _lines("push eax", f"movzx eax, {register}", _call(site), "pop eax", "ret")
-    address = _address(site, RETURN_LEN + 4)
-    return _lines(
-        "push eax", ADDRESS, "movzx eax, word ptr ss:[eax]", _call(site), "pop eax", "ret",
-        address=address,
-    )  # fmt: skip
-
-
 def _store_selector(site: Site) -> ThunkCode:
     """SLDT, STR, SMSW: the call gives it in EAX; a register of 16 bits keeps its upper half."""
-    register = register_operand(site.code, width=16 if _is_narrow(site) else 32)
-    if register is None:
-        return _to_memory(site, _call(site))
+    register = _register(site, width=16 if _is_narrow(site) else 32)
     if register == "eax":
         return _lines(_call(site), "ret")
     if register == "ax":
@@ -171,20 +185,9 @@ def _store_selector(site: Site) -> ThunkCode:
 def _read_segment(site: Site) -> ThunkCode:
     """MOV r, CS or SS: at CPL 1 the RPL is 1, the reader expects 0."""
     segment = site.kind[-2:]
-    register = register_operand(site.code, width=16 if _is_narrow(site) else 32)
-    if register is None:
-        return _to_memory(site, f"mov eax, {segment}", "lea eax, [eax - 1]")
+    register = _register(site, width=16 if _is_narrow(site) else 32)
     wide = f"e{register}" if _is_narrow(site) else register
     return _lines(f"mov {register}, {segment}", f"lea {register}, [{wide} - 1]", "ret")
-
-
-def _to_memory(site: Site, *get_ax: str) -> ThunkCode:
-    """What `get_ax` leaves in AX goes to the site's memory operand."""
-    address = _address(site, RETURN_LEN + 8)
-    return _lines(
-        "push eax", "push ecx", ADDRESS, "mov ecx, eax", *get_ax, "mov word ptr ss:[ecx], ax",
-        "pop ecx", "pop eax", "ret", address=address,
-    )  # fmt: skip
 
 
 def _push_segment(site: Site) -> ThunkCode:
@@ -203,7 +206,9 @@ def _pushf(site: Site) -> ThunkCode | None:
             f"{MERGE}ecx_to_eax", "mov dword ptr [esp + 12], eax", "pop ecx", "pop eax",
             "ret",
         )  # fmt: skip
-    register = _REGISTERS[site.code[-1] & 7]
+    register = _REGISTERS[split_prefixes(site.code)[1][1] & 7]
+    if register == "esp":
+        raise Untranslatable(site)
     other = "ecx" if register == "eax" else "eax"
     result = "eax" if register == "eax" else register
     if register == "eax":
@@ -243,13 +248,7 @@ _MAKERS = {
     "mov from cr": _from_control,
     "mov to dr": _to_debug,
     "mov from dr": _from_debug,
-    "lgdt": _pointer,
-    "lidt": _pointer,
-    "sgdt": _pointer,
-    "sidt": _pointer,
-    "invlpg": _pointer,
-    "lldt": _load_selector,
-    "ltr": _load_selector,
+    "invlpg": _invalidate,
     "sldt": _store_selector,
     "str": _store_selector,
     "smsw": _store_selector,

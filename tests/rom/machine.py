@@ -52,14 +52,14 @@ class Interrupt:
 
 
 @dataclass(slots=True)
-class Machine:
+class RomMachine:
     """One processor with a ROM at its place, at CPL 0 and without paging."""
 
     rom: Rom
     rom_pa: int = ROM_PA
     uc: Any = field(init=False)
     interrupts: list[Interrupt] = field(default_factory=list)
-    on_interrupt: Callable[[Machine, int], None] | None = None
+    on_interrupt: Callable[[RomMachine, int], None] | None = None
     """Asked at every `int n` what is to happen."""
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class Machine:
         self.uc.emu_start(self["eip"], until_va, count=steps)
 
     def descend(self, cs: int, ss: int) -> None:
-        """Go to an outer ring by IRET, since Unicorn lets nobody write the CPL."""
+        """Go to an outer ring by IRET, since Unicorn does not let the CPL be written."""
         self["esp"] = STACK_VA - 20
         self.put(STACK_VA - 20, TARGET_VA, cs, 2, STACK_VA, ss)
         self.uc.mem_write(SITE_VA, b"\xcf")

@@ -11,7 +11,7 @@ import unicorn
 from hypothesis import strategies as st
 from unicorn import x86_const as x86
 
-from tests.rom.machine import BUFFER_VA, FLAGS, GDT_VA, GPRS, TASK, Machine
+from tests.rom.machine import BUFFER_VA, FLAGS, GDT_VA, GPRS, TASK, RomMachine
 from vmipatch.choices import Flavor
 from vmipatch.rom import build_rom
 from vmipatch.vmi.calls import VmiCall
@@ -50,7 +50,7 @@ ARGUMENTS: dict[VmiCall, dict[str, int]] = {
 
 
 class Ports:
-    """What passes through the ports of a machine: reads see DATA, writes are kept."""
+    """Traffic through the ports of a machine: reads see DATA, writes are kept."""
 
     def __init__(self, uc: Any) -> None:
         self.writes: list[tuple[int, int, int]] = []
@@ -66,13 +66,13 @@ class Ports:
 
 
 @cache
-def machine(flavor: Flavor) -> tuple[Machine, Ports]:
+def machine(flavor: Flavor) -> tuple[RomMachine, Ports]:
     """One machine a flavour: making one takes longer than a call."""
-    made = Machine(build_rom(flavor))
+    made = RomMachine(build_rom(flavor))
     return made, Ports(made.uc)
 
 
-def prepared(flavor: Flavor, registers: dict[str, int], flags: int = 2) -> tuple[Machine, Ports]:
+def prepared(flavor: Flavor, registers: dict[str, int], flags: int = 2) -> tuple[RomMachine, Ports]:
     """The machine, its tables and pages as at the start, in a given state."""
     made, ports = machine(flavor)
     ports.writes.clear()

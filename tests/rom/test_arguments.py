@@ -14,14 +14,14 @@ from vmipatch.choices import Flavor
 from vmipatch.rom import Rom, build_rom
 from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.table import ROW_OF, Place
+from vmipatch.vmi.table import ROW_OF, ArgumentPlace
 
 C = VmiCall
 UNREAD = {
     C.UPDATE_KERNEL_STACK, C.UPDATE_PXE, C.UPDATE_PXE_LONG, C.ALLOCATE_PAGE, C.RELEASE_PAGE,
     C.SET_LINEAR_MAPPING, C.SET_INITIAL_AP_STATE, C.SET_LAZY_MODE,
 }  # fmt: skip
-"""Hints that nobody needs."""
+"""Hints that are not needed."""
 UNREAD_ARGUMENT = {C.SET_PXE: {"ecx"}}
 """The flags of a store that takes effect at once."""
 
@@ -95,7 +95,7 @@ ROMS: dict[Flavor, Rom] = {flavor: build_rom(flavor) for flavor in Flavor}
 
 @pytest.mark.parametrize(
     ("flavor", "call"),
-    # An entry for tracing is the native one behind a byte for the port: see test_disassembly.
+    # An entry for tracing is the native one after a byte for the port: see test_disassembly.
     [(f, c) for f in (Flavor.NATIVE, Flavor.PARAVIRT) for c in own_code(f)],
 )
 def test_entry_reads_the_registers_of_its_arguments(flavor: Flavor, call: VmiCall) -> None:
@@ -107,5 +107,5 @@ def test_entry_reads_the_registers_of_its_arguments(flavor: Flavor, call: VmiCal
 def test_entry_reads_its_stack_argument_above_what_it_pushed(flavor: Flavor, call: VmiCall) -> None:
     decoder = iced.Decoder(32, code_of(ROMS[flavor], call))
     loads = [i for i in decoder if i.memory_base == iced.Register.ESP and i.op_count == 2]
-    assert Place.STACK_1 in {a.place for a in ROW_OF[call].arguments}
+    assert ArgumentPlace.STACK_1 in {a.place for a in ROW_OF[call].arguments}
     assert [i.memory_displacement for i in loads] == [8]

@@ -21,7 +21,7 @@ from tests.rom.machine import (
     STACK_VA,
     TARGET_VA,
     TASK,
-    Machine,
+    RomMachine,
 )
 from tests.rom.scene import (
     ARGUMENTS,
@@ -249,7 +249,7 @@ def test_native_iret_returns_to_the_frame(flavor: Flavor) -> None:
 
 @pytest.mark.parametrize("flavor", PC_FLAVORS)
 def test_native_sysexit_goes_to_user_mode_with_interrupts_on(flavor: Flavor) -> None:
-    pc = Machine(build_rom(flavor))
+    pc = RomMachine(build_rom(flavor))
     Ports(pc.uc)
     pc.uc.reg_write(x86.UC_X86_REG_MSR, (0x174, 0x60))
     pc.set({"edx": TARGET_VA, "ecx": STACK_VA - 64})

@@ -17,7 +17,7 @@ from vmipatch.vmi.shared import ROM_PA, SHARED_PA, TIME_PA, Shared, Time
 GOLDEN = Path(__file__).with_name("entries.txt")
 """One line an entry: flavour, call, code at address 0, with the names of cells and tables."""
 LOOKUP_LEN = 256
-LEA_OPERANDS = ("ecx-5", "ecx-0x7FFFFFFF", "eax+ecx-0x200")
+LEA_OPERANDS = ("ecx*4", "ecx-5", "ecx-0x7FFFFFFF", "eax+ecx-0x200")
 """In brackets, but no memory."""
 
 
@@ -31,7 +31,7 @@ def lookups(rom: Rom) -> dict[int, str]:
 
 
 def names(rom: Rom) -> dict[int, str]:
-    """What absolute addresses stand for."""
+    """Names of absolute addresses."""
     known = {SHARED_PA + cell: f"shared.{cell.name}" for cell in Shared}
     known |= {TIME_PA + cell: f"time.{cell.name}" for cell in Time}
     halves = {va + 4: f"{name}+4" for va, name in known.items() if va + 4 not in known}
@@ -40,7 +40,7 @@ def names(rom: Rom) -> dict[int, str]:
 
 
 def code_of(rom: Rom, call: VmiCall) -> bytes:
-    """The bytes of an entry, without the padding behind it."""
+    """The bytes of an entry, without the padding after it."""
     start = rom.entries[call]
     ends = [off for off in rom.entries.values() if off > start]
     behind_last = rom.data.find(b"\xcc", start)
@@ -70,7 +70,7 @@ def test_entries_are_what_was_meant(flavor: Flavor) -> None:
     assert [line_of(rom, call) for call in rom.entries] == expected
 
 
-def test_trace_entries_are_native_entries_behind_a_byte_for_the_port() -> None:
+def test_trace_entries_are_native_entries_after_a_byte_for_the_port() -> None:
     native, trace = build_rom(Flavor.NATIVE), build_rom(Flavor.TRACE)
     for call in native.entries:
         prologue = bytes([0x50, 0xB0, call, 0xE6, 0xE9, 0x58])

@@ -18,7 +18,7 @@ from tests.rom.machine import (
     TARGET_VA,
     USER_CS,
     USER_SS,
-    Machine,
+    RomMachine,
     cell_va,
 )
 from vmipatch.choices import Flavor
@@ -34,9 +34,9 @@ CODE_SELECTORS = [RING1_CS & ~3, RING1_CS, USER_CS]
 ARITHMETIC = FLAGS & 0xFF | 2
 
 
-def guest_at_site(cs: int, flags: int, pending: int = 0) -> Machine:
+def guest_at_site(cs: int, flags: int, pending: int = 0) -> RomMachine:
     """A guest at CPL 1 in front of an IRET site with its frame on the stack."""
-    pc = Machine(build_rom(Flavor.PARAVIRT))
+    pc = RomMachine(build_rom(Flavor.PARAVIRT))
     pc.descend(RING1_CS, RING1_SS)
     pc.site(pc.rom.entries[VmiCall.IRET])
     pc.put(FRAME_VA, TARGET_VA, cs, flags, USER_ESP, USER_SS)
@@ -45,11 +45,11 @@ def guest_at_site(cs: int, flags: int, pending: int = 0) -> Machine:
     return pc
 
 
-def finish(pc: Machine) -> bool:
+def finish(pc: RomMachine) -> bool:
     """Run to the end of the return; whether the hypervisor was asked to do it."""
     asked = []
 
-    def stop(machine: Machine, vector: int) -> None:
+    def stop(machine: RomMachine, vector: int) -> None:
         assert vector == Hypercall.IRET
         asked.append(machine["esp"])
         machine.uc.emu_stop()
@@ -62,7 +62,7 @@ def finish(pc: Machine) -> bool:
     return bool(asked)
 
 
-def registers_of(pc: Machine) -> dict[str, int]:
+def registers_of(pc: RomMachine) -> dict[str, int]:
     """All general registers but ESP."""
     return {name: pc[name] for name in REGISTERS}
 
@@ -109,7 +109,7 @@ def test_refused_return_faults_at_the_marked_instruction_with_the_frame_in_place
     pc = guest_at_site(cs, 0x2D7)
     vectors = []
 
-    def stop(machine: Machine, vector: int) -> None:
+    def stop(machine: RomMachine, vector: int) -> None:
         vectors.append(vector)
         machine.uc.emu_stop()
 
@@ -131,7 +131,7 @@ def test_return_on_another_stack_segment_is_a_hypercall_and_leaves_the_page_alon
     page = pc.uc.mem_read(cell_va(Shared.VIRTUAL_IF), 64)
     seen = []
 
-    def stop(machine: Machine, vector: int) -> None:
+    def stop(machine: RomMachine, vector: int) -> None:
         stack = [machine.word(machine["esp"] + off) for off in (0, 4, 8)]
         seen.append((vector, machine["esp"], machine["eflags"], stack))
         assert machine["ebx"] == VmiCall.IRET
@@ -155,8 +155,8 @@ def test_flags_at_a_fault_are_those_of_the_site() -> None:
     assert pc["eflags"] == ARITHMETIC | IF
 
 
-def rewind(pc: Machine) -> None:
-    """What the hypervisor does with an event at this place, after vmi/shared.py."""
+def rewind(pc: RomMachine) -> None:
+    """Do as the hypervisor does with an event at this place, after vmi/shared.py."""
     off = pc["eip"] - ROM_VA
     region = next((r for r in pc.rom.restarts if r.start_off <= off < r.end_off), None)
     if pc.shared(Shared.VIRTUAL_IF) and region is not None:

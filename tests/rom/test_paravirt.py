@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unicorn import x86_const as x86
 
-from tests.rom.machine import BUFFER_VA, FLAGS, IF, KERNEL_SS, SITE_VA, STACK_VA, Machine, cell_va
+from tests.rom.machine import (
+    BUFFER_VA,
+    FLAGS,
+    IF,
+    KERNEL_SS,
+    SITE_VA,
+    STACK_VA,
+    RomMachine,
+    cell_va,
+)
 from tests.rom.scene import STATES, prepared
 from vmipatch.choices import Flavor
 from vmipatch.rom import build_rom
@@ -39,7 +48,7 @@ def test_hypercall_hands_over_all_registers(
 
 @pytest.mark.parametrize("call", [c for c, means in SERVED.items() if means is Means.HYPERCALL])
 def test_hypercall_hands_over_the_stack(call: VmiCall) -> None:
-    """Behind the caller's EBX and the return address are the arguments of the table."""
+    """After the caller's EBX and the return address are the arguments of the table."""
     pc, _ = prepared(Flavor.PARAVIRT, {"ebx": 0xB0B0})
     stacks: list[list[int]] = []
     pc.on_interrupt = lambda m, _: stacks.append([m.word(m["esp"] + 4 * i) for i in range(4)])
@@ -153,7 +162,7 @@ def test_rdtsc_is_the_formula_of_the_time_page(
     assert pc.interrupts == []
 
 
-def set_clock(pc: Machine, left: int, base: int, scale: int, skew: int) -> None:
+def set_clock(pc: RomMachine, left: int, base: int, scale: int, skew: int) -> None:
     """Fill the time page."""
     clock = struct.pack("<qqqII", left, base, skew, scale, pc.shared(Time.SEQUENCE))
     pc.uc.mem_write(cell_va(Time.LEFT), clock)
@@ -200,15 +209,15 @@ def test_rdtsc_changes_both_halves_of_its_steps_at_once() -> None:
         raise AssertionError("the entry is longer than was thought")
 
 
-def steps_of(pc: Machine) -> int:
-    """What the guest has added to the clock."""
+def steps_of(pc: RomMachine) -> int:
+    """The time that the guest has added to the clock."""
     low_va = cell_va(Shared.TSC_STEPS)
     return pc.word(low_va) | pc.word(low_va + 4) << 32
 
 
 def test_data_segments_do_not_matter_to_hot_entries() -> None:
     """In entry code DS and ES are the user's, or null."""
-    pc = Machine(build_rom(Flavor.PARAVIRT))
+    pc = RomMachine(build_rom(Flavor.PARAVIRT))
     for segment in ("DS", "ES", "FS", "GS"):
         pc.uc.reg_write(getattr(x86, f"UC_X86_REG_{segment}"), 0)
     pc.share(Shared.CR2, 4711)

@@ -25,8 +25,8 @@ GOOD_NEWS = {
     "TS that CLTS cleared": 8,
     "DR2": 0x4000,
     "the clock ran forward": 0xFFFFFFFF,
-    "CF behind DisableInterrupts": 0xFFFFFFFF,
-    "IF behind DisableInterrupts": 0,
+    "CF after DisableInterrupts": 0xFFFFFFFF,
+    "IF after DisableInterrupts": 0,
     "CPUID knows leaves": 1,
     "scratch register": 0xA5,
     "IRET came back": 0xC0DE,
@@ -44,7 +44,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def boot(guest: Path, rom: Rom | None, directory: Path) -> tuple[list[list[str]], bytes]:
-    """What the guest said, as words of lines, and the bytes at the debug port."""
+    """Output of the guest, as words of lines, and the bytes at the debug port."""
     console, trace, image = (directory / name for name in ("console", "trace", "vmi.rom"))
     command = [EMULATOR, "-accel", "tcg", "-display", "none", "-no-reboot", "-nic", "none"]
     command += [*STEADY_CLOCK, "-m", "16", "-kernel", str(guest), "-monitor", "none"]

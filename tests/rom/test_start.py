@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from tests.rom.machine import FLAGS, RING1_CS, RING1_SS, ROM_VA, Machine
+from tests.rom.machine import FLAGS, RING1_CS, RING1_SS, ROM_VA, RomMachine
 from tests.rom.scene import PC_FLAVORS, prepared
 from vmipatch.choices import Flavor
 from vmipatch.rom import Rom, build_rom
@@ -19,7 +19,7 @@ C = VmiCall
 
 
 def test_paravirtual_init_asks_the_hypervisor_at_cpl_1_only() -> None:
-    pc = Machine(build_rom(Flavor.PARAVIRT))
+    pc = RomMachine(build_rom(Flavor.PARAVIRT))
     pc.call(pc.rom.init_off)
     assert pc["eax"] == 0xFFFFFFFF
     assert pc.interrupts == []
@@ -32,7 +32,7 @@ def test_paravirtual_init_asks_the_hypervisor_at_cpl_1_only() -> None:
 
 @pytest.mark.parametrize("flavor", Flavor)
 def test_init_fails_on_demand(flavor: Flavor) -> None:
-    pc = Machine(build_rom(flavor, fail_init=True))
+    pc = RomMachine(build_rom(flavor, fail_init=True))
     pc.call(pc.rom.init_off)
     assert pc["eax"] == 1
     assert pc.interrupts == []
@@ -48,7 +48,7 @@ def test_native_init_succeeds(flavor: Flavor) -> None:
 @pytest.mark.parametrize("flavor", Flavor)
 @pytest.mark.parametrize("none", [frozenset(), frozenset({C.CPUID, C.OUTSW})])
 def test_get_reloc_answers_for_every_number(flavor: Flavor, none: frozenset[VmiCall]) -> None:
-    pc = Machine(build_rom(flavor, none=none))
+    pc = RomMachine(build_rom(flavor, none=none))
     for number in (*range(300), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
         pc.set({"eax": number, "edx": 77, "ecx": 88, "ebx": 99})
         pc["eflags"] = FLAGS | 2
@@ -65,7 +65,7 @@ def test_get_reloc_answers_for_every_number(flavor: Flavor, none: frozenset[VmiC
 @pytest.mark.parametrize("rom_pa", range(0xC8000, 0xDC001, 0x800))
 def test_rom_answers_wherever_a_bios_puts_it(flavor: Flavor, rom_pa: int) -> None:
     """Each multiple of 2 KiB; the paravirtual one up to its answers, for its place is our own."""
-    pc = Machine(build_once(flavor), rom_pa=rom_pa)
+    pc = RomMachine(build_once(flavor), rom_pa=rom_pa)
     rom_va = pc.rom_va
     assert rom_pa + len(pc.rom.data) <= 0xE0000
     pc.call(pc.rom.init_off)

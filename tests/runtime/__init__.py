@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What the runtime does, one routine at a time, in a bare CPU."""
+"""Does the runtime do its work, one routine at a time, in a bare CPU?"""

@@ -45,7 +45,7 @@ class Bare:
             self._cpu.reg_write(getattr(x86_const, f"UC_X86_REG_{segment}"), 0x10)
 
     def descend(self) -> None:
-        """Go to CPL 1 for good, by IRET: Unicorn lets nobody write the CPL."""
+        """Go to CPL 1 for good, by IRET: Unicorn does not let the CPL be written."""
         stack = STACK_VA + 0x100
         self.words(stack, _STUB_VA + 1, RING1_CS, 2, stack, RING1_SS)
         self.write(_STUB_VA, b"\xcf\x90")

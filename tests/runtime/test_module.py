@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.bare import CODE_VA, DATA_VA, Bare
-from tests.support.smallmodule import Call, SmallModule
+from tests.support.smallmodule import BranchTo, SmallModule
 from vmipatch.image.module import Module
 from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.types import SectionKind
@@ -25,7 +25,7 @@ from vmipatch.vmi.calls import VmiCall
 
 FINALIZE_VA, PRINTK_VA, ROM_VA = CODE_VA + 0x8000, CODE_VA + 0x8100, CODE_VA + 0x9000
 SEEN_VA = CODE_VA + 0x8200
-"""What module_finalize was given, then how often it and printk were called, and printk's words."""
+"""Arguments of module_finalize, then how often it and printk were called, and printk's words."""
 MODULE_VA, FILE_VA, HEADERS_VA, CORE_VA = (DATA_VA + n * 0x40000 for n in range(4))
 ENOEXEC = 8
 SERVED_VA = 0x00C0FFEE
@@ -71,7 +71,7 @@ def kernel(*, is_paravirtual: bool, refused: int = -1, entry: tuple[int, int] = 
     )  # fmt: skip
     cpu.write(ROM_VA + 0x200, b"\xc3")
     if is_paravirtual:
-        # vmi_rom is the word behind the jump to start_kernel, which ends vmi_start
+        # vmi_rom is the word after the jump to start_kernel, which ends vmi_start
         at = runtime.code.index(b"\x61\xe9") + 6
         cpu.words(CODE_VA + at, ROM_VA)
     return cpu
@@ -130,7 +130,7 @@ def seen(cpu: Bare) -> tuple[int, ...]:
 
 def sample() -> SmallModule:
     module = SmallModule()
-    module.section(".text").function("f", "9c 58 fa", Call("printk"), "c3")
+    module.section(".text").function("f", "9c 58 fa", BranchTo("printk"), "c3")
     module.section(".init.text").function("start", "fb 90 c3")
     return module
 
@@ -142,7 +142,7 @@ def led_to(cpu: Bare, va: int) -> int:
 
 
 @pytest.mark.parametrize("ring", [0, 1])
-def test_sites_are_patched_behind_the_kernels_own_work(ring: int) -> None:
+def test_sites_are_patched_after_the_kernels_own_work(ring: int) -> None:
     cpu = kernel(is_paravirtual=True)
     module = load(cpu, rewrite_module(sample().build(), "sample").data)
     if ring:
@@ -224,7 +224,8 @@ def test_rewritten_module_is_refused_if_the_rom_does_not_serve_its_thunks() -> N
     cpu.descend()
     assert finalize(cpu) == -ENOEXEC
     assert seen(cpu)[3] == 0
-    assert b"does not serve" in cpu.read(seen(cpu)[5], 80)
+    assert seen(cpu)[6] == VmiCall.GET_INTERRUPT_MASK
+    assert b"does not serve call %u" in cpu.read(seen(cpu)[5], 80)
 
 
 def test_rewritten_module_with_an_unprivileged_rest_is_refused() -> None:

@@ -18,7 +18,7 @@ from vmipatch.image.module import Module
 from vmipatch.isa.assemble import assemble
 from vmipatch.isa.classify import classify
 from vmipatch.isa.decode import decode
-from vmipatch.isa.forms import FORMS, Form, Operand
+from vmipatch.isa.forms import FORMS, Form, WantedModrm
 from vmipatch.runtime.build import opcode_tables
 
 
@@ -32,7 +32,7 @@ def walker() -> Bare:
 def found_by_kernel(code: bytes) -> int | None:
     """Offset of the first instruction that is silently wrong at CPL 1, as scan.S tells it."""
     cpu = walker()
-    cpu.write(DATA_VA, code + b"\x9c" * 16)  # behind the end nothing counts
+    cpu.write(DATA_VA, code + b"\x9c" * 16)  # after the end nothing counts
     after = cpu.call(
         "vmi_scan", esi=DATA_VA, edx=DATA_VA + len(code), ebp=STACK_VA, ebx=0xFFFFFFFF,
         ecx=0xFFFFFFFF, edi=0xFFFFFFFF,
@@ -54,8 +54,8 @@ UNPRIVILEGED = [form for form in FORMS if form.is_unprivileged]
 
 @pytest.mark.parametrize("form", UNPRIVILEGED, ids=lambda form: form.name)
 def test_each_unprivileged_form_is_found(form: Form) -> None:
-    for mod in (0xC0, 0x00) if form.operand is Operand.ANY else (0x00,):
-        modrm = b"" if form.operand is Operand.NONE else bytes((mod | (form.reg or 0) << 3,))
+    for mod in (0xC0, 0x00) if form.operand is WantedModrm.ANY else (0x00,):
+        modrm = b"" if form.operand is WantedModrm.NONE else bytes((mod | (form.reg or 0) << 3,))
         code = bytes.fromhex("8d742600 c3") + form.opcode + modrm + b"\xc3"
         assert found_by_kernel(code) == 5
 
@@ -63,7 +63,7 @@ def test_each_unprivileged_form_is_found(form: Form) -> None:
 @pytest.mark.parametrize("form", [f for f in FORMS if not f.is_unprivileged], ids=lambda f: f.name)
 def test_no_other_sensitive_form_is(form: Form) -> None:
     reg = (form.reg or 0) << 3
-    modrm = {Operand.NONE: b"", Operand.MEMORY: bytes((reg,))}.get(
+    modrm = {WantedModrm.NONE: b"", WantedModrm.MEMORY: bytes((reg,))}.get(
         form.operand, bytes((0xC0 | reg,))
     )
     prefix = b"" if form.prefix is None else bytes((form.prefix,))
@@ -94,7 +94,7 @@ def test_lengths_are_those_of_the_decoder(order: list[int]) -> None:
     assert found_by_kernel(code) == found_by_decoder(code)
 
 
-def test_cut_instruction_at_the_end_reads_nothing_behind_it() -> None:
+def test_cut_instruction_at_the_end_reads_nothing_after_it() -> None:
     for whole in PIECES:
         for cut in range(len(whole)):
             found = found_by_kernel(whole[:cut])

@@ -7,7 +7,7 @@ from tools.calls_page import PAGE, page
 from vmipatch.choices import Flavor
 from vmipatch.rom.entries import SERVED, Means, served_calls
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.table import ROWS, Source
+from vmipatch.vmi.table import ROWS, ArgumentSource
 
 LAST_OF_3_0 = 73
 
@@ -17,8 +17,8 @@ def test_every_number_has_one_row_in_order() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
-def test_own_calls_begin_behind_api_3_0() -> None:
-    assert all((row.source is Source.OWN) is (row.call > LAST_OF_3_0) for row in ROWS)
+def test_own_calls_begin_after_api_3_0() -> None:
+    assert all((row.source is ArgumentSource.OWN) is (row.call > LAST_OF_3_0) for row in ROWS)
 
 
 def test_every_documented_call_of_3_0_is_served_or_declined_by_name() -> None:

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from vmipatch.choices import Flavor
 from vmipatch.errors import AssemblyFailed
 from vmipatch.isa.assemble import Assembled, assemble
 from vmipatch.rom.entries import served_calls
-from vmipatch.rom.header import SECTOR_LEN, Head, checksum_byte
+from vmipatch.rom.header import SECTOR_LEN, RomHead, checksum_byte
 from vmipatch.rom.source import constants, label, rom_source
 from vmipatch.vmi.calls import API_MAJOR, API_MINOR, VmiCall
 from vmipatch.vmi.marks import Marks, RestartRegion
 from vmipatch.vmi.shared import ROM_MAX_LEN, ROM_PA, Restart
 
 LICENSE = "GPL v2"
-"""What Linux insists on, and true: the sources are `GPL-2.0-only OR MIT`."""
+"""The licence that Linux insists on, and true: the sources are `GPL-2.0-only OR MIT`."""
 
-_SHIFT = 0x40000000
+SHIFT = 0x40000000
 """Assembled here and this much higher, absolute words differ in their last byte and no other."""
 _IRET_ENTRY = "iret_again"
 _COMPARISON, _COMPARED_AT = "iret_compares_stack", 2
@@ -74,7 +74,7 @@ def build_rom(
     `virtual_top` on, a VMI_Init that fails, calls answered NONE, NOP or JUMP_REL. Raises
     AssemblyFailed if the ROM cannot be made.
     """
-    head = Head(f"VMI ROM ({flavor.value})", license, api_major, api_minor, virtual_top)
+    head = RomHead(f"VMI ROM ({flavor.value})", license, api_major, api_minor, virtual_top)
     source = rom_source(flavor, fail_init=fail_init, none=none, nop=nop, jump=jump)
     low, high = (
         assemble(
@@ -83,37 +83,43 @@ def build_rom(
             symbols=constants(shift, fail_init=fail_init),
             name=f"{flavor.value} ROM",
         )
-        for shift in (0, _SHIFT)
+        for shift in (0, SHIFT)
     )
-    marks = _marks(head.code_off, low, high)
+    marks = marks_of(head.code_off, low, high)
     off_of = {name: va - ROM_PA for name, va in low.labels.items()}
     entries = {call: off_of[label(call)] for call in served_calls(flavor) if call not in none | nop}
-    data = _image(head, low.code, marks, off_of["init"], off_of["get_reloc"])
-    return Rom(flavor, data, entries, off_of["init"], off_of["get_reloc"], marks)
-
-
-def _image(head: Head, code: bytes, marks: Marks, init_off: int, get_reloc_off: int) -> bytes:
-    """Header, code and tables in whole sectors, with a sum of 0."""
-    tables_off = _even(head.code_off + len(code))
+    tables_off = even(head.code_off + len(low.code))
     mark, tables = marks.pack(tables_off)
-    end = tables_off + len(tables) + 1
+    tail = low.code.ljust(tables_off - head.code_off, b"\0") + tables
+    init_off, get_reloc_off = off_of["init"], off_of["get_reloc"]
+    data = image(
+        lambda rom_len: head.pack(rom_len, mark, init_off, get_reloc_off), head.code_off, tail
+    )
+    return Rom(flavor, data, entries, init_off, get_reloc_off, marks)
+
+
+def image(front_of: Callable[[int], bytes], code_off: int, tail: bytes) -> bytes:
+    """A whole number of sectors with a sum of 0: what `front_of` their length, then `tail`.
+
+    Raises AssemblyFailed if our hypervisor has no room for it.
+    """
+    end = code_off + len(tail) + 1
     rom_len = -(-end // SECTOR_LEN) * SECTOR_LEN
     if rom_len > ROM_MAX_LEN:
         raise AssemblyFailed(
             f"the ROM has {rom_len} bytes, {ROM_MAX_LEN} are its limit",
             hint="this is a bug of vmipatch",
         )
-    image = bytearray(rom_len)
-    front = head.pack(rom_len, mark, init_off, get_reloc_off)
-    image[: len(front)] = front
-    image[head.code_off : head.code_off + len(code)] = code
-    image[tables_off : tables_off + len(tables)] = tables
-    image[-1] = checksum_byte(image)
-    return bytes(image)
+    data = bytearray(rom_len)
+    front = front_of(rom_len)
+    data[: len(front)] = front
+    data[code_off : code_off + len(tail)] = tail
+    data[-1] = checksum_byte(data)
+    return bytes(data)
 
 
-def _marks(code_off: int, low: Assembled, high: Assembled) -> Marks:
-    """What the hypervisor has to know of the code that begins at `code_off`."""
+def marks_of(code_off: int, low: Assembled, high: Assembled) -> Marks:
+    """The hypervisor's marks in the code that begins at `code_off`, `high` linked SHIFT higher."""
     fixups = tuple(code_off + off for off in _absolute_words(low.code, high.code))
     if "hardware_iret" not in low.labels:
         return Marks(fixups)
@@ -127,11 +133,11 @@ def _marks(code_off: int, low: Assembled, high: Assembled) -> Marks:
 
 
 def _absolute_words(low: bytes, high: bytes) -> list[int]:
-    """Offsets of the words that moved with the code, `high` being `low` linked _SHIFT higher."""
+    """Offsets of the words that moved with the code, `high` being `low` linked SHIFT higher."""
     words = [off - 3 for off, (a, b) in enumerate(zip(low, high, strict=True)) if a != b]
     for off in words:
         before, after = (int.from_bytes(code[off : off + 4], "little") for code in (low, high))
-        if after - before != _SHIFT:
+        if after - before != SHIFT:
             raise AssemblyFailed(
                 f"the ROM's code at {off:#x} depends on its place",
                 hint="this is a bug of vmipatch",
@@ -139,5 +145,6 @@ def _absolute_words(low: bytes, high: bytes) -> list[int]:
     return words
 
 
-def _even(off: int) -> int:
+def even(off: int) -> int:
+    """The next even offset: tables hold words of 16 bits."""
     return off + (off & 1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 # Control and debug registers, caches, CPUID. All preserve everything but their results, and EFLAGS
-# (which the manual calls undefined behind a move to or from these registers; no processor minds).
+# (which the manual calls undefined after a move to or from these registers; no processor minds).
 
 # In: eax = value.
 BODY(SET_CR0, native)

@@ -10,7 +10,7 @@ from vmipatch.vmi.calls import VmiCall
 
 
 class RelocationType(enum.IntEnum):
-    """What a caller does with a site (VMI 3.0, the type field of GetRelocationInfo)."""
+    """The caller's use of a site (VMI 3.0, the type field of GetRelocationInfo)."""
 
     NONE = 0  # leaves the native instruction
     CALL_REL = 1  # writes a near call
@@ -43,14 +43,14 @@ SERVED: dict[VmiCall, Means] = dict(
                 _C.OUTL, _C.OUTB, _C.OUTW, _C.OUTSL, _C.OUTSB, _C.OUTSW,
                 _C.WRITE_GDT_ENTRY, _C.WRITE_LDT_ENTRY, _C.WRITE_IDT_ENTRY, _C.SET_PXE,
                 _C.SET_PXE_LONG, _C.UPDATE_KERNEL_STACK, _C.UPDATE_PXE, _C.UPDATE_PXE_LONG,
-                _C.ALLOCATE_PAGE, _C.RELEASE_PAGE, _C.SET_LINEAR_MAPPING, _C.SET_INITIAL_AP_STATE,
-                _C.SET_LAZY_MODE,
+                _C.ALLOCATE_PAGE, _C.RELEASE_PAGE, _C.SET_LINEAR_MAPPING, _C.SET_LAZY_MODE,
             )),
             *((call, Means.HYPERCALL) for call in (
                 _C.SET_GDT, _C.SET_IDT, _C.SET_LDT, _C.SET_TR, _C.SET_CR0, _C.SET_CR2, _C.SET_CR3,
                 _C.SET_CR4, _C.CLTS, _C.SET_DR, _C.GET_DR, _C.WBINVD, _C.INVAL_PAGE, _C.SYSEXIT,
                 _C.REBOOT, _C.FLUSH_TLB, _C.SET_IOPL_MASK, _C.APIC_READ, _C.APIC_WRITE,
                 _C.SET_ALARM, _C.CANCEL_ALARM, _C.SET_FALLBACK, _C.SET_RUNTIME,
+                _C.SET_INITIAL_AP_STATE,
             )),
         ]
     )

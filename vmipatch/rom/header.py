@@ -29,8 +29,8 @@ GET_RELOC_OFF = 0x88
 VERSION = (0, 1)
 MANUFACTURER = "vmipatch"
 
-_PCI_OFF = 0x30
-_PNP_OFF = 0x50
+PCI_OFF = 0x30
+PNP_OFF = 0x50
 _STRINGS_OFF = 0x90
 _VENDOR_VMWARE, _DEVICE_VMI = 0x15AD, 0x0801
 _FAR_RETURN = b"\xcb"
@@ -41,8 +41,8 @@ _NEAR_JUMP = struct.Struct("<Bi3x")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What the header says."""
+class RomHead:
+    """The fields of the header."""
 
     product: str
     license: str
@@ -54,8 +54,7 @@ class Head:
     @property
     def strings(self) -> tuple[bytes, ...]:
         """Licence, manufacturer and product, each with its NUL."""
-        texts = (self.license, MANUFACTURER, self.product)
-        return tuple(text.encode("ascii") + b"\0" for text in texts)
+        return strings(self.license, self.product)
 
     @property
     def code_off(self) -> int:
@@ -71,12 +70,13 @@ class Head:
         out = bytearray(self.code_off)
         _ROM.pack_into(
             out, 0, 0xAA55, sectors, _FAR_RETURN, b"cVmi", self.api_minor, self.api_major,
-            max(VmiCall) + 1, self.virtual_top, license_off, _PCI_OFF, _PNP_OFF,
+            max(VmiCall) + 1, self.virtual_top, license_off, PCI_OFF, PNP_OFF,
         )  # fmt: skip
         out[0x20 : 0x20 + len(marks)] = marks
-        _PCI.pack_into(out, _PCI_OFF, *_pci_fields(sectors))
-        pnp = _pnp_header(manufacturer_off, product_off)
-        out[_PNP_OFF : _PNP_OFF + len(pnp)] = pnp
+        pci = pci_header(sectors)
+        out[PCI_OFF : PCI_OFF + len(pci)] = pci
+        pnp = pnp_header(manufacturer_off, product_off)
+        out[PNP_OFF : PNP_OFF + len(pnp)] = pnp
         _NEAR_JUMP.pack_into(out, INIT_OFF, 0xE9, init_off - INIT_OFF - 5)
         _NEAR_JUMP.pack_into(out, GET_RELOC_OFF, 0xE9, get_reloc_off - GET_RELOC_OFF - 5)
         strings = b"".join(self.strings)
@@ -84,17 +84,23 @@ class Head:
         return bytes(out)
 
 
-def _pci_fields(sectors: int) -> tuple[object, ...]:
+def strings(license: str, product: str) -> tuple[bytes, bytes, bytes]:
+    """Licence, manufacturer and product, each with its NUL."""
+    one, two, three = (text.encode("ascii") + b"\0" for text in (license, MANUFACTURER, product))
+    return one, two, three
+
+
+def pci_header(sectors: int) -> bytes:
     """The only image, x86 code, of a device that fits no class."""
     no_class, x86, last_image = b"\0\0\xff", 0, 0x80
     major, minor = VERSION
-    return (
+    return _PCI.pack(
         b"PCIR", _VENDOR_VMWARE, _DEVICE_VMI, 0, _PCI.size, 0, no_class, sectors, minor, major,
         x86, last_image,
     )  # fmt: skip
 
 
-def _pnp_header(manufacturer_off: int, product_off: int) -> bytes:
+def pnp_header(manufacturer_off: int, product_off: int) -> bytes:
     """A device without boot vectors."""
     fields = (1, _PNP.size // 16, 0)
     pnp = bytearray(_PNP.pack(b"$PnP", *fields, 0, 0, manufacturer_off, product_off))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# What a guest tells and nobody has to know: page tables and stack are read where the guest has them,
-# updates take effect at once, and there is one processor. All preserve everything, EFLAGS too.
+# What a guest tells and no ROM needs: page tables and stack are read where the guest has them,
+# and updates take effect at once. All preserve everything, EFLAGS too.
 
 # In:       eax = selector (in 13.0 the address of the TSS), edx = stack pointer.
 BODY(UPDATE_KERNEL_STACK, native)
@@ -25,7 +25,8 @@ BODY(RELEASE_PAGE, native)
 BODY(SET_LINEAR_MAPPING, native)
     ret
 
-# In:       eax = address of the state, edx = APIC number. No such processor will ever come.
+# In:       eax = address of the state, edx = APIC number. Hardware starts it in real mode, as ever;
+#           the hypervisor has an entry of its own.
 BODY(SET_INITIAL_AP_STATE, native)
     ret
 

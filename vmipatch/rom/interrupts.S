@@ -11,7 +11,7 @@ BODY(ENABLE_INTERRUPTS, native)
 BODY(ENABLE_INTERRUPTS, paravirt)
     mov dword ptr ss:[SHARED_VIRTUAL_IF], 0x200
     push ecx
-    mov ecx, dword ptr ss:[SHARED_PENDING]  # behind the store: what comes between is delivered
+    mov ecx, dword ptr ss:[SHARED_PENDING]  # after the store: what comes between is delivered
     jecxz .Lnothing_waits
     pop ecx
     int INT_DELIVER

@@ -11,7 +11,7 @@
     ret
 .endm
 
-# One byte for whoever watches: a ROM in shadow RAM is read-only and cannot count.
+# One byte for an observer: a ROM in shadow RAM is read-only and cannot count.
 .macro TRACE number
     push eax
     mov al, \number

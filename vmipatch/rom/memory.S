@@ -27,7 +27,7 @@ BODY(WRITE_IDT_ENTRY, native)
     pop ecx
     ret
 
-# In:       eax = entry, edx = its address, ecx = flags, which nobody needs who has no shadow.
+# In:       eax = entry, edx = its address, ecx = flags, needed only with a shadow.
 BODY(SET_PXE, native)
     mov dword ptr [edx], eax
     ret

@@ -27,7 +27,7 @@ BODY(OUTB, native)
     out dx, al
     ret
 
-# In: edi = destination in es, dx = port, ecx = count, DF. Out: edi behind it, ecx = 0.
+# In: edi = destination in es, dx = port, ecx = count, DF. Out: edi after it, ecx = 0.
 BODY(INSL, native)
     rep insd
     ret
@@ -40,7 +40,7 @@ BODY(INSB, native)
     rep insb
     ret
 
-# In: esi = source in ds, dx = port, ecx = count, DF. Out: esi behind it, ecx = 0.
+# In: esi = source in ds, dx = port, ecx = count, DF. Out: esi after it, ecx = 0.
 BODY(OUTSL, native)
     rep outsd
     ret

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 # Returns from the kernel. DS, ES, FS and GS may be the user's.
 
-# In:       0(esp) = behind the call, then the frame: EIP, CS, EFLAGS and what they entail.
+# In:       0(esp) = after the call, then the frame: EIP, CS, EFLAGS and what they entail.
 # The frame is returned to; only IRET itself changes registers and flags.
 BODY(IRET, native)
     lea esp, [esp + 4]
     iretd
 
 # As above; CS with RPL 0 becomes RPL 1 in the frame. A return to the same level pops no SS.
-# What the hardware cannot do at CPL 1 (EFLAGS.VM) and a return with an event waiting are
-# the hypervisor's.
+# What the hardware cannot do at CPL 1 (EFLAGS.VM, IOPL: iopl(2) of Linux up to 5.4 changes it in
+# the frame) and a return with an event waiting are the hypervisor's.
 #
 # So is a return on another stack segment than that of VMI_Init: Linux comes here with a base in SS
 # when the user's stack is one of 16 bits (espfix), and %ss: would not reach the shared page.
@@ -37,6 +37,14 @@ iret_ecx_saved:                         # ECX, EIP, CS, EFLAGS
     jecxz .Lprotected_mode
     jmp .Lhypervisor_returns
 .Lprotected_mode:
+    movzx ecx, byte ptr [esp + 13]
+    lea ecx, [ecx * 4]
+    movzx ecx, cl                       # bits 6 and 7 gone
+    lea ecx, [ecx * 4]
+    movzx ecx, ch                       # IOPL
+    jecxz .Lno_iopl
+    jmp .Lhypervisor_returns
+.Lno_iopl:
     movzx ecx, byte ptr [esp + 8]
     mov cl, byte ptr cs:[rpl1_of + ecx]
     mov byte ptr [esp + 8], cl
@@ -51,7 +59,7 @@ iret_if_stored:
     pop ecx
 iret_gives_up:
     int INT_IRET
-    ud2                                 # nobody comes back here
+    ud2                                 # control never comes back here
 .Lreturn:
 iret_pops_ecx:
     pop ecx

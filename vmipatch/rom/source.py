@@ -29,11 +29,11 @@ from vmipatch.vmi.shared import CYCLES_HZ, SHARED_PA, TIME_PA, TSC_STEP, Hyperca
 
 _FILES = (
     "start.S", "lookups.S", "interrupts.S", "returns.S", "control.S", "tables.S", "memory.S",
-    "hints.S", "time.S", "machine.S", "ports.S",
+    "hints.S", "time.S", "machine.S", "ports.S", "api13.S",
 )  # fmt: skip
 _BODY = re.compile(r"BODY\((\w+), (native|paravirt|any)\)")
 _LOCAL = re.compile(r"\.L\w+")
-_ALIGN = f".p2align {CODE_ALIGN.bit_length() - 1}, 0xcc"
+CODE_ALIGNED = f".p2align {CODE_ALIGN.bit_length() - 1}, 0xcc"
 _TYPE_SHIFT = 24
 
 
@@ -45,23 +45,41 @@ def label(call: VmiCall) -> str:
 def rom_source(
     flavor: Flavor, *, fail_init: bool, none: Set[VmiCall], nop: Set[VmiCall], jump: Set[VmiCall]
 ) -> str:
-    """The source of a whole ROM behind its header.
+    """The source of a whole ROM after its header.
 
     `none` and `nop` are calls not to be served, `jump` those to be jumped to.
 
     Raises AssemblyFailed if the files lack a body that the table of calls promises.
     """
-    calls = [call for call in served_calls(flavor) if call not in none | nop]
+    lines = preamble()
+    lines += labelled("init", body("INIT", flavor is Flavor.PARAVIRT and not fail_init))
+    lines += entries_source(flavor, none=none, nop=nop, jump=jump)
+    return "\n".join([*lines, CODE_ALIGNED])
+
+
+def entries_source(
+    flavor: Flavor,
+    *,
+    none: Set[VmiCall] = frozenset(),
+    nop: Set[VmiCall] = frozenset(),
+    jump: Set[VmiCall] = frozenset(),
+) -> list[str]:
+    """VMI_GetRelocationInfo with its answers, and the entries that they name, as `rom_source`."""
     paravirt = flavor is Flavor.PARAVIRT
-    lines = [_read("macros.S"), *_answers_macro(flavor, none, nop, jump), *_rpl1_macro()]
-    lines += _labelled("init", _body("INIT", paravirt and not fail_init))
-    lines += _labelled("get_reloc", _body("GET_RELOC", paravirt))
+    lines = list(_answers_macro(flavor, none, nop, jump))
+    lines += labelled("get_reloc", body("GET_RELOC", paravirt))
     if paravirt:
-        lines += _labelled("lookups", _body("LOOKUPS", paravirt))
-        lines += _labelled("read_clock", _body("RDTSC", paravirt))
-    for call in calls:
-        lines += _labelled(label(call), _entry(call, flavor))
-    return "\n".join([*lines, _ALIGN])
+        lines += labelled("lookups", body("LOOKUPS", paravirt))
+        lines += labelled("read_clock", body("RDTSC", paravirt))
+    for call in served_calls(flavor):
+        if call not in none | nop:
+            lines += labelled(label(call), _entry(call, flavor))
+    return lines
+
+
+def preamble() -> list[str]:
+    """The macros that bodies of every ROM use."""
+    return [_read("macros.S"), *_rpl1_macro()]
 
 
 def constants(shift: int, *, fail_init: bool) -> dict[str, int]:
@@ -85,19 +103,20 @@ def _entry(call: VmiCall, flavor: Flavor) -> str:
     if flavor is Flavor.PARAVIRT:
         if SERVED[call] is Means.HYPERCALL:
             return f"    HYPERCALL {call:d}"
-        return _body(call.name, SERVED[call] is Means.OWN_CODE)
+        return body(call.name, SERVED[call] is Means.OWN_CODE)
     trace = f"    TRACE {call:d}\n" if flavor is Flavor.TRACE else ""
-    return trace + _body(call.name, False)
+    return trace + body(call.name, False)
 
 
-def _labelled(name: str, text: str) -> Iterator[str]:
-    """A body behind its label, aligned, its local labels made unique."""
-    yield _ALIGN
+def labelled(name: str, text: str, align: str = CODE_ALIGNED) -> Iterator[str]:
+    """A body after its label, aligned, its local labels made unique."""
+    yield align
     yield f"{name}:"
     yield _LOCAL.sub(lambda match: f"{match[0]}_of_{name}", text)
 
 
-def _body(name: str, paravirt: bool) -> str:
+def body(name: str, paravirt: bool) -> str:
+    """The code of one call or part. Raises AssemblyFailed if no file has it."""
     bodies = _bodies()
     text = bodies.get((name, "paravirt" if paravirt else "native"), bodies.get((name, "any")))
     if text is None:
@@ -123,7 +142,7 @@ def _read(file: str) -> str:
 def _answers_macro(
     flavor: Flavor, none: Set[VmiCall], nop: Set[VmiCall], jump: Set[VmiCall]
 ) -> Iterator[str]:
-    """The table of GetRelocationInfo, and behind the last call a row for unknown ones."""
+    """The table of GetRelocationInfo, and after the last call a row for unknown ones."""
     yield ".macro ANSWERS"
     for call in sorted(VmiCall):
         kind = RelocationType.NONE if call in none else relocation_type(call, flavor)

@@ -34,7 +34,7 @@ answers:                                # u16 offset of the entry from here, u8 
     pop eax
     cmp ecx, CALL_COUNT
     jb .Lknown
-    mov ecx, CALL_COUNT                 # the row behind the last call says NONE
+    mov ecx, CALL_COUNT                 # the row after the last call says NONE
 .Lknown:
     mov edx, dword ptr cs:[eax + 4*ecx]
     movzx ecx, dx

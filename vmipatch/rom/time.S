@@ -81,7 +81,7 @@ BODY(GET_WALLCLOCK_TIME, paravirt)
     popfd
     ret
 
-# Out:      eax = 0: nobody sets the clock.
+# Out:      eax = 0: the clock is not set.
 BODY(WALLCLOCK_UPDATED, paravirt)
     mov eax, 0
     ret

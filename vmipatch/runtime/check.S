@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 # Are the annotations, and the code they describe, what the rewriter wrote?
 #
-# The annotation segment lies in memory that nobody reserves: a boot loader might have put something
+# The annotation segment lies in memory that is not reserved: a boot loader might have put something
 # over it. Its words are added up, and so are the first two bytes of every site.
 #
 # In:       EBP = relocation

@@ -63,6 +63,7 @@ vmi_calls_kept:
     mov dword ptr [ebp + job_fallback_end], ecx
     xor eax, eax
     mov dword ptr [ebp + job_refused], eax
+    mov dword ptr [ebp + job_first_refused], eax
     mov dword ptr [ebp + job_patched], eax
     mov dword ptr [ebp + job_left], eax
     call vmi_aim_thunks
@@ -76,9 +77,17 @@ vmi_patched:
 vmi_serialized:
     mov ecx, dword ptr [ebp + job_patched]
     mov edx, dword ptr [ebp + job_left]
+    push dword ptr [ebp + job_first_refused]
+    push dword ptr [ebp + job_refused]
     mov ebp, dword ptr [ebp + job_self]
-    add esp, job_len
     mov eax, vmi_said_totals
+    call vmi_log
+    pop edx                         # how many calls inside thunks were refused
+    pop ecx                         # the first one
+    add esp, job_len
+    test edx, edx
+    jz vmi_done
+    mov eax, vmi_said_refused
     call vmi_log
     jmp vmi_done
 

@@ -5,6 +5,9 @@
 # 2.6.21-2.6.36, the first with a VMI signature decides, and it must have our major version, a PCI
 # header, and a licence string of `GPL` or `GPL v2`; a checksum of 0 is demanded besides.
 #
+# A ROM of API 13 has neither answers to relocations nor a table of fallbacks. Ours for hypervisors
+# has them besides, in the places of API 3, and says so at 0x70 (docs/decisions/0050).
+#
 # In:       EBP = relocation
 # Out:      EDI = the ROM, or 0 and EAX = linked address of a message
 # Clobbers: EAX, EBX, ECX, EDX, ESI, flags
@@ -25,10 +28,18 @@ vmi_not_here:
     ret
 
 vmi_found:
-    mov eax, vmi_said_version
-    cmp byte ptr [edi + 0xD], api_major
+    movzx ecx, word ptr [edi + 0xC]         # CL = minor, CH = major version
+    cmp ch, older_major
+    jne vmi_versioned
+    mov eax, vmi_said_older
+    cmp dword ptr [edi + answers_off], answers_signature
     jne vmi_refused
-    cmp byte ptr [edi + 0xC], api_minor
+    movzx ecx, word ptr [edi + answers_off + 4]
+vmi_versioned:
+    mov eax, vmi_said_version
+    cmp ch, api_major
+    jne vmi_refused
+    cmp cl, api_minor
     jb vmi_refused
     mov eax, vmi_said_pci
     cmp word ptr [edi + 0x18], 0

@@ -9,7 +9,8 @@
 .set job_calls_end, 20
 .set job_fallback, 24
 .set job_fallback_end, 28
-.set job_refused, 32        # thunk calls that the ROM refused
-.set job_patched, 36        # sites
-.set job_left, 40           # sites that stay as they were
-.set job_len, 44
+.set job_refused, 32        # calls inside thunks that the ROM refused
+.set job_first_refused, 36  # the number of the first one
+.set job_patched, 40        # sites
+.set job_left, 44           # sites that stay as they were
+.set job_len, 48

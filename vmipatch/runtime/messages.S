@@ -6,6 +6,8 @@ vmi_said_no_rom:
     .asciz "\0016vmi: no ROM found, native\n"
 vmi_said_version:
     .asciz "\0016vmi: ROM has another API version, native\n"
+vmi_said_older:
+    .asciz "\0016vmi: ROM of API 13 has no fallbacks, native\n"
 vmi_said_pci:
     .asciz "\0016vmi: ROM has no PCI header, native\n"
 vmi_said_licence:
@@ -20,6 +22,8 @@ vmi_said_init:
     .asciz "\0016vmi: ROM failed to initialize, native\n"
 vmi_said_totals:
     .asciz "\0016vmi: paravirtual, %u sites patched, %u left native\n"
+vmi_said_refused:
+    .asciz "\0014vmi: ROM refuses call %u, the first of %u in thunks\n"
 vmi_said_module:
     .asciz "\0016vmi: module %s, %u sites patched\n"
 vmi_said_unrewritten:
@@ -27,4 +31,4 @@ vmi_said_unrewritten:
 vmi_said_unsafe:
     .asciz "\0014vmi: module %s refused: rewritten, silently wrong here at %08x\n"
 vmi_said_unserved:
-    .asciz "\0014vmi: module %s refused: the ROM does not serve calls of thunks at %08x\n"
+    .asciz "\0014vmi: module %s refused: the ROM does not serve call %u of its thunks\n"

@@ -4,10 +4,10 @@
 # The module loader calls module_finalize(hdr, sechdrs, me) for each module, in every Linux from 2.6
 # on (kernel/module.c; include/linux/moduleloader.h), with the section headers of the file whose
 # addresses are those in memory. That is all that is used of the kernel here, besides the place of
-# the name in struct module, behind an enum and a list head.
+# the name in struct module, after an enum and a list head.
 #
 # A kernel that runs natively goes on at once. Otherwise:
-# - a module with annotations is patched, behind what the kernel patches itself; it is refused if
+# - a module with annotations is patched, after what the kernel patches itself; it is refused if
 #   it holds instructions that are silently wrong at CPL 1 and have no call;
 # - one without is refused if its code holds any such instruction. At CPL 0 all of it is harmless.
 #
@@ -94,7 +94,7 @@ vmi_may_load:
     call vmi_is_deprivileged
     jz vmi_all_aimed
     cmp dword ptr [ebp + job_refused], 0
-    mov eax, dword ptr [ebp + frame_text]
+    mov eax, dword ptr [ebp + job_first_refused]
     mov edx, vmi_said_unserved
     jne vmi_refuse_module
     mov eax, dword ptr [ebp + frame_text]
@@ -156,7 +156,7 @@ vmi_as_ever:
     call vmi_finalize
     jmp vmi_module_done
 
-# EAX = address of an instruction, EDX = message
+# EAX = address of an instruction or number of a call, EDX = message
 vmi_refuse_module:
     xchg eax, edx
     call vmi_log_module
@@ -192,7 +192,7 @@ vmi_is_deprivileged:
     ret
 
 # The section with the name at linked address EAX: EAX, EDX = where it begins and ends in memory;
-# with CF set both are 0, and there is none. Clobbers ECX.
+# with CF set both are 0, and there is no such section. Clobbers ECX.
 vmi_find_section:
     push ebx
     push esi

@@ -2,15 +2,17 @@
 # Every site becomes a call.
 #
 # The ROM says for each call number how to reach it (VMI relocation types). First the calls inside
-# thunks are aimed; if one is refused, sites with thunks stay native. Then each record's translation
-# is copied over its site. Nobody else runs this code yet: at boot there is one processor, and a
-# module has not been entered. At CPL 0 entry code keeps its instructions: with page-table isolation
-# it runs where neither thunks nor ROM are mapped. What remains unprivileged and native in the kernel gets a hlt over
-# its first byte when we are deprivileged, so that it faults instead of being silently wrong; the
-# hypervisor is told the table.
+# thunks are aimed. Then each record's translation is copied over its site, if the ROM serves what it
+# calls: the call of the record, and for Halt GetInterruptMask too, as its thunk asks whether
+# interrupts are on (rewrite/translate.py; verify proves that no thunk makes another call). Nothing
+# else runs this code yet: at boot there is one processor, and a module has not been entered. At CPL 0
+# entry code keeps its instructions: with page-table isolation it runs where neither thunks nor ROM
+# are mapped. What remains unprivileged and native in the kernel gets a hlt over its first byte when
+# we are deprivileged, so that it faults instead of being silently wrong; the hypervisor is told the
+# table.
 
 # In:       EBP = job, EDI = ROM
-# Out:      job_refused
+# Out:      job_refused, job_first_refused
 # Clobbers: EAX, EBX, EDX, ESI, flags
 vmi_aim_thunks:
     mov esi, dword ptr [ebp + job_calls]
@@ -26,6 +28,10 @@ vmi_next_thunk:
     cmp dl, 1
     je vmi_aim_thunk
     inc dword ptr [ebp + job_refused]
+    cmp dword ptr [ebp + job_refused], 1
+    jne vmi_thunk_done
+    mov eax, dword ptr [esi + 4]
+    mov dword ptr [ebp + job_first_refused], eax
     jmp vmi_thunk_done
 vmi_merge:                                  # lea r, [flags + eax - 0x200]
     mov eax, cs
@@ -77,8 +83,13 @@ vmi_may_call:
     jne vmi_direct
     cmp dl, 1
     jne vmi_leave
-    cmp dword ptr [ebp + job_refused], 0
+    cmp dword ptr [esi], call_halt
+    jne vmi_thunk_served
+    mov eax, call_get_interrupt_mask
+    call vmi_ask
+    cmp dl, 1
     jne vmi_leave
+vmi_thunk_served:
     push esi
     call vmi_copy
     pop esi

@@ -9,7 +9,7 @@
 #   bit 5     unprivileged                    bit 7  a prefix
 #
 # In:       ESI, EDX = begin and end of the code, EBP = job
-# Out:      EAX = address of the instruction, 0 if there is none
+# Out:      EAX = address of the instruction, 0 if missing
 # Clobbers: EBX, ECX, ESI, EDI, flags
 
 .set kind_offset, 5         # of mov between memory and accumulator: as long as an address
@@ -156,7 +156,7 @@ vmi_no_vex:
     stc
     ret
 
-# EAX = the next byte; 0 behind the end. Called with the instruction and the end on the stack.
+# EAX = the next byte; 0 after the end. Called with the instruction and the end on the stack.
 vmi_take:
     xor eax, eax
     cmp esi, dword ptr [esp + 8]

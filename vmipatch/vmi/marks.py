@@ -38,9 +38,9 @@ class Marks:
     """Words (u32) that hold physical addresses, to become linear ones at VMI_Init."""
     restarts: tuple[RestartRegion, ...] = ()
     iret_off: int = 0
-    """The hardware iret of the IRET call; 0 if there is none."""
+    """The hardware iret of the IRET call; 0 if missing."""
     stack_off: int = 0
-    """A word (u32) that is to hold minus the selector in SS; 0 if there is none."""
+    """A word (u32) that is to hold minus the selector in SS; 0 if missing."""
 
     def pack(self, tables_off: int) -> tuple[bytes, bytes]:
         """The MARKS_LEN bytes of the header, and the tables that stand at `tables_off`."""

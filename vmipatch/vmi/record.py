@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one annotation says: the 16-byte record of a call site.
+"""What does one annotation say? The 16-byte record of a call site.
 
 Layout of the March 2006 patches (struct vmi_annotation), with the call offset that the
 API 3.0 tree put into the last byte:

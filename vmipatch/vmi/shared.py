@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What ROM and hypervisor of API 3.1 share: hypercalls, pages, and the marks in the ROM.
+"""What do ROM and hypervisor of API 3.1 share? Hypercalls, pages, and the marks in the ROM.
 
 VMI leaves this to the vendor (the guest never sees it). Ours: the hypervisor loads the ROM image at
-ROM_PA, gives it two pages behind it, and on VMI_Init adds the linear base of low memory to every
+ROM_PA, gives it two pages after it, and on VMI_Init adds the linear base of low memory to every
 word that the ROM's fix-up table lists. A page table maps low memory at one offset, so ROM and pages
 are reached at `base + pa`, where `base` is the address VMI_Init was called at minus its place.
 """
@@ -71,12 +71,13 @@ CYCLES_HZ = 1_000_000_000
 """Frequency of the clock, which is that of RDTSC and of the cycle counters."""
 
 TSC_STEP = 1000
-"""What each RDTSC adds in the guest, so that loops that wait for the clock end soon."""
+"""Time that each RDTSC adds in the guest, so that loops that wait for the clock end soon."""
 
 
 class RomMark(enum.IntEnum):
-    """Offsets in the ROM header (its reserved bytes) of what the hypervisor needs to know."""
+    """Offsets in the ROM header of what the hypervisor needs to know, most in reserved bytes."""
 
+    API_MAJOR = 0x0D  # u8
     MARKS = 0x20  # u32 signature VMP1
     FIXUPS = 0x24  # u16 offset, u16 count: u16 offsets of words to add `base` to at VMI_Init
     RESTARTS = 0x28  # u16 offset, u16 count: restartable regions, RESTART_LEN bytes each
@@ -85,14 +86,18 @@ class RomMark(enum.IntEnum):
         0x2E  # u16 offset of a word, 0 for none: at VMI_Init it becomes minus the selector in SS
     )
 
+    ANSWERS = 0x70  # u32 signature VMP3, u8 minor, u8 major: this ROM of API 13 has the answers and
+    # the entries of that API too, VMI_GetRelocationInfo at 0x88 (docs/decisions/0050)
 
+
+ANSWERS_SIGNATURE = 0x33504D56
 MARKS_SIGNATURE = 0x31504D56
 RESTART_LEN = 8
 """u16 start, u16 end, u16 entry, u16 kind (Restart): offsets of code in the ROM."""
 
 
 class Restart(enum.IntEnum):
-    """What to do with an event that arrives while EIP is in a region [start, end)."""
+    """The action for an event that arrives while EIP is in a region [start, end)."""
 
     IRET_ECX_SAVED = 1  # ECX is on top of the stack: pop it, then continue as IRET_FRAME
     IRET_FRAME = 2  # ESP is at the frame: virtual IF off, EIP back to `entry`, deliver from there

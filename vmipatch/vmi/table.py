@@ -16,7 +16,7 @@ from typing import Final
 from vmipatch.vmi.calls import VmiCall
 
 
-class Place(enum.Enum):
+class ArgumentPlace(enum.Enum):
     """Where an argument is when the entry begins."""
 
     EAX = "eax"
@@ -26,7 +26,7 @@ class Place(enum.Enum):
     EDI = "edi"
     STACK_1 = "4(esp)"
     STACK_2 = "8(esp)"
-    FRAME = "frame behind the return address"
+    FRAME = "frame after the return address"
 
     @property
     def is_register(self) -> bool:
@@ -35,14 +35,14 @@ class Place(enum.Enum):
 
 
 class Clobbers(enum.Enum):
-    """What API 3.0 lets a call spoil besides its results. Our 3.1 spoils nothing of it."""
+    """Registers that API 3.0 lets a call spoil besides its results. Our 3.1 spoils none of them."""
 
     STANDARD = "eax, ecx, edx, flags"
     FLAGS = "flags"
     NOTHING = "nothing"
 
 
-class Source(enum.Enum):
+class ArgumentSource(enum.Enum):
     """Who says so."""
 
     KERNEL = "Linux 2.6.21-2.6.36"
@@ -54,7 +54,7 @@ class Source(enum.Enum):
 class Argument:
     """One argument: where it is, what it means."""
 
-    place: Place
+    place: ArgumentPlace
     meaning: str
 
 
@@ -74,7 +74,7 @@ class CallRow:
     clobbers: Clobbers = Clobbers.STANDARD
     hot: bool = False
     """To be answered without leaving the guest."""
-    source: Source = Source.KERNEL
+    source: ArgumentSource = ArgumentSource.KERNEL
 
     @property
     def is_documented(self) -> bool:
@@ -82,13 +82,13 @@ class CallRow:
         return bool(self.does)
 
 
-_C, _K, _S, _O = VmiCall, Source.KERNEL, Source.SPECIFICATION, Source.OWN
+_C, _K, _S, _O = VmiCall, ArgumentSource.KERNEL, ArgumentSource.SPECIFICATION, ArgumentSource.OWN
 _F, _NO = Clobbers.FLAGS, Clobbers.NOTHING
 
 
 def _at(**meanings: str) -> tuple[Argument, ...]:
     """Arguments by the names of their places in small letters."""
-    return tuple(Argument(Place[place.upper()], text) for place, text in meanings.items())
+    return tuple(Argument(ArgumentPlace[place.upper()], text) for place, text in meanings.items())
 
 
 _TABLE_AT: Final = _at(eax="address of limit (u16) and base (u32)")
@@ -195,7 +195,7 @@ ROWS: Final[tuple[CallRow, ...]] = (
     ),
     CallRow(
         _C.IRET, "IRET",
-        "returns by the frame: IF from it, IOPL stays; a fault is reported at the site",
+        "returns by the frame: IF and, to the user, IOPL from it; a fault is reported at the site",
         _at(frame="EIP, CS, EFLAGS, then ESP and SS for the user"), (), "iret", _NO, True,
     ),
     CallRow(
@@ -350,7 +350,7 @@ ROWS: Final[tuple[CallRow, ...]] = (
     ),
     CallRow(
         _C.SET_RUNTIME, "SetRuntime", "announces the code that was added to the kernel",
-        _at(eax="first address", edx="address behind it"), source=_O,
+        _at(eax="first address", edx="address after it"), source=_O,
     ),
 )  # fmt: skip
 """In the order of the numbers."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Is the emulated CPU an i386 CPU?"""

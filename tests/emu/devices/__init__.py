@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Are the devices those of a PC?"""

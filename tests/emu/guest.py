@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tests.support.elfbuilder import DATA, TEXT, ElfBuilder
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.memory import GuestMemory
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.processor.memory import GuestMemory
 from vmipatch.emu.report import RunResult
+from vmipatch.emu.terminal import Silence
 from vmipatch.isa.assemble import Assembled, assemble
 
 CODE_PA = 0x101000
@@ -69,7 +72,7 @@ class Gate:
 
 
 @dataclass(slots=True)
-class Run:
+class EndedGuest:
     """A guest that has come to its end."""
 
     machine: Machine
@@ -84,7 +87,7 @@ class Run:
 
 @dataclass(slots=True)
 class Guest:
-    """What to run; `prepare` gets the machine before it starts."""
+    """A program to run; `prepare` gets the machine before it starts."""
 
     source: str
     gates: Mapping[int, Gate] = field(default_factory=dict)
@@ -94,7 +97,7 @@ class Guest:
     memory: GuestMemory | None = None
     prelude: str = PRELUDE
 
-    def run(self, options: MachineOptions | None = None) -> Run:
+    def run(self, options: MachineOptions | None = None) -> EndedGuest:
         """Run to the end; a guest that does not stop is switched off after a second."""
         options = options or MachineOptions(ram_len=8 << 20, limit_ns=SECOND_NS)
         code = assemble(self.prelude + self.source, CODE_PA)
@@ -105,11 +108,11 @@ class Guest:
         machine = self.build(terminal, options)
         self.prepare(machine)
         result = machine.run(Boot(builder.image()))
-        return Run(machine, result, code, bytes(terminal.heard))
+        return EndedGuest(machine, result, code, bytes(terminal.heard))
 
     def build(self, terminal: Silence, options: MachineOptions) -> Machine:
         """The machine that runs it."""
-        return Machine(terminal, options, memory=self.memory)
+        return build_machine(MachineSpec(options=options), terminal, self.memory)
 
     def _tables(self, code: Assembled) -> bytes:
         tables = bytearray(TABLES_LEN)

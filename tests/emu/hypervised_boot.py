@@ -8,18 +8,14 @@ from functools import cache
 
 from tests.emu.guest import SECOND_NS
 from tests.emu.ring1_guest import paravirt_rom
-from tests.support.console import Console, complaints
+from tests.support.console import GuestConsole, complaints
 from vmipatch.choices import Mode
-from vmipatch.emu.audit import Finding
-from vmipatch.emu.exits import SENSITIVE
-from vmipatch.emu.hypervisor import TrapPrivilege
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.hypervisor.exits import SENSITIVE
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.memory import GuestMemory
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege, plug_paravirt
-from vmipatch.emu.report import Ending, RunResult
-from vmipatch.emu.rom_image import GuestRom
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.report import EmulatedInstruction, Ending, RunResult
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 
 COMMAND_LINE = (
@@ -37,7 +33,7 @@ class HypervisedBoot:
     result: RunResult
     console: str
     memory: str
-    findings: tuple[Finding, ...]
+    findings: tuple[EmulatedInstruction, ...]
 
     @property
     def sensitive(self) -> int:
@@ -48,7 +44,7 @@ class HypervisedBoot:
     def check(self) -> None:
         """The workload came to its end, and the kernel had nothing to complain about."""
         assert self.result.ending is Ending.RESET_BY_FAULT, f"{self.result}\n{self.console}"
-        assert Console.parse(self.console).done, self.console
+        assert GuestConsole.parse(self.console).done, self.console
         assert not complaints(self.console)
         assert self.result.place.endswith("CPL 1")
 
@@ -62,25 +58,21 @@ def boot(
     again: int = 0,
     *,
     rom_unused: bool = False,
+    rom: bytes | None = None,
+    limit_ns: int = LIMIT_NS,
 ) -> HypervisedBoot:
     """Boot a kernel; `again` is for a run that must not be reused.
 
     With `rom_unused` the ROM and its pages are where a paravirtual kernel would have them, for a
-    kernel in trap mode that does not ask for them: the same PC.
+    kernel in trap mode that does not ask for them: the same PC. `rom`: another than our own.
     """
     terminal = Silence()
-    options = MachineOptions(limit_ns=LIMIT_NS)
-    if rom_unused:
-        assert mode is Mode.TRAP
-        memory = GuestMemory(options.ram_len)
-        plug_paravirt(memory, GuestRom(paravirt_rom()))
-        machine = Machine(terminal, options, privilege=TrapPrivilege, memory=memory)
-    else:
-        machine = build_machine(mode, terminal, options, rom=paravirt_rom())
+    options = MachineOptions(limit_ns=limit_ns)
+    assert mode is Mode.TRAP or not rom_unused
+    machine = build_machine(MachineSpec(mode, options, rom or paravirt_rom(), rom_unused), terminal)
     with open(vmlinux, "rb") as kernel, open(initrd, "rb") as archive:
         image = ElfImage.parse(kernel.read(), vmlinux)
         result = machine.run(Boot(image, f"{COMMAND_LINE} {append}", archive.read()))
-    privilege = machine.privilege
-    found = privilege.audit.findings() if isinstance(privilege, ParavirtPrivilege) else ()
+    found = machine.privilege.findings()
     text = terminal.heard.decode(errors="replace").replace("\r\n", "\n")
     return HypervisedBoot(result, text, machine.memory.digest(), found)

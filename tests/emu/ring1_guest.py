@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tests.emu.guest import SECOND_NS, Gate, Guest, Run
+from tests.emu.guest import SECOND_NS, EndedGuest, Gate, Guest
 from vmipatch.choices import Flavor, Mode
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.hypervisor.paravirt import ParavirtPrivilege
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.terminal import Silence
 from vmipatch.isa.assemble import Assembled
 from vmipatch.rom import build_rom
 from vmipatch.vmi.calls import VmiCall
@@ -38,7 +40,7 @@ class ModeGuest(Guest):
 
     def build(self, terminal: Silence, options: MachineOptions) -> Machine:
         """A machine of the mode, with our own ROM."""
-        return build_machine(self.mode, terminal, options, rom=paravirt_rom())
+        return build_machine(MachineSpec(self.mode, options, paravirt_rom()), terminal)
 
 
 @cache
@@ -71,13 +73,13 @@ def run_paravirt(
     mode: Mode = Mode.PARAVIRT,
     calls: Sequence[VmiCall] = (),
     options: MachineOptions = OPTIONS,
-) -> Run:
+) -> EndedGuest:
     """A guest that makes `calls` of the ROM."""
     whole = f"{source}\n .p2align 2\n {entry_words(*calls)}"
     return ModeGuest(whole, gates or {}, mode=mode).run(options)
 
 
-def run_both(source: str, gates: Mapping[int, Gate] | None = None) -> tuple[Run, Run]:
+def run_both(source: str, gates: Mapping[int, Gate] | None = None) -> tuple[EndedGuest, EndedGuest]:
     """The same guest at CPL 0 and under trap and emulate."""
     native, trap = (
         ModeGuest(source, gates or {}, mode=mode).run(OPTIONS) for mode in (Mode.NATIVE, Mode.TRAP)

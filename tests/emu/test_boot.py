@@ -9,10 +9,12 @@ import pytest
 
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.emu.guest import SECOND_NS
-from tests.support.console import Console, complaints
+from tests.support.console import GuestConsole, complaints
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Call, Ending, RunResult
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 
 pytestmark = pytest.mark.kernels
@@ -29,7 +31,7 @@ LIMIT_NS = 120 * SECOND_NS
 def run(vmlinux: str, initrd: str, append: str, again: int = 0) -> tuple[RunResult, str, str]:
     """Result, console and digest of the memory; `again` is for a run that must not be reused."""
     terminal = Silence()
-    machine = Machine(terminal, MachineOptions(limit_ns=LIMIT_NS))
+    machine = build_machine(MachineSpec(options=MachineOptions(limit_ns=LIMIT_NS)), terminal)
     with open(vmlinux, "rb") as kernel, open(initrd, "rb") as archive:
         image = ElfImage.parse(kernel.read(), vmlinux)
         result = machine.run(Boot(image, f"{COMMAND_LINE} {append}", archive.read()))
@@ -39,7 +41,7 @@ def run(vmlinux: str, initrd: str, append: str, again: int = 0) -> tuple[RunResu
 
 def check(result: RunResult, console: str) -> None:
     assert result.ending is Ending.RESET_BY_FAULT, f"{result.details}\n{console}"
-    assert Console.parse(console).done, console
+    assert GuestConsole.parse(console).done, console
     assert not complaints(console)
 
 

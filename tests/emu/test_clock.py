@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.emu.board import make_clock
+from tests.emu.devices.board import make_clock
 from vmipatch.emu.clock import CELLS_LEN, MAX_SLICE, NS_PER_BYTE, Clock
 from vmipatch.vmi.shared import TSC_STEP, Time
 

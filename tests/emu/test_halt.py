@@ -9,7 +9,7 @@ from tests.emu.guest import DATA_PA, Gate
 from tests.emu.ring1_guest import INIT, ModeGuest, call_rom, entry_words
 from tests.emu.ticking import EVERY_MS, controllers
 from vmipatch.choices import Mode
-from vmipatch.emu.machine import MachineOptions
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Ending
 from vmipatch.vmi.calls import VmiCall
 
@@ -21,7 +21,7 @@ OPTIONS = MachineOptions(ram_len=8 << 20, limit_ns=20_000_000)
 )
 @pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.TRAP, Mode.PARAVIRT])
 def test_only_an_interrupt_wakes(mode: Mode, mask: int, ending: Ending, woken: int) -> None:
-    """A timer behind a mask goes on, and wakes nobody."""
+    """A masked timer goes on, and wakes no one."""
     paravirt = mode is Mode.PARAVIRT
     wait = call_rom(VmiCall.HALT) if paravirt else "sti\n hlt"
     source = f"""

@@ -15,12 +15,10 @@ from vmipatch.emu.loader import (
     MAX_COMMAND_LINE_LEN,
     ZERO_PAGE_PA,
     Boot,
-    E820Entry,
-    E820Kind,
     load,
-    memory_map,
 )
-from vmipatch.emu.memory import GuestMemory
+from vmipatch.emu.memory_map import E820Entry, E820Kind, memory_map
+from vmipatch.emu.processor.memory import GuestMemory
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.setup_header import SetupHeader
@@ -30,7 +28,7 @@ BEYOND_END_PA = 0x1800000
 
 
 def kernel() -> ElfImage:
-    """Linked at 3 GiB, with a segment far behind the others."""
+    """Linked at 3 GiB, with a segment far beyond the others."""
     builder = ElfBuilder(entry=0x1000000)
     builder.section(".text", 0xC1000000, b"\x90\xf4", TEXT, align=4096)
     builder.section(".extra", 0xC0000000 + BEYOND_END_PA, b"extra", DATA, align=4096)

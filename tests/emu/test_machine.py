@@ -7,8 +7,10 @@ import pytest
 
 from tests.emu.guest import DATA_PA, SECOND_NS, TO_USER, USER_CS, Gate, Guest
 from tests.emu.ticking import EVERY_MS, controllers
-from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.memory import Access, GuestMemory
+from vmipatch.emu.hooks import Hooks
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.processor.memory import Access, GuestMemory
 from vmipatch.emu.report import Call, Ending
 
 INIT_PIC = controllers(0x30)
@@ -64,7 +66,7 @@ def test_timer_interrupts_a_loop_at_user_level() -> None:
     assert (run.word(0), run.word(1)) == (run.code.labels["user"], USER_CS)
 
 
-def test_interrupt_waits_for_the_flag_and_the_instruction_behind_sti() -> None:
+def test_interrupt_waits_for_the_flag_and_the_instruction_after_sti() -> None:
     source = f"""
         {INIT_PIC} {EVERY_MS}
         xor ebx, ebx
@@ -73,13 +75,13 @@ def test_interrupt_waits_for_the_flag_and_the_instruction_behind_sti() -> None:
         loop wait
         sti
         inc ebx
-    behind:
+    after:
         inc ebx
         hlt
         {KEEP}
     """
     run = Guest(source, {0x30: Gate("handler")}).run()
-    assert run.word(0) == run.code.labels["behind"]
+    assert run.word(0) == run.code.labels["after"]
     assert run.word(3) == 1
 
 
@@ -228,7 +230,7 @@ def test_trace_tells_what_left_the_fast_path() -> None:
     lines: list[str] = []
 
     def listen(machine: Machine) -> None:
-        machine.trace = lambda now_ns, what: lines.append(what)
+        machine.watch(Hooks(on_trace=lambda now_ns, what: lines.append(what)))
 
     Guest("mov al, 7\n out 0x80, al\n hlt", prepare=listen).run()
     assert any("out 0x80 <- 0x07" in line for line in lines)

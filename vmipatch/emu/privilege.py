@@ -9,21 +9,46 @@ hypervisor; that is a Privilege.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import Final
 
-from vmipatch.emu.events import Event
-from vmipatch.emu.registers import Segment
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.parts import MachineParts
+from vmipatch.emu.processor.events import Event
+from vmipatch.emu.processor.outer_kernel import OuterKernel
+from vmipatch.emu.processor.segment import SegmentState
+from vmipatch.emu.report import EmulatedInstruction
 
-if TYPE_CHECKING:
-    from vmipatch.emu.loader import Boot
-    from vmipatch.emu.machine import Machine
+STORM_NS: Final = 1_000_000
+"""Time that passes for a guest that faults for ever, at each look of the machine at it."""
 
 
 class Privilege(abc.ABC):
     """Decides what the guest may do. Any method may raise GuestEnded."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    is_paravirtual = False
+    """Whether the guest kernel calls the hypervisor now."""
+
+    def __init__(self, parts: MachineParts) -> None:
+        self.parts = parts
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether the CPU itself delivers exceptions to the guest, as far as it can."""
+        return False
+
+    @property
+    def outer(self) -> OuterKernel | None:
+        """The guest's kernel, if its ring is 1."""
+        return None
+
+    def count_delivered(self, vector: int, is_software: bool, count: int) -> None:  # noqa: B027
+        """Take note of `count` events that the CPU has delivered by itself."""
+
+    def count_answered(self, count: int) -> None:  # noqa: B027
+        """Take note of `count` hypercalls that were answered without Python."""
+
+    def take_promises_back(self) -> None:  # noqa: B027
+        """Let no interrupt come before the next call of `after_devices`."""
 
     @abc.abstractmethod
     def start(self, boot: Boot) -> None:
@@ -47,7 +72,7 @@ class Privilege(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def task(self) -> Segment:
+    def task(self) -> SegmentState:
         """The task register as the guest has loaded it: where its TSS is."""
 
     @abc.abstractmethod
@@ -59,5 +84,30 @@ class Privilege(abc.ABC):
         """Devices may have changed: bring a pending interrupt to the guest, or withdraw it."""
 
     @abc.abstractmethod
+    def prepare(self) -> bool:
+        """The machine is about to start the CPU again: whether that waits for an interrupt."""
+
+    @abc.abstractmethod
     def before_run(self) -> None:
-        """The machine is about to start the CPU again."""
+        """Nothing is left to wait for: deliver what the CPU is to begin with."""
+
+    @abc.abstractmethod
+    def start_up(self, page: int) -> None:
+        """Let the processor, which is in the engine, begin as STARTUP asks for."""
+
+    @abc.abstractmethod
+    def switch_out(self) -> None:
+        """Another processor takes the engine: leave nothing there but registers."""
+
+    @abc.abstractmethod
+    def switch_in(self) -> None:
+        """The processor is in the engine again."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the processor is where it should not make way for another one."""
+        return False
+
+    def findings(self) -> tuple[EmulatedInstruction, ...]:
+        """Sensitive instructions that a paravirtual kernel executed itself, by address."""
+        return ()

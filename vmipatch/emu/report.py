@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from vmipatch.emu.cpu import Exit
+from vmipatch.emu.processor.callbacks import Exit
 
 
 class Ending(enum.Enum):
@@ -21,12 +21,25 @@ class Ending(enum.Enum):
     ESCAPED = "the guest reached CPL 0, which the hypervisor forbids"
     UNSUPPORTED = "the guest needs what the machine does not have"
     LIMIT = "the time limit was reached"
+    TIMEOUT = "the limit of real time was reached"
     QUIT = "the user asked for it"
+    POWERED_OFF = "the guest switched the machine off"
 
     @property
     def by_guest(self) -> bool:
         """Whether the guest meant to end the run."""
-        return self in (Ending.RESET, Ending.RESET_BY_FAULT, Ending.HALTED)
+        return self in (Ending.RESET, Ending.RESET_BY_FAULT, Ending.HALTED, Ending.POWERED_OFF)
+
+    @property
+    def means(self) -> str:
+        """The reason why an end that sounds like a failure is the guest's will; else empty."""
+        return _RESTART if self is Ending.RESET_BY_FAULT else ""
+
+
+_RESTART = (
+    "a restart as the kernel wants it: where no other way is left, Linux empties its IDT and "
+    "executes int3, so that the processor resets (arch/x86/kernel/reboot.c, BOOT_TRIPLE)"
+)
 
 
 class GuestEnded(Exception):
@@ -50,6 +63,8 @@ class Call(enum.Enum):
     HOLE_READ = "read where no memory is"
     HOLE_WRITE = "write where no memory is"
 
+    __hash__ = object.__hash__  # counted with each call: an Enum's own hash is Python code
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -62,13 +77,28 @@ class Statistics:
     """Exceptions and software interrupts by vector."""
     lines: Counter[int] = field(default_factory=Counter)
     """External interrupts by line of the controllers."""
+    pauses: int = 0
+    """PAUSE, with which a processor made way for another one."""
     traps: Counter[str] = field(default_factory=Counter)
-    """What a privileged layer emulated, by its own names."""
+    """Instructions that a privileged layer emulated, by its own names."""
 
     @property
     def total(self) -> int:
         """All calls into Python and all starts of Unicorn."""
         return sum(self.calls.values()) + self.exits.total()
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedInstruction:
+    """One sensitive instruction that a paravirtual kernel executed itself."""
+
+    va: int
+    code: bytes
+    name: str
+    """The form as the manual writes it."""
+    is_unprivileged: bool
+    """Without an intercept it would have been silently wrong."""
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +115,8 @@ class RunResult:
     """Virtual time at the end."""
     place: str
     """EIP and CPL at the end."""
+    lacks_breakpoints: bool
+    """Whether the guest switched on breakpoints in debug registers that the machine lacks."""
     plain_because: str
     """Why Unicorn's code was left as it is (docs/decisions/0022); empty if it was changed."""
 

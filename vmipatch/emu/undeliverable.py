@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmipatch.emu.events import Delivery, Event, TripleFault, UnsupportedGate
+from vmipatch.emu.processor.events import Delivery, Event, TripleFault, UnsupportedGate
 from vmipatch.emu.report import Ending, GuestEnded
 
 

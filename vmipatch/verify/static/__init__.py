@@ -3,6 +3,6 @@
 
 from vmipatch.verify.static.check import check_static
 from vmipatch.verify.static.rules import RULES, Rule
-from vmipatch.verify.static.verdict import Finding, StaticVerdict
+from vmipatch.verify.static.verdict import StaticFinding, StaticVerdict
 
-__all__ = ["RULES", "Finding", "Rule", "StaticVerdict", "check_static"]
+__all__ = ["RULES", "Rule", "StaticFinding", "StaticVerdict", "check_static"]

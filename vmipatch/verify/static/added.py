@@ -8,65 +8,64 @@ which kernel addresses it holds, and whether the tables that the runtime walks n
 from __future__ import annotations
 
 import struct
-from collections import Counter
 
 import numpy as np
 
 from vmipatch.image.ascending import among
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.hook import START
 from vmipatch.image.relocations import RAW_REL, Relocations
 from vmipatch.image.types import Section
-from vmipatch.isa.classify import classify
 from vmipatch.isa.second import instruction_len
-from vmipatch.verify.static.bodies import Bodies
-from vmipatch.verify.static.candidates import candidates
-from vmipatch.verify.static.images import Images
-from vmipatch.verify.static.manifest import Manifest
+from vmipatch.verify.static.comparison import Comparison, judges
 from vmipatch.verify.static.rules import (
     ADDED_WORD,
     FALLBACK_ENTRY,
     REDIRECTED,
     THUNK_CALL,
 )
-from vmipatch.verify.static.side import I64, Side
-from vmipatch.verify.static.verdict import Report
+from vmipatch.verify.static.verdict import OTHER_START
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import MERGE_FLAGS, NEAR_CALL, NEAR_CALL_LEN
 
 NEW_CODE, NEW_RELOCATIONS = ".vmi.text", ".rel.vmi.text"
 THUNK_CALLS, FALLBACK = ".vmi.thunks", ".vmi.fallback"
-START = "start_kernel"
-"""Where the kernel's C code begins: the runtime runs before it (design rule D5)."""
 LOADER = "module_finalize"
-"""What the module loader calls for a linked module: the runtime patches the module."""
+"""The module loader's last call for a linked module: the runtime patches the module."""
 NEAR_JUMP = 0xE9
 MERGE_LEN = 7
 """Bytes of the instruction that merges real and virtual flags."""
 PAIR = struct.Struct("<II")
 
 
-def redirected(
-    original: ElfImage, output: ElfImage, manifest: Manifest, images: Images, report: Report
-) -> dict[int, int]:
-    """Which original address branches lead to the added code instead of to its image.
-
-    Only start_kernel and the module loader's hook may be among them, and the added code has to go
-    on there.
+@judges(REDIRECTED)
+def check_redirects(comparison: Comparison) -> None:
+    """Only start_kernel, or what is named instead of it, and the module loader's hook may be
+    reached through the added code, which has to go on there; and the first is.
     """
-    code = output.section_by_name.get(NEW_CODE)
-    names = {original.symbols.address(name): name for name in (START, LOADER)}
-    for old_va, new_va in manifest.redirect.items():
+    original, output, report = comparison.original, comparison.output, comparison.report
+    code, hook = output.section_by_name.get(NEW_CODE), comparison.hook
+    names: dict[int | None, str] = {}  # without a hook there is no runtime
+    start = comparison.manifest.start
+    if hook is not None:
+        names = {original.symbols.address(LOADER): LOADER, hook.va: start}
+        report.counts.update({OTHER_START: 1} if start != START else {})
+        if not hook.is_entered:
+            report.add(REDIRECTED, hook.va, f"nothing targets {start}: the runtime never runs")
+    elif start != START or comparison.inputs.must_run:
+        message = f"{start} is not the name of one function of the original"
+        report.add(REDIRECTED, 0, message, NEW_CODE)
+    for old_va, new_va in comparison.redirect.items():
         name = names.get(old_va)
         if name is None:
             place = original.symbols.place_of(old_va)
-            report.add(REDIRECTED, new_va, f"{place} is led elsewhere, only {START} may be")
+            report.add(REDIRECTED, new_va, f"{place} is led elsewhere, only {start} may be")
         elif code is None or new_va not in code:
-            report.add(REDIRECTED, new_va, f"{name} is led to what is not in {NEW_CODE}")
-        elif images.one(old_va) not in _jump_targets(output, code):
+            report.add(REDIRECTED, new_va, f"{name} is redirected to what is not in {NEW_CODE}")
+        elif comparison.images.one(old_va) not in _jump_targets(output, code):
             report.add(REDIRECTED, new_va, f"nothing in {NEW_CODE} jumps on to {name}")
         else:
             report.counts["redirected functions"] += 1
-    return manifest.redirect
 
 
 def _jump_targets(output: ElfImage, code: Section) -> set[int]:
@@ -77,12 +76,14 @@ def _jump_targets(output: ElfImage, code: Section) -> set[int]:
     return set((code.va + at + NEAR_CALL_LEN + disp.astype(np.int64)).tolist())
 
 
-def check_added_words(output: ElfImage, report: Report) -> None:
+@judges(ADDED_WORD)
+def check_added_words(comparison: Comparison) -> None:
     """Each relocated word of the added code repeats one of the kernel's, symbol and value.
 
     A thunk addresses memory as its site did. A word that no site has would be an address that
-    nobody proved.
+    is not proven.
     """
+    output, report = comparison.output, comparison.report
     rel, code = output.section_by_name.get(NEW_RELOCATIONS), output.section_by_name.get(NEW_CODE)
     if rel is None or code is None:
         return
@@ -99,8 +100,10 @@ def check_added_words(output: ElfImage, report: Report) -> None:
         report.add(ADDED_WORD, code.va, "it has relocations of other kinds than words", rel.name)
 
 
-def check_thunk_calls(output: ElfImage, report: Report) -> None:
+@judges(THUNK_CALL, FALLBACK_ENTRY)
+def check_thunk_calls(comparison: Comparison) -> None:
     """Each entry of the thunks' table names a near call in the added code that is to be aimed."""
+    output, report = comparison.output, comparison.report
     code = output.section_by_name.get(NEW_CODE)
     for name, rule in ((THUNK_CALLS, THUNK_CALL), (FALLBACK, FALLBACK_ENTRY)):
         section = output.section_by_name.get(name)
@@ -127,55 +130,6 @@ def _is_merge(code: bytes, number: int) -> bool:
     return is_lea and disp == -0x200 and instruction_len(code) == MERGE_LEN
 
 
-def check_fallback(
-    output: ElfImage,
-    side: Side,
-    bodies: Bodies,
-    replacements: list[tuple[int, int]],
-    report: Report,
-) -> None:
-    """Each entry names an instruction that is silently wrong at CPL 1, and its first byte.
-
-    All such instructions without a record have one entry, but those of alternatives in
-    `replacements` (ranges of the output), which run where they are copied to.
-    """
-    entries = pairs(output, FALLBACK)
-    _check_fallback_whole(side, bodies, replacements, Counter(e[2] for e in entries), report)
-    for index, va, native_va, first in entries:
-        report.counts["fallback entries"] += 1
-        found = int(side.find(np.array([native_va]))[0])
-        form = classify(side.code(found)) if found >= 0 else None
-        where = f"{FALLBACK}[{index}] ({output.symbols.place_of(native_va)})"
-        if form is None or not form.is_unprivileged or bodies.body_of[found] >= 0:
-            message = f"{native_va:#x} is not an unprivileged instruction without a record"
-            report.add(FALLBACK_ENTRY, va, message, where)
-        elif side.code(found)[0] != first:
-            message = f"{side.code(found)[0]:02x} stands there, the table says {first:02x}"
-            report.add(FALLBACK_ENTRY, va, message, where)
-
-
-def _check_fallback_whole(
-    side: Side,
-    bodies: Bodies,
-    replacements: list[tuple[int, int]],
-    listed: Counter[int],
-    report: Report,
-) -> None:
-    which = candidates(side)
-    which = which[bodies.body_of[which] < 0]
-    copied = np.array(sorted(replacements), np.int64).reshape(-1, 2)
-    at = np.searchsorted(copied[:, 0], side.starts[which], side="right") - 1
-    if len(copied):
-        which = which[(at < 0) | (side.starts[which] >= copied[np.maximum(at, 0), 1])]
-    for index in which.tolist():
-        va, form = int(side.starts[index]), classify(side.code(index))
-        if form is None or not form.is_unprivileged:
-            continue
-        if listed[va] != 1:
-            message = f"{form.name} without a record has {listed[va]} entries in the table"
-            report.add(FALLBACK_ENTRY, va, message)
-
-
 def pairs(output: ElfImage, name: str) -> list[tuple[int, int, int, int]]:
     """Index, address and the two words of each whole entry of a table of pairs."""
     section = output.section_by_name.get(name)
@@ -184,11 +138,3 @@ def pairs(output: ElfImage, name: str) -> list[tuple[int, int, int, int]]:
     data = output.section_bytes(section)
     rows = enumerate(PAIR.iter_unpack(data[: len(data) // PAIR.size * PAIR.size]))
     return [(i, section.va + i * PAIR.size, first, second) for i, (first, second) in rows]
-
-
-def lead(images: I64, led_to: I64, redirect: dict[int, int]) -> I64:
-    """`images` of the addresses `led_to`, with those that are redirected led there."""
-    result = images.copy()
-    for old_va, new_va in redirect.items():
-        result[led_to == old_va] = new_va
-    return result

@@ -14,6 +14,7 @@ from vmipatch.isa.classify import classify, split_prefixes
 from vmipatch.isa.decode import Flow, InstructionStream, Shape, decode
 from vmipatch.isa.second import Leaves
 from vmipatch.verify.static.candidates import candidates
+from vmipatch.verify.static.comparison import Comparison, judges
 from vmipatch.verify.static.rules import DECODERS_DISAGREE
 from vmipatch.verify.static.side import Landmarks, Side
 from vmipatch.verify.static.verdict import Report
@@ -31,8 +32,15 @@ UNDEFINED = (b"\x0f\x0b", b"\x0f\xb9", b"\x0f\xff")
 """ud2, ud1, ud0: one decoder's stop is the other's trap that comes back (a WARN does)."""
 
 
-def check_agreement(side: Side, known: Landmarks, report: Report) -> None:
-    """Decode `side` again, with the scan's decoder, and compare instruction by instruction."""
+@judges(DECODERS_DISAGREE)
+def check_agreement(comparison: Comparison) -> None:
+    """Decode both sides again, with the scan's decoder, and compare instruction by instruction."""
+    code = comparison.code
+    _check_side(code.left, code.marks, comparison.report)
+    _check_side(code.right, code.marks_of_output(), comparison.report)
+
+
+def _check_side(side: Side, known: Landmarks, report: Report) -> None:
     for section in side.sections:
         code = side.image.section_bytes(section)
         begins = known.begins
@@ -40,12 +48,12 @@ def check_agreement(side: Side, known: Landmarks, report: Report) -> None:
         ends, opaque = known.function_ends.tolist(), known.opaque_in(section)
         other = decode(code, section.va, here, ends=ends, opaque=opaque)
         low, high = np.searchsorted(side.starts, (section.va, section.end_va))
-        _compare(side, int(low), int(high), other, report)
+        _compare(side, slice(int(low), int(high)), other, report)
 
 
-def _compare(side: Side, low: int, high: int, other: InstructionStream, report: Report) -> None:
+def _compare(side: Side, here: slice, other: InstructionStream, report: Report) -> None:
     starts = other.starts.astype(np.int64)
-    mine = side.starts[low:high]
+    mine = side.starts[here]
     if not np.array_equal(mine, starts):
         for va in np.setxor1d(mine, starts).tolist():
             seen, by = ("first", "second") if va in starts else ("second", "first")
@@ -53,16 +61,16 @@ def _compare(side: Side, low: int, high: int, other: InstructionStream, report: 
             report.add(DECODERS_DISAGREE, va, message, side.image.symbols.place_of(va))
         return
     table = np.array([SAME_FLOW[flow] for flow in Flow], np.uint8)
-    differs = table[other.flows] != side.leaves[low:high]
-    differs |= (other.shapes != Shape.CODE) != (side.fillers[low:high] != 0)
-    differs |= (other.codes == 0) == side.known[low:high]
+    differs = table[other.flows] != side.leaves[here]
+    differs |= (other.shapes != Shape.CODE) != (side.fillers[here] != 0)
+    differs |= (other.codes == 0) == side.known[here]
     for at in np.flatnonzero(differs).tolist():
         code = other.bytes_at(at)
         if not split_prefixes(code)[1].startswith(UNDEFINED):
             message = f"`{code.hex(' ')}`: the decoders take it for different things"
             va = int(starts[at])
             report.add(DECODERS_DISAGREE, va, message, side.image.symbols.place_of(va))
-    _compare_candidates(side, low, other, report)
+    _compare_candidates(side, here.start, other, report)
 
 
 def _compare_candidates(side: Side, low: int, other: InstructionStream, report: Report) -> None:

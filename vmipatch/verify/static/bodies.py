@@ -4,31 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vmipatch.errors import MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.types import Section
+from vmipatch.verify.static.pads import PADS
 from vmipatch.verify.static.rules import RECORD_BODY, RECORD_CALL, RECORD_OVERLAP
-from vmipatch.verify.static.side import I64, Flags, Side
+from vmipatch.verify.static.side import I32, I64, Flags, Side
 from vmipatch.verify.static.verdict import Report
 from vmipatch.vmi.record import RECORD_LEN, AnnotationRecord, unpack_records
 
 RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
-PADS = frozenset(
-    bytes.fromhex(code)
-    for code in ("90", "89f6", "8d7600", "8d742600", "8db600000000", "8db42600000000")
-)
-"""What gas emits as padding for i386; the 0f 1f forms do not exist on every i386 processor."""
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class RecordedBody:
     """A record, and the instructions of the output that its native body consists of.
 
-    [first, core) and [behind, end) are indices of filler, [core, behind) of other instructions.
+    [first, core) and [after, end) are indices of filler, [core, after) of other instructions.
     """
 
     record: AnnotationRecord
@@ -38,7 +34,7 @@ class Body:
     place: str
     first: int
     core: int
-    behind: int
+    after: int
     end: int
 
 
@@ -46,21 +42,42 @@ class Body:
 class Bodies:
     """All bodies by address, and what they mean for each instruction of the output."""
 
-    bodies: tuple[Body, ...]
+    bodies: tuple[RecordedBody, ...]
     is_pad: Flags
     """Instructions that are padding of a site. Filler in a body whose record knows of no padding
     is the original's own: an alternative that its assembler filled up."""
-    begins: I64
-    """For each instruction where its body begins, if it is the first of one; else its address."""
-    ends: I64
-    """For each instruction where its body ends, if it is the last of one; else its end."""
-    body_of: I64
+    side: Side = field(repr=False)
+    padded: tuple[I64, I64]
+    """The first instruction of each body with padding, ascending, and where the body begins."""
+    padded_last: tuple[I64, I64]
+    """The last one of each, and where the body ends."""
+    body_of: I32
     """For each instruction the index of its body, -1 outside of bodies."""
+
+    def begins(self, which: I32 | I64) -> I64:
+        """For each of some instructions where its body begins, if it is the first of one; else its
+        address.
+        """
+        return _instead(self.padded, which, self.side.starts[which])
+
+    def ends(self, which: I32 | I64) -> I64:
+        """For each where its body ends, if it is the last of one; else its end."""
+        return _instead(self.padded_last, which, self.side.starts[which] + self.side.lens[which])
+
+
+def _instead(known: tuple[I64, I64], which: I32 | I64, values: I64) -> I64:
+    """The `values` of some instructions; of those that are `known` what is known."""
+    numbers, instead = known
+    if len(numbers):
+        at = np.minimum(np.searchsorted(numbers, which), len(numbers) - 1)
+        found = np.flatnonzero(numbers[at] == which)
+        values[found] = instead[at[found]]
+    return values
 
 
 def read_bodies(output: ElfImage, side: Side, report: Report) -> Bodies:
     """Read the records of `output` and find the instructions of their bodies in `side`."""
-    found: list[Body] = []
+    found: list[RecordedBody] = []
     for name in RECORD_SECTIONS:
         section = output.section_by_name.get(name)
         if section is None:
@@ -90,7 +107,7 @@ def _records(
 
 def _locate(
     side: Side, record: AnnotationRecord, record_va: int, section: str, place: str
-) -> Body | None:
+) -> RecordedBody | None:
     """The instructions of one body; None if its ends are not ends of instructions."""
     first = int(side.find(np.array([record.native_va]))[0])
     if first < 0 or not record.native_len:
@@ -99,21 +116,21 @@ def _locate(
     end = int(np.searchsorted(side.starts, end_va))
     if int(side.starts[end - 1] + side.lens[end - 1]) != end_va:
         return None
-    core, behind = first, end
+    core, following = first, end
     while core < end and side.fillers[core] and side.code(core) in PADS:
         core += 1
-    while behind > core and side.fillers[behind - 1] and side.code(behind - 1) in PADS:
-        behind -= 1
+    while following > core and side.fillers[following - 1] and side.code(following - 1) in PADS:
+        following -= 1
     return (
         None
-        if core == behind
-        else Body(record, record_va, section, place, first, core, behind, end)
+        if core == following
+        else RecordedBody(record, record_va, section, place, first, core, following, end)
     )
 
 
-def _disjoint(found: list[Body], report: Report) -> list[Body]:
+def _disjoint(found: list[RecordedBody], report: Report) -> list[RecordedBody]:
     """The bodies in address order; of those that share bytes only the first."""
-    kept: list[Body] = []
+    kept: list[RecordedBody] = []
     for body in sorted(found, key=lambda b: (b.first, b.record_va)):
         if kept and body.first < kept[-1].end:
             message = f"shares bytes with {kept[-1].place}"
@@ -123,15 +140,15 @@ def _disjoint(found: list[Body], report: Report) -> list[Body]:
     return kept
 
 
-def _mapped(side: Side, bodies: list[Body]) -> Bodies:
+def _mapped(side: Side, bodies: list[RecordedBody]) -> Bodies:
     is_pad = np.zeros(len(side), np.bool_)
-    begins, ends = side.starts.copy(), side.ends
-    body_of = np.full(len(side), -1, np.int64)
+    body_of = np.full(len(side), -1, np.int32)
     for index, body in enumerate(bodies):
         if body.record.pad_len:
             is_pad[body.first : body.core] = True
-            is_pad[body.behind : body.end] = True
-            begins[body.core] = side.starts[body.first]
-            ends[body.behind - 1] = int(side.starts[body.end - 1] + side.lens[body.end - 1])
+            is_pad[body.after : body.end] = True
         body_of[body.first : body.end] = index
-    return Bodies(tuple(bodies), is_pad, begins, ends, body_of)
+    rows = [(b.first, b.core, b.after, b.end) for b in bodies if b.record.pad_len]
+    first, core, after, end = np.array(rows, np.int64).reshape(-1, 4).T
+    begins, ends = side.starts[first], side.starts[end - 1] + side.lens[end - 1]
+    return Bodies(tuple(bodies), is_pad, side, (core, begins), (after - 1, ends), body_of)

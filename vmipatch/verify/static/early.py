@@ -11,22 +11,21 @@ decoder sees it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE, Symbol
+from vmipatch.isa.classify import classify
 from vmipatch.tables.table import TableName, Tables
+from vmipatch.verify.static.candidates import candidates
+from vmipatch.verify.static.comparison import Comparison
 from vmipatch.verify.static.ledger import follow
-from vmipatch.verify.static.manifest import Manifest
-from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.matching import LOST
 from vmipatch.verify.static.rules import EARLY_ENTRY
-from vmipatch.verify.static.side import I64, Side
-from vmipatch.verify.static.verdict import Report
-
-BEFORE_PAGING = "runs before paging is on, where no ROM is mapped"
-"""The reason that the manifest gives."""
+from vmipatch.verify.static.side import I64
 
 IDT_DATA = ("early_idts", "early_pf_idts", "def_idts", "dbg_idts", "ist_idts", "apic_idts",
             "ia32_idt", "idt_table")  # fmt: skip
@@ -46,34 +45,29 @@ HANDLERS = re.compile(
 and of head_32.S. Functions of other kinds that have such a name run with paging on as well."""
 
 
-def check_early(
-    original: ElfImage,
-    tables: Tables,
-    sides: tuple[Side, Side],
-    paired: Match,
-    manifest: Manifest,
-    report: Report,
-) -> None:
-    """Nothing that an entry of the IDT reaches is listed as code that runs before paging."""
-    left, right = sides
-    entries = left.find(_entries(original, tables))
+def check_reached_early(comparison: Comparison, is_early: Callable[[int, int], bool]) -> None:
+    """No sensitive instruction that an entry of the IDT reaches runs before paging.
+
+    `is_early` says of a range of the original whether it does.
+    """
+    left, right, report = comparison.left, comparison.right, comparison.report
+    entries = left.find(_entries(comparison.original, comparison.tables))
     reached = np.zeros(len(left), np.bool_)
     reached[entries[entries >= 0]] = True
     report.counts["entries of the IDT"] += int(reached.sum())
     reached, _ = follow(left, reached)
-    early = [va for va, reason in manifest.native.items() if reason == BEFORE_PAGING]
-    image_of = np.full(len(right), -1, np.int64)
-    image_of[paired.p] = paired.o
-    for index in right.find(np.array(sorted(early), np.int64)).tolist():
-        source = int(image_of[index]) if index >= 0 else -1
-        if source >= 0 and reached[source]:
-            va, code = int(right.starts[index]), right.code(index).hex(" ")
-            message = f"`{code}` is said to run before paging, and an interrupt comes to it"
-            report.add(EARLY_ENTRY, va, message)
+    which = candidates(left)
+    for index in which[reached[which]].tolist():
+        code = left.code(index)
+        is_site = classify(code) is not None
+        if is_site and is_early(int(left.starts[index]), left.end_va(index)):
+            new = int(comparison.paired.new_of[index])
+            message = f"`{code.hex(' ')}` would run before paging, and an interrupt comes to it"
+            report.add(EARLY_ENTRY, int(right.starts[new]) if new != LOST else 0, message)
 
 
 def _entries(image: ElfImage, tables: Tables) -> I64:
-    """Where the IDT leads to, as far as names and tables say."""
+    """Handlers of the IDT, as far as names and tables say."""
     words = Relocations.of(image).entries
     words = words[words["kind"] == R_386_32]
     held = [np.zeros(0, np.int64)]

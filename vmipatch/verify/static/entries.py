@@ -18,6 +18,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, Relocations
 from vmipatch.image.symbols import STT_FUNC, STT_NOTYPE
 from vmipatch.tables.table import TableName, Tables
+from vmipatch.verify.static.comparison import Comparison, judges
 from vmipatch.verify.static.images import NOWHERE, Images
 from vmipatch.verify.static.rules import COMPUTED_ENTRY
 from vmipatch.verify.static.side import I64, Side
@@ -28,17 +29,22 @@ ALIGNMENTS = (64, 32, 16, 8, 4)
 STRIDES = ALIGNMENTS[1:]
 
 
-def check_entries(
-    original: ElfImage, left: Side, tables: Tables, images: Images, report: Report
-) -> None:
+@judges(COMPUTED_ENTRY)
+def check_entries(comparison: Comparison) -> None:
     """Every entry of every row is as far from the first as it was, and aligned as it was."""
-    known = _referred(original, left, tables)
+    for row in entry_rows(comparison):
+        comparison.report.counts["entries at fixed distances"] += len(row)
+        _check_row(row, comparison.images, comparison.report)
+
+
+def entry_rows(comparison: Comparison) -> Iterator[list[int]]:
+    """Addresses of the original's functions, ascending, that may be entered so: row by row."""
+    original = comparison.original
+    known = _referred(original, comparison.left, comparison.tables)
     table = original.symbols
     labels = table.entries[~table.is_local_label]
     for section in original.executable_sections:
-        for row in _rows(labels[labels["shndx"] == section.index], section.va, known):
-            report.counts["entries at fixed distances"] += len(row)
-            _check_row(row, images, report)
+        yield from _rows(labels[labels["shndx"] == section.index], section.va, known)
 
 
 def _referred(original: ElfImage, left: Side, tables: Tables) -> set[int]:
@@ -50,10 +56,10 @@ def _referred(original: ElfImage, left: Side, tables: Tables) -> set[int]:
     traps = tables.get(TableName.EX_TABLE)
     faulting = range(traps.start_va, traps.end_va) if traps else range(0)
     words = Relocations.of(original).entries
-    words = words[(words["kind"] == R_386_32) | (left.over(words["va"].astype(np.int64)) < 0)]
-    for va, kind, value in words[["va", "kind", "value"]].tolist():
-        if va not in faulting:
-            found.add((value + (0 if kind == R_386_32 else va)) & 0xFFFFFFFF)
+    va, absolute = words["va"].astype(np.int64), words["kind"] == R_386_32
+    told = (absolute | (left.over(va) < 0)) & ((va < faulting.start) | (va >= faulting.stop))
+    values = words["value"].astype(np.int64) + np.where(absolute, 0, va)
+    found.update((values[told] & 0xFFFFFFFF).tolist())
     return found
 
 

@@ -7,21 +7,13 @@ from itertools import pairwise
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
-from vmipatch.image.types import Section, SectionFlag, SectionKind, Segment, SegmentKind
-from vmipatch.verify.static.manifest import Manifest
-from vmipatch.verify.static.rules import NEW_SECTION, SECTION_HEADER, SEGMENT_HEADER
+from vmipatch.image.types import Section, SectionKind, Segment, SegmentKind
+from vmipatch.verify.static.comparison import Inputs, judges
+from vmipatch.verify.static.room import PAGE, TEXT, room_end
+from vmipatch.verify.static.rules import SECTION_HEADER, SEGMENT_HEADER
 from vmipatch.verify.static.verdict import Report
 
-PAGE = 4096
-TEXT = ".text"
-MODULE_SECTIONS = (
-    ".vmi.text", ".vmi.annotation", ".vmi.annotation.init", ".vmi.thunks", ".vmi.fallback",
-    ".vmi.translation",
-)  # fmt: skip
-"""What a module has got: its loader looks them up by name."""
 NEW_PREFIXES = (".vmi.", ".rel.vmi.")
-NEVER_LOADED = (".vmi.manifest", ".vmi.restore")
-"""What the rewriter tells about the file, not to the kernel."""
 READ_ONLY = 4
 """p_flags of a segment that is only read."""
 RESIZED = (SectionKind.REL, SectionKind.SYMTAB, SectionKind.STRTAB)
@@ -29,37 +21,53 @@ ELF_CONSTANT = ((0, 24, "identification"), (36, 44, "flags and sizes"))
 """Bytes of the ELF header that a rewrite leaves alone (System V ABI, chapter 4)."""
 
 
-def check_headers(original: ElfImage, output: ElfImage, manifest: Manifest, report: Report) -> bool:
-    """Check them all. False if the files have so little in common that nothing else can be said."""
+def is_comparable(inputs: Inputs) -> bool:
+    """Whether the files have so much in common that more can be said than how they differ."""
+    original, output = inputs.original, inputs.output
+    has_all = len(output.sections) >= len(original.sections)
+    named = has_all and not _renamed(inputs)
+    placed = is_linked_module(original) or TEXT in original.section_by_name
+    return named and placed and len(output.symbols) >= len(original.symbols)
+
+
+@judges(SECTION_HEADER, SEGMENT_HEADER)
+def check_headers(inputs: Inputs) -> None:
+    """Check sections, segments and the ELF header."""
+    original, output, report = inputs.original, inputs.output, inputs.report
+    is_module = is_linked_module(original)
+    for was, now in (renamed := _renamed(inputs)):
+        message = f"section {was.index} was {was.name} and is {now.name}"
+        report.add(SECTION_HEADER, now.va, message, now.name)
     if len(output.sections) < len(original.sections):
         message = f"{len(output.sections)} sections, were {len(original.sections)}"
         report.add(SECTION_HEADER, 0, message, "section headers")
-        return False
-    is_module = is_linked_module(original)
-    if not is_module and TEXT not in original.section_by_name:
+    elif not is_module and TEXT not in original.section_by_name:
         report.add(SECTION_HEADER, 0, "the original has no .text", TEXT)
-        return False
-    renamed = [
-        (s, t) for s, t in zip(original.sections, output.sections, strict=False) if s.name != t.name
-    ]
-    for was, now in renamed:
-        message = f"section {was.index} was {was.name} and is {now.name}"
-        report.add(SECTION_HEADER, now.va, message, now.name)
-    if renamed:
-        return False
-    for was, now in zip(original.sections, output.sections, strict=False):
-        _check_columns(was, now, report)
+    elif not renamed:
+        _check_sections(inputs)
+        if not is_module:
+            _check_layout(inputs)
+        _check_elf_header(original, output, report)
+        report.counts["sections"] += len(output.sections)
+
+
+def _renamed(inputs: Inputs) -> list[tuple[Section, Section]]:
+    both = zip(inputs.original.sections, inputs.output.sections, strict=False)
+    return [(was, now) for was, now in both if was.name != now.name]
+
+
+def _check_sections(inputs: Inputs) -> None:
+    is_module = is_linked_module(inputs.original)
+    for was, now in zip(inputs.original.sections, inputs.output.sections, strict=False):
+        _check_columns(was, now, inputs.report)
         if was.is_alloc and not is_module:
-            _check_place(original, was, now, manifest.shift_len, report)
-    if is_module:
-        _check_new_of_module(original, output, report)
-    else:
-        _check_overlap(output, report)
-        _check_new(original, output, manifest, report)
-        _check_segments(original, output, manifest.shift_len, report)
-    _check_elf_header(original, output, report)
-    report.counts["sections"] += len(output.sections)
-    return True
+            _check_place(was, now, inputs)
+
+
+def _check_layout(inputs: Inputs) -> None:
+    """A kernel's sections and segments."""
+    _check_overlap(inputs.output, inputs.report)
+    _check_segments(inputs)
 
 
 def _check_columns(was: Section, now: Section, report: Report) -> None:
@@ -74,18 +82,16 @@ def _check_columns(was: Section, now: Section, report: Report) -> None:
         report.add(SECTION_HEADER, now.va, message, now.name)
 
 
-def _check_place(
-    original: ElfImage, was: Section, now: Section, shift_len: int, report: Report
-) -> None:
-    text = original.section_by_name[TEXT]
-    should = was.va + (shift_len if was.va > text.va else 0)
-    if now.va != should and not _follows_code(original, was):
+def _check_place(was: Section, now: Section, inputs: Inputs) -> None:
+    text = inputs.original.section_by_name[TEXT]
+    should = was.va + (inputs.manifest.shift_len if was.va > text.va else 0)
+    if now.va != should and not _follows_code(inputs.original, was):
         message = f"it is at {now.va:#x}, should be at {should:#x}"
-        report.add(SECTION_HEADER, now.va, message, now.name)
+        inputs.report.add(SECTION_HEADER, now.va, message, now.name)
 
 
 def _follows_code(original: ElfImage, section: Section) -> bool:
-    """Whether code stands right behind other code that may grow (.altinstr_aux does)."""
+    """Whether code stands right after other code that may grow (.altinstr_aux does)."""
     if not section.is_exec:
         return False
     before = [s for s in original.executable_sections if s.va < section.va]
@@ -100,79 +106,21 @@ def _check_overlap(output: ElfImage, report: Report) -> None:
             report.add(SECTION_HEADER, low.va, message, low.name)
 
 
-def _check_new(original: ElfImage, output: ElfImage, manifest: Manifest, report: Report) -> None:
-    """New code is in the room of .text, all else that is loaded behind the kernel's memory."""
-    now = output.section_by_name[TEXT]
-    end_va = _room_end(original) + manifest.shift_len
-    added = [s for s in output.sections[len(original.sections) :] if s.is_exec]
-    kernel_end_va = max(s.va + s.mem_len for s in original.loads) + manifest.shift_len
-    for section in output.sections[len(original.sections) :]:
-        low, high = (now.end_va, end_va) if section.is_exec else (kernel_end_va, 1 << 32)
-        if not section.name.startswith(NEW_PREFIXES):
-            report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
-        elif section.name in NEVER_LOADED and _is_loaded(section, output):
-            report.add(NEW_SECTION, section.va, "it is loaded, and may hold anything", section.name)
-        elif section.is_alloc and not low <= section.va <= section.end_va <= high:
-            message = f"[{section.va:#x}, {section.end_va:#x}) is not in [{low:#x}, {high:#x})"
-            report.add(NEW_SECTION, section.va, message, section.name)
-        elif section.is_exec and section.end_va not in {end_va, *(s.va for s in added)}:
-            message = f"it ends at {section.end_va:#x}, the room of {TEXT} at {end_va:#x}"
-            report.add(NEW_SECTION, section.va, message, section.name)
-
-
-def _room_end(original: ElfImage) -> int:
-    """Where the last page of .text ends, or the next section begins in it."""
-    text = original.section_by_name[TEXT]
-    page_end = text.va + -(-text.size // PAGE) * PAGE
-    behind = (s.va for s in original.allocated_sections if s.va >= text.end_va and s.size)
-    return min(page_end, *behind, page_end)
-
-
-def _is_loaded(section: Section, output: ElfImage) -> bool:
-    """Whether a section occupies memory, or shares bytes of the file with something that does."""
-    end_off = section.off + section.size
-    return section.is_alloc or any(
-        section.off < load.off + load.file_len and load.off < end_off for load in output.loads
-    )
-
-
-def _check_new_of_module(original: ElfImage, output: ElfImage, report: Report) -> None:
-    """The sections that the kernel looks for are there, loaded, and one of them alone is code."""
-    added = output.sections[len(original.sections) :]
-    for section in added:
-        if not section.name.startswith(NEW_PREFIXES):
-            report.add(NEW_SECTION, section.va, "nothing is known of this section", section.name)
-        elif section.flags != (should := _flags_in_module(section.name)):
-            message = f"its flags are {section.flags.name}, should be {should.name}"
-            report.add(NEW_SECTION, section.va, message, section.name)
-    loaded = [section.name for section in added if section.is_alloc and section.has_bytes]
-    for name in MODULE_SECTIONS:
-        if loaded.count(name) != 1:
-            message = f"{loaded.count(name)} sections of this name are loaded"
-            report.add(NEW_SECTION, 0, message, name)
-
-
-def _flags_in_module(name: str) -> SectionFlag:
-    """What the kernel's loader has to make of a new section: code, data that is read, nothing."""
-    if name not in MODULE_SECTIONS:
-        return SectionFlag.NONE
-    is_code = name == MODULE_SECTIONS[0]
-    return SectionFlag.ALLOC | (SectionFlag.EXEC if is_code else SectionFlag.NONE)
-
-
 def _check_elf_header(original: ElfImage, output: ElfImage, report: Report) -> None:
     for start, end, what in ELF_CONSTANT:
         if original.data[start:end] != output.data[start:end]:
             report.add(SEGMENT_HEADER, 0, f"the {what} differ", "ELF header")
 
 
-def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report: Report) -> None:
+def _check_segments(inputs: Inputs) -> None:
+    original, output, report = inputs.original, inputs.output, inputs.report
+    shift_len = inputs.manifest.shift_len
     text = original.section_by_name[TEXT]
     for index, (was, now) in enumerate(zip(original.segments, output.segments, strict=False)):
         place = f"segment {index}"
         moved = shift_len if was.va > text.va else 0
-        # The segment of .text reaches at least to the end of the room behind .text, shifted.
-        to_room_end = _room_end(original) - was.va - was.mem_len
+        # The segment of .text reaches at least to the end of the room after .text, shifted.
+        to_room_end = room_end(original) - was.va - was.mem_len
         holds_text = was.va <= text.va < was.va + was.mem_len
         grown = shift_len + max(to_room_end, 0) if holds_text else 0
         expected = (was.va + moved, was.pa + moved, was.mem_len + grown, was.flags, was.align)
@@ -193,8 +141,9 @@ def _check_segments(original: ElfImage, output: ElfImage, shift_len: int, report
 
 
 def _new_segment_fault(output: ElfImage, new: Segment) -> str | None:
-    """What is wrong with a segment of the rewriter, None if nothing is."""
-    inside = [s for s in output.allocated_sections if new.va <= s.va < new.va + new.mem_len]
+    """The fault in a segment of the rewriter, None if it is as it should be."""
+    loaded = (s for s in output.allocated_sections if s.size)
+    inside = [s for s in loaded if new.va <= s.va < new.va + new.mem_len]
     strange = any(not s.name.startswith(NEW_PREFIXES) or s.is_exec for s in inside)
     if new.kind is not SegmentKind.LOAD or new.flags != READ_ONLY or strange or not inside:
         return "is not for records"

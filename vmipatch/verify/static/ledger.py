@@ -14,49 +14,49 @@ import numpy as np
 
 from vmipatch.image.ascending import among, distinct
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import R_386_32
 from vmipatch.image.symbols import SHN_ABS, STT_FUNC, STT_NOTYPE
 from vmipatch.isa.anywhere import sensitive_anywhere
 from vmipatch.isa.classify import classify
 from vmipatch.isa.second import Filler, Leaves
 from vmipatch.tables.table import Role, TableName, Tables
 from vmipatch.verify.static.added import NEW_CODE
-from vmipatch.verify.static.bodies import Bodies
-from vmipatch.verify.static.manifest import Manifest
-from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.comparison import Comparison, judges
 from vmipatch.verify.static.rules import (
     BOUNDARY_UNPROVEN,
     BYTE_UNACCOUNTED,
     DECODING_UNACCOUNTED,
 )
-from vmipatch.verify.static.side import I64, Flags, Side
-from vmipatch.verify.static.verdict import Report
+from vmipatch.verify.static.side import I32, I64, Flags, Side
+from vmipatch.verify.static.verdict import NAMED_KEPT
 
 IN_SHADOW = ("hlt", "sysexit", "mwait")
-"""What is one site with the sti in front of it."""
+"""Instructions that are one site with the sti in front of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proven:
-    """What is proven of each instruction of one side."""
+    """The facts proven of each instruction of one side."""
 
     reached: Flags
-    """Control flow leads to it."""
+    """Control flow reaches it."""
     signature: Flags
-    """No code: what the kernel looks for behind the jump of a static call."""
+    """No code: what the kernel looks for after the jump of a static call."""
     disputed: Flags
     """Control flow leads into the middle of it."""
 
 
-def prove_boundaries(
-    image: ElfImage, side: Side, tables: Tables, references: I64, inner: I64
-) -> Proven:
-    """Follow control flow in `side` from symbols but those at `inner`, tables and `references`.
+def prove_boundaries(comparison: Comparison, references: I64) -> Proven:
+    """Follow control flow in the original from symbols, tables and `references`.
+
+    Symbols that name parts of instructions are left out.
 
     `references` are the addresses that relocated words hold, and the entry point; they may lead
     inside an instruction, where they are halves of a computation.
     """
-    named, places_end = _named(image, tables)
-    named = named[~among(named, inner)]
+    side, tables = comparison.left, comparison.tables
+    named, places_end = _named(comparison.original, tables)
+    named = named[~among(named, comparison.inner)]
     reached = np.zeros(len(side), np.bool_)
     for vas in (named, references, places_end):
         index = side.find(vas)
@@ -71,14 +71,14 @@ def prove_boundaries(
 
 
 def follow(side: Side, reached: Flags) -> tuple[Flags, I64]:
-    """What control comes to from `reached`, by direct branches, calls and from one to the next.
+    """The code that control reaches from `reached`, by direct branches, calls and falling through.
 
     Also returns the targets of its branches at which no instruction begins.
     """
     falls = (side.leaves != Leaves.JUMP) & (side.leaves != Leaves.STOP) & side.known
     joined = np.zeros(len(side), np.bool_)
     joined[1:] = falls[:-1] & (side.ends[:-1] == side.starts[1:])
-    group = np.cumsum(~joined) - 1
+    group = np.cumsum(~joined, dtype=np.int32) - 1
     branches = np.flatnonzero(side.widths > 0)
     leads_to = side.linked_targets(branches)
     target = side.find(leads_to)
@@ -94,16 +94,16 @@ def follow(side: Side, reached: Flags) -> tuple[Flags, I64]:
         reached[new] = True
 
 
-def _run_on(reached: Flags, group: I64) -> Flags:
-    """Everything behind a reached instruction of the same group is reached."""
+def _run_on(reached: Flags, group: I32) -> Flags:
+    """Everything after a reached instruction of the same group is reached."""
     seeds = np.flatnonzero(reached)
-    first = np.full(int(group[-1]) + 1, len(group), np.int64)
+    first = np.full(int(group[-1]) + 1, len(group), np.int32)
     first[group[seeds[::-1]]] = seeds[::-1]  # the lowest is written last
-    return np.asarray(np.arange(len(group)) >= first[group])
+    return np.asarray(np.arange(len(group), dtype=np.int32) >= first[group])
 
 
 def _named(image: ElfImage, tables: Tables) -> tuple[I64, I64]:
-    """What symbols and tables lead to; and what follows code that the kernel replaces."""
+    """Code that symbols and tables name; and the code after what the kernel replaces."""
     entries = image.symbols.entries
     here = np.isin(entries["shndx"], [s.index for s in image.executable_sections])
     labels = np.isin(entries["info"] & 15, (STT_FUNC, STT_NOTYPE)) & (entries["shndx"] < SHN_ABS)
@@ -129,13 +129,39 @@ def _signatures(side: Side, tables: Tables) -> Flags:
     return result
 
 
-def check_boundaries(side: Side, proven: Proven, references_known: bool, report: Report) -> None:
+@judges(BOUNDARY_UNPROVEN, BYTE_UNACCOUNTED, DECODING_UNACCOUNTED)
+def check_ledger(comparison: Comparison) -> None:
+    """Every byte of the original's code, and every sensitive decoding of the output's."""
+    proven = _proven(comparison)
+    _check_boundaries(comparison, proven)
+    _check_decodings(comparison, proven)
+
+
+def _proven(comparison: Comparison) -> Proven:
+    """The instructions of the original that its tables, references and symbols prove."""
+    left, offset, relocated = comparison.left, comparison.images.physical, comparison.relocated
+    values = relocated["value"].astype(np.int64)[relocated["kind"] == R_386_32]
+    entry = comparison.original.entry
+    held = distinct(np.concatenate([values, values + offset, [entry, entry + offset]]))
+    references = distinct(np.concatenate([comparison.targets, held]))
+    branches = distinct(left.linked_targets(np.flatnonzero(left.widths > 0)))
+    # What only a branch targets is proven by that branch, if it is proven itself.
+    references = references[~among(references, branches) | among(references, held)]
+    proven = prove_boundaries(comparison, references)
+    for start, end in comparison.code.marks.kept.ranges:
+        here = (left.starts >= start) & (left.starts < end)
+        proven.reached[here] = False  # not as code of 32 bits
+    return proven
+
+
+def _check_boundaries(comparison: Comparison, proven: Proven) -> None:
     """Count the bytes of the original by what is proven of them; nothing may be unknown."""
+    side, report = comparison.left, comparison.report
     filler = side.fillers != Filler.CODE
     code = proven.reached & ~filler
     idle = ~proven.reached & ~filler & ~proven.signature
     unknown = proven.disputed | (proven.reached & ~side.known)
-    if not references_known:
+    if not len(comparison.relocated):
         unknown |= idle
     for index in np.flatnonzero(unknown).tolist():
         what = (
@@ -154,26 +180,22 @@ def check_boundaries(side: Side, proven: Proven, references_known: bool, report:
     counts["bytes: signatures"] += int(side.lens[proven.signature & ~filler & ~unknown].sum())
     counts["bytes: never executed"] += int(side.lens[idle & ~unknown].sum())
     counts["bytes: unknown"] += int(side.lens[unknown].sum())
+    if named := comparison.code.kept.named:
+        counts[NAMED_KEPT] += sum(end - start for start, end in named)
 
 
-def check_decodings(
-    output: ElfImage,
-    side: Side,
-    paired: Match,
-    proven: Proven,
-    bodies: Bodies,
-    manifest: Manifest,
-    report: Report,
-) -> None:
+def _check_decodings(comparison: Comparison, proven: Proven) -> None:
     """Put each sensitive decoding at each byte of the output into one bucket.
 
     Rewritten, if a record has it; native, if the manifest lists it; at no boundary, or in what is
     never executed. A boundary with a sensitive instruction that is neither recorded nor listed was
     overlooked.
     """
+    output, side, paired = comparison.output, comparison.right, comparison.paired
+    bodies, report = comparison.bodies, comparison.report
     runs = np.zeros(len(side), np.bool_)
     runs[paired.p] = proven.reached[paired.o]
-    listed = np.array(sorted(manifest.native), np.int64)
+    listed = np.array(sorted(comparison.manifest.native), np.int64)
     for section in side.sections:
         vas = sensitive_anywhere(output.section_bytes(section))[0] + section.va
         over = side.over(vas)

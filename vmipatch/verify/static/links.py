@@ -14,6 +14,7 @@ from vmipatch.image.relocations import R_386_32, R_386_PC32, RAW_REL, Relocation
 from vmipatch.image.symbols import SHN_UNDEF
 from vmipatch.verify.static.added import FALLBACK, PAIR, THUNK_CALLS
 from vmipatch.verify.static.bodies import RECORD_SECTIONS, Bodies
+from vmipatch.verify.static.comparison import Comparison
 from vmipatch.verify.static.rules import ANNOTATION_RELOCATION
 from vmipatch.verify.static.translations import TRANSLATIONS
 from vmipatch.verify.static.verdict import Report
@@ -25,9 +26,10 @@ from vmipatch.vmi.record import (
 )
 
 
-def check_links(output: ElfImage, bodies: Bodies, report: Report) -> None:
+def check_links(comparison: Comparison) -> None:
     """Compare the relocations of records, tables and translations with the words that need one."""
-    wanted = _wanted(output, bodies)
+    output, report = comparison.output, comparison.report
+    wanted = _wanted(output, comparison.bodies)
     sections = {output.section_by_name[name].index for name in wanted}
     found: Counter[tuple[int, int]] = Counter()
     for entry in Relocations.of(output).entries:

@@ -19,9 +19,8 @@ SITE_ESP = unknown("esp")
 RETURN = unknown("return address")
 _C = VmiCall
 
-_POINTER = frozenset({_C.SET_GDT, _C.SET_IDT, _C.GET_GDT, _C.GET_IDT, _C.INVAL_PAGE})
 _SETS = frozenset(
-    {_C.SET_CR0, _C.SET_CR2, _C.SET_CR3, _C.SET_CR4, _C.SET_LDT, _C.SET_TR, _C.SET_INTERRUPT_MASK}
+    {_C.SET_CR0, _C.SET_CR2, _C.SET_CR3, _C.SET_CR4, _C.INVAL_PAGE, _C.SET_INTERRUPT_MASK}
 )
 _GETS = frozenset(
     {_C.GET_CR0, _C.GET_CR2, _C.GET_CR3, _C.GET_CR4, _C.GET_LDT, _C.GET_TR, _C.GET_INTERRUPT_MASK}
@@ -30,7 +29,7 @@ _IN, _OUT = frozenset({_C.INB, _C.INW, _C.INL}), frozenset({_C.OUTB, _C.OUTW, _C
 _INS, _OUTS = frozenset({_C.INSB, _C.INSW, _C.INSL}), frozenset({_C.OUTSB, _C.OUTSW, _C.OUTSL})
 
 READS: dict[VmiCall, tuple[int, ...]] = {
-    **dict.fromkeys(_POINTER | _SETS | {_C.GET_DR}, (EAX,)),
+    **dict.fromkeys(_SETS | {_C.GET_DR}, (EAX,)),
     **dict.fromkeys(_IN | _OUT | {_C.SET_DR}, (EAX, EDX)),
     **dict.fromkeys(_INS, (ECX, EDX, EDI)),
     **dict.fromkeys(_OUTS, (ECX, EDX, ESI)),
@@ -56,20 +55,25 @@ class State:
     registers: list[Value] = field(default_factory=lambda: [unknown(n) for n in REGISTERS])
     flags: Value = field(default_factory=lambda: unknown("flags"))
     stack: dict[int, Value] = field(default_factory=dict)
-    """Words by their distance to ESP as the site had it; those that nobody wrote are missing."""
+    """Words by their distance to ESP as the site had it; those never written are missing."""
     effects: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     conditions: tuple[tuple[Value, bool], ...] = ()
     """Which values were found zero, or not, on the way."""
+    risen: int = 0
+    """How high ESP has been, by its distance: an interrupt may have come and written below that."""
 
     def copy(self) -> State:
         """The same state, to go another way from."""
         return State(
-            list(self.registers), self.flags, dict(self.stack), self.effects, self.conditions
-        )
+            list(self.registers), self.flags, dict(self.stack), self.effects, self.conditions,
+            self.risen,
+        )  # fmt: skip
 
     def put(self, register: int, value: Value, is_narrow: bool = False) -> None:
         """Write a register, or its lower 16 bits."""
         self.registers[register] = joined(value, self.registers[register]) if is_narrow else value
+        if register == ESP:
+            self._lose_below()
 
     def push(self, value: Value) -> None:
         """Push a word."""
@@ -80,27 +84,32 @@ class State:
         """Pop a word."""
         value = self.load(self.registers[ESP])
         self.registers[ESP] += constant(4)
+        self._lose_below()
         return value
 
     def load(self, address: Value) -> Value:
-        """A word of the stack. Raises Unmodelled for other memory."""
-        at = _distance(address)
+        """A word of the stack. Raises Unmodelled for other memory, and for what may be lost."""
+        at = self._held(address)
+        if at < self.risen and at not in self.stack:
+            raise Unmodelled("it reads a word that an interrupt may have written over")
         return self.stack.get(at, _untouched(at))
 
     def store(self, address: Value, value: Value) -> None:
         """Write a word of the stack. Raises Unmodelled for other memory."""
-        self.stack[_distance(address)] = value
+        self.stack[self._held(address)] = value
 
-    def load_narrow(self, address: Value) -> Value:
-        """16 bits of any memory that the code itself has not written."""
-        return unknown("16 bits at", address)
+    def _held(self, address: Value) -> int:
+        """The distance of a word that is not below ESP. Raises Unmodelled for another one."""
+        at = _distance(address)
+        if at < _distance(self.registers[ESP]):
+            raise Unmodelled("it uses a word below its stack pointer")
+        return at
 
-    def store_narrow(self, address: Value, value: Value) -> None:
-        """Write 16 bits to memory that the code itself does not use."""
-        at = address.above(SITE_ESP)
-        if at is not None and at < 0:
-            raise Unmodelled("it writes 16 bits below the stack of its site")
-        self.effect("write", address, joined(value, constant(0)))
+    def _lose_below(self) -> None:
+        """Forget what is below ESP: whatever interrupts the code uses that."""
+        top = _distance(self.registers[ESP])
+        self.risen = max(self.risen, top)
+        self.stack = {at: value for at, value in self.stack.items() if at >= top}
 
     def effect(self, name: str, *values: Value) -> None:
         """Note something done."""
@@ -109,7 +118,7 @@ class State:
     def call(self, number: VmiCall) -> None:
         """Let the ROM do what `number` says."""
         if number not in READS:
-            raise Unmodelled(f"{number.name} is no call that a thunk makes")
+            raise Unmodelled(f"{number.name} is not a call that a thunk makes")
         self.effect(number.name, *(self.registers[r] for r in READS[number]))
         for register in WRITES.get(number, ()):
             answer = f"{REGISTERS[register]} from call {len(self.effects)}"
@@ -119,12 +128,15 @@ class State:
         """In what the state differs from the one that `should` be; None if in nothing."""
         for number, name in enumerate(REGISTERS):
             if self.registers[number] != should.registers[number]:
-                return f"{name} differs behind it"
+                return f"{name} differs after it"
         if self.flags != should.flags:
-            return "the flags differ behind it"
+            return "the flags differ after it"
         if self.effects != should.effects:
             return "it makes other calls, or with other arguments"
         top = _distance(self.registers[ESP])
+        if strange := [at for at in self.stack.keys() - should.stack.keys() if at >= top]:
+            # For a while: another processor may look, as at what waits in a queue.
+            return f"it writes a word of its caller's stack, at {min(strange):+}"
         for at in sorted({*self.stack, *should.stack}):
             mine, wanted = (s.stack.get(at, _untouched(at)) for s in (self, should))
             if at >= top and mine != wanted:

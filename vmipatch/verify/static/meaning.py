@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What has to be different behind a site, if its instruction is done by a call of the ROM?
+"""What has to be different after a site, if its instruction is done by a call of the ROM?
 
 Operands as the manual has them (Intel SDM volume 2), arguments as API 3.1 has them; independent
 of how a thunk brings the ones to the others.
@@ -7,19 +7,19 @@ of how a thunk brings the ones to the others.
 
 from __future__ import annotations
 
-from vmipatch.isa.classify import OPERAND_SIZE, split_prefixes
+from vmipatch.isa.classify import DS_SEGMENT, OPERAND_SIZE, REPEATS, SEGMENTS, split_prefixes
 from vmipatch.isa.forms import Form
-from vmipatch.verify.static.machine import EAX, ECX, EDX, State, Unmodelled, merged
+from vmipatch.verify.static.machine import EAX, EDX, ESP, State, Unmodelled, merged
 from vmipatch.verify.static.symbolic import Value, constant, unknown
-from vmipatch.verify.static.walk import Operand, operand, zero_extended
+from vmipatch.verify.static.walk import Operand, operand
 from vmipatch.vmi.calls import VmiCall
 
 OWN_SEGMENTS = frozenset(b"\x64\x65\x67")
 """FS and GS have bases of their own; 67 makes 16-bit addresses."""
-REPEATS = frozenset(b"\xf2\xf3")
 IMMEDIATE_PORTS = (b"\xe4", b"\xe5", b"\xe6", b"\xe7")
 GETS_SELECTOR = frozenset({"sldt", "str", "smsw"})
-POINTERS = frozenset({"lgdt", "lidt", "sgdt", "sidt", "invlpg"})
+FAULTING = frozenset({"lgdt", "lidt", "sgdt", "sidt", "lldt", "ltr"})
+"""Kinds whose operand may fault: only the instruction itself shows where (decision 0028)."""
 STACK_KINDS = frozenset({"pushf", "popf", "iret", "push cs", "push ss"})
 SAME_REGISTERS = frozenset(
     {"cli", "sti", "iret", "clts", "wbinvd", "rdtsc", "rdpmc", "rdmsr", "wrmsr", "cpuid", "xsetbv"}
@@ -28,12 +28,12 @@ SAME_REGISTERS = frozenset(
 
 
 def meaning(form: Form, codes: list[bytes], call: VmiCall) -> tuple[list[State], int | None]:
-    """The states behind a site of `form`, and where in its code the word of an operand is.
+    """The states after a site of `form`, and where in its code the word of an operand is.
 
     Raises Unmodelled for what has no translation.
     """
     prefixes, rest = split_prefixes(codes[0])
-    state, behind = State(), rest[len(form.opcode) :]
+    state, following = State(), rest[len(form.opcode) :]
     if form.kind in STACK_KINDS and OPERAND_SIZE in prefixes:
         raise Unmodelled(f"16 bits wide, {form.name} has no translation")
     if form.kind == "hlt":
@@ -43,16 +43,20 @@ def meaning(form: Form, codes: list[bytes], call: VmiCall) -> tuple[list[State],
     elif form.kind in ("in", "out"):
         _port(state, rest, call)
     elif form.kind in ("ins", "outs"):
-        _string(state, prefixes, call)
+        _string(state, form, prefixes, call)
     elif form.kind in STACK_KINDS or form.kind == "pushf":
         _stack(state, form, codes[1:], call)
     else:
-        found = operand(behind, state)
+        found = operand(following, state)
+        if form.kind in FAULTING or (found.register is None and form.kind != "invlpg"):
+            raise Unmodelled(f"{form.name} may fault, and a thunk would show another place")
+        if found.register == ESP:
+            raise Unmodelled("its operand is ESP, which the call of a thunk moves")
         if found.register is None and OWN_SEGMENTS & set(prefixes):
             raise Unmodelled("its operand lies in a segment of its own")
         _with_operand(state, form, found, OPERAND_SIZE in prefixes, call)
         if found.word_at is not None:
-            return [state], len(codes[0]) - len(behind) + found.word_at
+            return [state], len(codes[0]) - len(following) + found.word_at
     return [state], None
 
 
@@ -81,14 +85,12 @@ def _port(state: State, rest: bytes, call: VmiCall) -> None:
     state.registers[EDX] = edx
 
 
-def _string(state: State, prefixes: bytes, call: VmiCall) -> None:
-    ecx = state.registers[ECX]
-    if REPEATS & set(prefixes):
-        state.call(call)
-        return
-    state.registers[ECX] = constant(1)
+def _string(state: State, form: Form, prefixes: bytes, call: VmiCall) -> None:
+    """The calls repeat, by 32-bit addresses; INS takes no segment, OUTS may be told the usual."""
+    plain = {OPERAND_SIZE, DS_SEGMENT, *REPEATS, *(SEGMENTS if form.kind == "ins" else ())}
+    if not REPEATS & set(prefixes) or set(prefixes) - plain:
+        raise Unmodelled(f"no call does what {form.name} does with these prefixes")
     state.call(call)
-    state.registers[ECX] = ecx
 
 
 def _stack(state: State, form: Form, follower: list[bytes], call: VmiCall) -> None:
@@ -97,6 +99,8 @@ def _stack(state: State, form: Form, follower: list[bytes], call: VmiCall) -> No
     elif form.kind == "pushf":
         state.push(merged(state.flags, _answer(state, call)))
         if follower:
+            if follower[0][0] & 7 == ESP:
+                raise Unmodelled("it fills ESP, which the call of a thunk moves")
             state.put(follower[0][0] & 7, state.pop())
     elif form.kind == "popf":
         state.flags = state.pop()
@@ -114,26 +118,14 @@ def _with_operand(state: State, form: Form, found: Operand, is_narrow: bool, cal
         _ask(state, call, constant(found.reg), state.registers[register])
     elif kind == "mov from dr" and register is not None:
         state.put(register, _answer(state, call, constant(found.reg)))
-    elif kind in POINTERS:
+    elif kind == "invlpg":
         _ask(state, call, found.address)
-    elif kind in ("lldt", "ltr"):
-        narrow = state.load_narrow(found.address) if register is None else None
-        selector = narrow or zero_extended(state.registers[register or 0])
-        _ask(state, call, selector)
-    elif kind in GETS_SELECTOR:
-        _give(state, found, _answer(state, call), is_narrow)
-    elif kind in ("mov from cs", "mov from ss"):
-        _give(state, found, _selector(kind), is_narrow)
+    elif kind in GETS_SELECTOR and register is not None:
+        state.put(register, _answer(state, call), is_narrow)
+    elif kind in ("mov from cs", "mov from ss") and register is not None:
+        state.put(register, _selector(kind), is_narrow)
     else:
         raise Unmodelled(f"no translation is known for {form.name}")
-
-
-def _give(state: State, found: Operand, value: Value, is_narrow: bool) -> None:
-    """To a register, or 16 bits to memory."""
-    if found.register is None:
-        state.store_narrow(found.address, value)
-    else:
-        state.put(found.register, value, is_narrow)
 
 
 def _selector(kind: str) -> Value:
@@ -151,7 +143,7 @@ def _ask(state: State, call: VmiCall, eax: Value, edx: Value | None = None) -> N
 
 
 def _answer(state: State, call: VmiCall, eax: Value | None = None) -> Value:
-    """What a call answers in EAX; no register is changed."""
+    """Put the answer of a call into EAX; no register is changed."""
     kept = list(state.registers)
     state.registers[EAX] = kept[EAX] if eax is None else eax
     state.call(call)
@@ -160,7 +152,7 @@ def _answer(state: State, call: VmiCall, eax: Value | None = None) -> Value:
 
 
 def direct(form: Form, call: VmiCall) -> State:
-    """The state behind a site that calls the ROM itself."""
+    """The state after a site that calls the ROM itself."""
     state = State()
     if form.kind in SAME_REGISTERS:
         _do(state, call)

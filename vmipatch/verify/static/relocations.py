@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Does every relocated word lead to the image of where it led, and has it still its entry?"""
+"""Does every relocated word point to the image of its old target, and has it still its entry?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_NONE, RAW_REL
 from vmipatch.image.symbols import SHN_ABS, SHN_UNDEF, STT_SECTION
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.verify.static.images import NOWHERE, Images
+from vmipatch.verify.static.comparison import Comparison, judges
+from vmipatch.verify.static.images import NOWHERE
+from vmipatch.verify.static.outline import TRAMPOLINES
 from vmipatch.verify.static.rules import (
     RELOCATION_ENTRY,
     RELOCATION_LEADS_ELSEWHERE,
     TARGET_WITHOUT_IMAGE,
 )
 from vmipatch.verify.static.side import I64, file_offsets, words_at
-from vmipatch.verify.static.verdict import Report
+from vmipatch.verify.static.table_facts import covered_words, sorted_ranges
+from vmipatch.verify.static.targets import displacements
 
 Keys = npt.NDArray[np.uint64]
 
@@ -31,41 +34,72 @@ NEAR_OFFSET = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Words:
+class JudgedWords:
     """Relocated words of the original whose value this rule judges: parallel arrays."""
 
     va: I64
     kind: I64
     symbol: I64
     target: I64
-    """What the word led to: its value, plus its own address where it is relative."""
+    """The word's target: its value, plus its own address where it is relative."""
     new_va: I64
     """Where the word is in the output."""
 
 
-def check_words(
-    words: Words, images: Images, original: ElfImage, output: ElfImage, report: Report
-) -> None:
+@judges(RELOCATION_LEADS_ELSEWHERE, TARGET_WITHOUT_IMAGE)
+def check_words(comparison: Comparison) -> None:
     """Compare each word of the output with what it should hold."""
+    original, output, report = comparison.original, comparison.output, comparison.report
+    words, should = expected_words(comparison)
     off = file_offsets(output, words.new_va)
     usable = (words.new_va != NOWHERE) & (off >= 0)
     relative = words.kind != R_386_32
     held = words_at(np.frombuffer(output.data, np.uint8), np.where(usable, off, 0)).astype(np.int64)
     leads = (held + np.where(relative, words.new_va, 0)) & 0xFFFFFFFF
-    should = _expected(words, images, original, output)
     report.counts["relocations"] += len(words.va)
     wrong = usable & (leads != should) & (should != NOWHERE)
     for i in np.flatnonzero(wrong).tolist():
         name = _name(original, int(words.symbol[i]))
-        message = f"leads to {leads[i]:#x}, should lead to {should[i]:#x} ({name})"
+        message = f"targets {leads[i]:#x}, should target {should[i]:#x} ({name})"
         report.add(RELOCATION_LEADS_ELSEWHERE, int(words.new_va[i]), message)
     for i in np.flatnonzero(usable & (should == NOWHERE)).tolist():
-        message = f"led to {words.target[i]:#x}, of which there is no image"
+        message = f"targeted {words.target[i]:#x}, of which there is no image"
         report.add(TARGET_WITHOUT_IMAGE, int(words.new_va[i]), message)
 
 
-def _expected(words: Words, images: Images, original: ElfImage, output: ElfImage) -> I64:
-    """What each word must lead to in the output."""
+def expected_words(comparison: Comparison) -> tuple[JudgedWords, I64]:
+    """All relocated words but displacements of branches and words of tables, and the address that
+    each must hold in the output; NOWHERE if it has no image.
+    """
+    words = _judged_words(comparison)
+    should, hook, runtime_va = _expected(words, comparison), comparison.hook, comparison.runtime_va
+    if hook is not None and runtime_va is not None:
+        should[among(words.va, hook.words)] = runtime_va
+    return words, should
+
+
+def _judged_words(comparison: Comparison) -> JudgedWords:
+    """All relocated words but displacements of branches and words of tables."""
+    places, tables = comparison.places, comparison.tables
+    judged = ~displacements(comparison.left, places)
+    judged &= ~among(places, distinct(covered_words(tables)))
+    for start, end in sorted_ranges(tables):
+        # Where a table was sorted after the link, its relocations no longer tell what it holds.
+        judged &= (places < start) | (places >= end)
+    rows, places = comparison.relocated[judged], places[judged]
+    relative = rows["kind"] != R_386_32
+    return JudgedWords(
+        va=places,
+        kind=rows["kind"].astype(np.int64),
+        symbol=rows["symbol"].astype(np.int64),
+        target=(rows["value"].astype(np.int64) + np.where(relative, places, 0)) & 0xFFFFFFFF,
+        new_va=comparison.new_places(places),
+    )
+
+
+def _expected(words: JudgedWords, comparison: Comparison) -> I64:
+    """The address that each word must hold in the output."""
+    original, output, images = comparison.original, comparison.output, comparison.images
     symbols, moved = original.symbols.entries, output.symbols.entries
     value = symbols["value"].astype(np.int64)[words.symbol]
     new_value = moved["value"].astype(np.int64)[words.symbol]
@@ -102,19 +136,20 @@ def _signed(values: I64) -> I64:
     return ((values + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
 
-def check_entries(
-    original: ElfImage, output: ElfImage, expected_va: dict[int, I64], free: I64, report: Report
-) -> None:
+@judges(RELOCATION_ENTRY)
+def check_relocation_entries(comparison: Comparison) -> None:
     """The output's .rel sections hold the original's entries at the images of their places.
 
-    `expected_va` has, for each of the original's .rel sections by index, the places its entries
-    should have; one of kind R_386_NONE patches nothing and stays as it is. At the addresses `free`
-    (in the output: tables that were sorted again) an entry may name another symbol.
+    One of kind R_386_NONE patches nothing and stays as it is. In tables that were sorted again an
+    entry may name another symbol.
     """
+    original, output, report = comparison.original, comparison.output, comparison.report
+    ranges = [np.arange(s, e, dtype=np.int64) for s, e in sorted_ranges(comparison.tables)]
+    free = comparison.images(np.concatenate([np.zeros(0, np.int64), *ranges]))
     kept = [s for s in rel_sections(original) if not is_dropped(s, output)]
     was = [(s, raw_entries(original, s)) for s in kept]
     now = [(s, raw_entries(output, s)) for s in rel_sections(output)]
-    wanted = [_expected_entries(raw, expected_va[s.index]) for s, raw in was if len(raw)]
+    wanted = [_expected_entries(comparison, s, raw) for s, raw in was if len(raw)]
     present = [(r["offset"].astype(np.int64), r["info"].astype(np.int64)) for _, r in now if len(r)]
     ascending = distinct(free)
     left, right = _keys(wanted, ascending), _keys(present, ascending)
@@ -137,11 +172,12 @@ def check_entries(
             report.add(RELOCATION_ENTRY, va, f"{section.name} has an entry outside {applies.name}")
 
 
-def _expected_entries(raw: np.ndarray, places: I64) -> tuple[I64, I64]:
-    """Place and info that each entry of the original has in the output."""
-    info = raw["info"].astype(np.int64)
-    stays = info & 0xFF == R_386_NONE
-    return np.where(stays, raw["offset"].astype(np.int64), places), info
+def _expected_entries(comparison: Comparison, section: Section, raw: np.ndarray) -> tuple[I64, I64]:
+    """Place and info that each entry of a section of the original has in the output."""
+    vas, info = raw["offset"].astype(np.int64), raw["info"].astype(np.int64)
+    if not comparison.original.sections[section.info].is_alloc:
+        return vas, info
+    return np.where(info & 0xFF == R_386_NONE, vas, comparison.new_places(vas)), info
 
 
 def _keys(entries: Iterable[tuple[I64, I64]], free: I64) -> Keys:
@@ -170,9 +206,12 @@ def _count(values: Keys, wanted: Keys) -> I64:
 
 
 def rel_sections(image: ElfImage) -> list[Section]:
-    """The .rel sections of `image`, those of records excepted."""
+    """The .rel sections of `image`, those of added code excepted, but not of what moved there."""
     return [
-        s for s in image.sections if s.kind is SectionKind.REL and not s.name.startswith(OWN_PREFIX)
+        s
+        for s in image.sections
+        if s.kind is SectionKind.REL
+        and (s.name == f".rel{TRAMPOLINES}" or not s.name.startswith(OWN_PREFIX))
     ]
 
 

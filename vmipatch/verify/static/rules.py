@@ -16,11 +16,11 @@ class Rule:
     number: str
     title: str
     demand: str
-    """What must hold and why, one paragraph."""
+    """The demand and the reason for it, one paragraph."""
     example: str
     """A message, as it might be printed."""
     remedy: str
-    """What somebody who meets it can do."""
+    """Advice to somebody who meets it."""
 
 
 _REWRITE_AGAIN = "Rewrite the original again; if it comes back, it is a bug of the rewriter."
@@ -39,9 +39,10 @@ CHUNK_LOST = Rule(
     "VP002",
     "every stretch of code has one place",
     "A stretch of code is what lies between two symbols. Each has a place in an executable section "
-    "of the output, no two share one, and where control runs from one stretch into the next, the "
-    "next still follows.",
-    "the code behind memcpy no longer follows it",
+    "of the output, no two share one, they stand in the order in which they stood (the kernel "
+    "compares addresses with the bounds of its parts), and where control runs from one stretch "
+    "into the next, the next still follows.",
+    "the code after memcpy no longer follows it",
     _REPORT,
 )
 PADDING_CHANGED = Rule(
@@ -49,9 +50,12 @@ PADDING_CHANGED = Rule(
     "padding is where padding was",
     "Filler changes its length only in front of a symbol or at the end of a section, and only "
     "where nothing leads into it. Filler that control can run through consists of nops, and an "
-    "int3 directly behind ret or jmp, a barrier against speculation, stays. Bytes that are no "
-    "instructions, with which a linker filled the gap between two functions, stay as they are.",
-    "the int3 behind a ret is gone",
+    "int3 directly after ret or jmp, a barrier against speculation, stays. Bytes that are no "
+    "instructions, with which a linker filled the gap between two functions, stay as they are. "
+    "Filler of another length is int3 where it was int3, and otherwise the longest nops that fit. "
+    "Filler that is longer takes what follows back to its old place at most, or is longer by less "
+    "than an alignment that what follows had.",
+    "the int3 after a ret is gone",
     _REPORT,
 )
 BYTE_UNACCOUNTED = Rule(
@@ -65,34 +69,35 @@ BYTE_UNACCOUNTED = Rule(
 )
 BRANCH_LEADS_ELSEWHERE = Rule(
     "VP005",
-    "every branch leads to the image of where it led",
+    "every branch targets the image of its old target",
     "The target of each direct call, jump, jcc and loop in the output is the address map's image "
     "of the original branch's target. The target may be a page offset away from an instruction, as "
     "code runs where the kernel is loaded and jumps to where it is linked: then it still is.",
-    "leads to 0xc1001235, its image is at 0xc1001234",
+    "targets 0xc1001235, its image is at 0xc1001234",
     _REWRITE_AGAIN,
 )
 TARGET_WITHOUT_IMAGE = Rule(
     "VP006",
     "every target has an image",
-    "What a branch, relocation or table word of the original leads to must be the beginning of an "
+    "The target of a branch, relocation or table word of the original must be the beginning of an "
     "instruction that the output has, the end of a section, or data. A label on an operand of four "
     "bytes, at its relocation or in a near branch, keeps its distance to the instruction's end.",
-    "led to 0xc1000003, the inside of an instruction",
-    "The original holds a reference that nobody can classify; leave it out of the rewrite.",
+    "targeted 0xc1000003, the inside of an instruction",
+    "The original holds a reference that cannot be classified; leave it out of the rewrite.",
 )
 REDIRECTED = Rule(
     "VP007",
     "only the way into start_kernel is another",
-    "Branches to start_kernel lead to the runtime, as the manifest says, and the runtime jumps on "
-    "to start_kernel. Nothing else is led away from its image. A kernel with a start_kernel has a "
-    "runtime.",
+    "Branches to start_kernel, or to the function that the manifest names instead, target the "
+    "runtime, and the runtime jumps on to it; so do the absolute words of code that hold its "
+    "address, and where there is neither, those of data. Nothing else is redirected. A kernel has "
+    "a runtime, and something enters it.",
     "memcpy is led elsewhere, only start_kernel may be",
     _REPORT,
 )
 RELOCATION_LEADS_ELSEWHERE = Rule(
     "VP010",
-    "every relocated word leads to the image of where it led",
+    "every relocated word points to the image of its old target",
     "A word with a relocation holds the image of what it held. An addend inside its symbol moves "
     "with the instruction it names, one outside keeps its distance to the symbol; physical "
     "addresses are the images of the linked ones, less the offset between both.",
@@ -127,7 +132,7 @@ ADDED_WORD = Rule(
 )
 TABLE_WORD = Rule(
     "VP020",
-    "every word of every kernel table leads to the image of where it led",
+    "every word of every kernel table points to the image of its old target",
     "Exception table, bug table, alternatives, locks, jump labels, kallsyms and the others are "
     "read from the original, and each of their words is computed anew and compared: some of them "
     "have no relocation, or a wrong one. Bytes that are no address stay with their entry.",
@@ -151,12 +156,13 @@ PATCHED_PLACE = Rule(
 )
 CODE_PAGE = Rule(
     "VP023",
-    "a page of code that is treated as a whole stays whole",
+    "code that is treated as a whole stays whole",
     "The 16-bit code that ACPI's S3 copies to low memory (in .text up to 2.6.24) and the page that "
     "Xen writes its hypercalls over keep their bytes, in order and without a gap, and begin with a "
     "page if they did. Distances in the one are computed by the assembler, the other is named to "
     "Xen by its physical page. The first is known by its symbols and by switching to protected "
-    "mode in 16-bit code, the second by holding nothing yet.",
+    "mode in 16-bit code, the second by holding nothing yet. So do objects in a section of code, "
+    "and what the manifest names as kept, by two symbols (`rewrite --keep`).",
     "the page of code at 0xc1002000 is at 0xc1002008, in two pages",
     _REPORT,
 )
@@ -228,7 +234,7 @@ UNLOADED_CHANGED = Rule(
 SECTION_HEADER = Rule(
     "VP050",
     "sections keep number, name and place",
-    "Each section of the original has its number, name, type, flags and alignment; those behind "
+    "Each section of the original has its number, name, type, flags and alignment; those after "
     ".text are where they were or all further up by the shift the manifest states. Sections do not "
     "overlap.",
     ".data is at 0xc1300000, should be at 0xc1301000",
@@ -246,13 +252,16 @@ SEGMENT_HEADER = Rule(
 )
 NEW_SECTION = Rule(
     "VP052",
-    "new code lies in the room of .text, records behind the kernel",
-    "New code lies behind .text's end and reaches to the end of its last page, or to a section "
+    "new code lies in the room of .text, records after the kernel",
+    "New code lies after .text's end and reaches to the end of its last page, or to a section "
     "that begins there (and the shift): what lies elsewhere is made non-executable, freed or never "
-    "reserved. Records are read once, before the first allocation: they lie in a read-only segment "
-    "of their own behind everything that the kernel reserves. What the rewriter tells about the "
-    "file (.vmi.manifest, .vmi.restore) may hold anything, so it is never loaded.",
-    ".vmi.text ends at 0xc1201010, behind 0xc1201000",
+    "reserved. The shift keeps the alignment of what it moves, and is no longer than the room "
+    "asks for. Records are read once, before the first allocation: they lie in a read-only segment "
+    "of their own after everything that the kernel reserves. What the rewriter tells about the "
+    "file (.vmi.manifest, .vmi.restore) may hold anything, so it is never loaded. Names are those "
+    "of a closed list, each once, with one type, one alignment and one set of flags, and sections "
+    "of relocations for those sections alone that the list gives one.",
+    ".vmi.text ends at 0xc1201010, after 0xc1201000",
     _REPORT,
 )
 MANIFEST = Rule(
@@ -285,7 +294,9 @@ RECORD_LENGTH = Rule(
     "a native body has room for a call and exactly its padding",
     "A body is at least as long as a near call and consists of the original bytes and as many "
     "bytes of padding as the record says: at most 4 redundant prefixes before an instruction that "
-    "ignores them, or 32-bit nops, in front where an interrupt shadow must not end.",
+    "ignores them, or 32-bit nops, in front where an interrupt shadow must not end. It is padded "
+    "to the length of a call and no further, with the longest nops that fit, and of the kind that "
+    "the manifest names. Records are sorted.",
     "the padding is 3 bytes long, the record says 4",
     _REPORT,
 )
@@ -301,7 +312,7 @@ RECORD_TRANSLATION = Rule(
     "a translation is well formed, fits and ends in the record's call",
     "A translation lies in .vmi.translation, is not longer than the native body, and has a near "
     "call to aim where the record says; or it is final: a near call or jump, from where it stands, "
-    "to a thunk that holds the record's VMI call.",
+    "to a thunk that holds the record's VMI call. Thunks stand in the order of their translations.",
     "no near call at offset 1",
     _REPORT,
 )
@@ -330,7 +341,7 @@ UNRECORDED = Rule(
 INSIDE_BODY = Rule(
     "VP067",
     "nothing leads into a body",
-    "No branch, relocation or table word leads to an address inside a native body: a translation "
+    "No branch, relocation or table word targets an address inside a native body: a translation "
     "has other instructions there.",
     "leads into the body at 0xc1000100",
     _REPORT,
@@ -365,7 +376,7 @@ FALLBACK_ENTRY = Rule(
 RUNTIME = Rule(
     "VP071",
     "the runtime is the known one",
-    "From the address that start_kernel's callers are led to, up to the end of the added code, "
+    "From the address that start_kernel's callers go to, up to the end of the added code, "
     "stand the runtime as this version assembles it for the output's sections, with the sums of "
     "records and sites, and int3. It knows the bounds of the entry code, whose sites it leaves "
     "native at CPL 0: with page-table isolation neither thunks nor ROM are mapped there.",
@@ -377,8 +388,9 @@ THUNK = Rule(
     "a translation does what its instruction does",
     "What a site's call of the ROM or thunk leaves in registers, flags, stack and memory, and with "
     "which arguments it calls the ROM, is computed symbolically and compared with what the "
-    "instruction and its operands ask for. Every byte of every thunk belongs to such a way.",
-    "the thunk at 0xc11aa010 is not for `0f 20 c2`: edx differs behind it",
+    "instruction and its operands ask for. Words below ESP are lost, as an interrupt may write "
+    "there. Every byte of every thunk belongs to such a way.",
+    "the thunk at 0xc11aa010 is not for `0f 20 c2`: edx differs after it",
     _REPORT,
 )
 NEW_SYMBOL = Rule(
@@ -392,19 +404,20 @@ NEW_SYMBOL = Rule(
 WINDOW = Rule(
     "VP074",
     "a window is entered at its first byte alone",
-    "Where a jump to a trampoline replaces instructions, no branch, word, table or symbol leads to "
+    "Where a jump to a trampoline replaces instructions, no branch, word, table or symbol targets "
     "one of them but the first, none of them holds a relocated word, and the kernel neither looks "
     "one of them up nor patches it. None is entry code: it may run on the page tables of user "
-    "space, which do not map the trampoline.",
-    "something leads to 0xc1001236, inside of it",
+    "space, which do not map the trampoline. A window consists of whole instructions, as both "
+    "decoders see them, one of which has a record, and could not be shorter.",
+    "something targets 0xc1001236, inside of it",
     _REPORT,
 )
 PINNED = Rule(
     "VP075",
-    "what an unknown reference may lead to stays",
+    "what an unknown reference may point to stays",
     "In a kernel whose relocations had to be recovered, an aligned word of data that would be the "
     "distance to an instruction, and a word of the relocation list that need not be a pointer, may "
-    "be references which nobody follows. What they lead to, and around the latter all code, is "
+    "be references that are not followed. What they point to, and around the latter all code, is "
     "where it was.",
     "0xc1001234 moved to 0xc1001230",
     _REPORT,
@@ -415,7 +428,7 @@ BOUNDARY_UNPROVEN = Rule(
     "control flow proves where instructions begin",
     "Each byte of code of the original is reached by control flow: from a symbol, a relocated "
     "word, an entry of a kernel table or a branch of proven code. Else it is padding, or nothing "
-    "leads to it: then it is never executed, if the file has relocations, and unknown otherwise. "
+    "targets it: then it is never executed, if the file has relocations, and unknown otherwise. "
     "Nothing leads into the middle of an instruction. A linear sweep is never evidence.",
     "`89 c3`: something leads into the middle of it",
     "The original holds data in its code, or a table that vmipatch does not know: report it.",
@@ -425,7 +438,7 @@ DECODING_UNACCOUNTED = Rule(
     "every sensitive decoding is in one bucket",
     "Of all bytes of code at which a sensitive instruction could be decoded, each is rewritten "
     "(it has a record), left native (the manifest lists it), no beginning of an instruction, or "
-    "never executed. One that is none of them was overlooked: at best it traps.",
+    "never executed. One that is not among them was overlooked: at best it traps.",
     "`fa` is sensitive and has neither record nor reason",
     "The scan missed it: report it with the original.",
 )
@@ -442,11 +455,237 @@ DECODERS_DISAGREE = Rule(
 EARLY_ENTRY = Rule(
     "VP085",
     "what answers interrupts does not run before paging",
-    "No instruction that an entry of the IDT reaches, by branches, calls and from one to the next, "
-    "is left native because it would run before paging is on. Entries are what the kernel's arrays "
-    "of IDT data, its arrays of stubs and its handlers' symbols name.",
-    "`16` is said to run before paging, and an interrupt comes to it",
+    "No sensitive instruction that an entry of the IDT reaches, by branches, calls and from one to "
+    "the next, lies in what the proof finds to run before paging is on. Entries are what the "
+    "kernel's arrays of IDT data, its arrays of stubs and its handlers' symbols name.",
+    "`16` would run before paging, and an interrupt comes to it",
     "A word of the original is taken for the physical address of an entry: report it.",
+)
+
+ZONE = Rule(
+    "VP086",
+    "code with terms of its own has no records",
+    "What runs before paging is on, what the kernel copies, replaces, patches or indexes by a "
+    "stride, what calls firmware on its terms and what Xen emulates keeps its instructions: the "
+    "proof computes these ranges from the original. A call may stand in the original of an "
+    "alternative if it fits there without padding. Instructions whose fault the exception table "
+    "expects, and whose operand decides about it, stay as well. In a routine that the kernel "
+    "copies no branch becomes near and no filler has another length: it computes addresses from "
+    "its own.",
+    "it has a record, and runs before paging is on, where no ROM is mapped",
+    _REPORT,
+)
+REASON = Rule(
+    "VP087",
+    "each reason to stay native holds",
+    "The manifest lists sensitive instructions of the output that have no record, each with a "
+    "reason of a closed list. Reasons about the original (a range with terms of its own, no VMI "
+    "call, another section, a label inside, an entry of the exception table, no translation, a "
+    "place that must not move) are computed anew. That there was no room, or that a short branch "
+    "would miss its target, is believed: an instruction that stayed does what it did.",
+    "it does not hold that this lies in an array of code with a fixed stride",
+    _REPORT,
+)
+SPLIT_PAIR = Rule(
+    "VP088",
+    "what belongs together is one site",
+    "A sti and the hlt, sysexit or mwait in its shadow are the body of one record, or none of them "
+    "has one: between two calls an interrupt could come. Where something points to the second, the "
+    "sti stays. A pushf and the pop after it that reads the flags are one site as well, unless "
+    "something points to the pop.",
+    "`fb` has another record than `f4`, or one of them none",
+    _REPORT,
+)
+
+ALIGNMENT = Rule(
+    "VP089",
+    "what was aligned on purpose stays aligned",
+    "Sixteen bytes of filler or more in front of a function or label show that it was aligned to "
+    "more than functions are: its image is a multiple of the same power of two. So is the image of "
+    "a label that begins a page and is not a function.",
+    "0xc1002000, a multiple of 0x1000, is at 0xc1002008, which is not one",
+    _REPORT,
+)
+
+FOLDED = Rule(
+    "VP090",
+    "code that reads its own address computes the same distances",
+    "A call of the next instruction and a pop, or a call of a function that returns its return "
+    "address in a register, give code its own address. A constant next to that register, without "
+    "a relocation and in the same function, that gives an address of the same section is a "
+    "distance that the assembler folded: it is the same in the output. A routine that is copied "
+    "is kept whole anyway.",
+    "0xc1002040 was +0x36 from 0xc100200a, and is not",
+    _REPORT,
+)
+READERS_DISAGREE = Rule(
+    "VP098",
+    "two libraries read the same headers",
+    "Section and program headers of both files, and the entry, are read by lief as well as by "
+    "vmipatch: a defect of one that changes what is compared is not hidden by the other.",
+    "lief reads size of section 3 as 4096, not 8192",
+    "One reader has a defect: report it with the file's headers.",
+)
+UNEXPLAINED = Rule(
+    "VP100",
+    "every byte of the file is explained",
+    "The verifier builds the whole file from the original and from decisions, each of which is an "
+    "address, a length or a member of a closed list, and the output is that file. It has as many "
+    "bytes, and each belongs to one row of the ledger.",
+    "the file has 4096 bytes more than it should",
+    _REWRITE_AGAIN,
+)
+FILE_HEADER = Rule(
+    "VP101",
+    "the headers are computed",
+    "ELF header, program headers and section headers are computed from the original's and from the "
+    "new layout, every field of them, flags and alignment of added sections included.",
+    "offset 0x34: 01 stands where 06 should (program headers)",
+    _REWRITE_AGAIN,
+)
+FILE_NAMES = Rule(
+    "VP102",
+    "the names are the ones that belong there",
+    "The table of the names of sections holds each name once, in the order of the sections. The "
+    "names of symbols are the original's table, followed by the labels of what was added.",
+    "offset 0x2f1a: 78 stands where 76 should (names of sections)",
+    _REWRITE_AGAIN,
+)
+FILE_SYMBOLS = Rule(
+    "VP103",
+    "the symbol table is computed",
+    "Each entry of the original has its place, with its address moved and its size reaching to "
+    "where its end went; the labels of added sections follow in the order of these.",
+    "offset 0x2f1a04: 10 stands where 00 should (symbols)",
+    _REWRITE_AGAIN,
+)
+FILE_RELOCATIONS = Rule(
+    "VP104",
+    "the relocation sections are computed",
+    "The entries are the original's in their order, each at the image of its place. Those of "
+    "thunks stand in the order of their addresses.",
+    "offset 0x2f1a04: 10 stands where 00 should (relocation sections)",
+    _REWRITE_AGAIN,
+)
+FILE_LOADED = Rule(
+    "VP105",
+    "code and data are computed",
+    "Data is the original's bytes with words and tables computed anew. So is code, with "
+    "displacements of branches computed anew, and with changes of five forms: redundant prefixes, "
+    "nops in front, nops after, a near branch, filler of another length. Nops are those of gas, in "
+    "as few instructions as there are; filler that began with int3 is int3.",
+    "offset 0x1004: 91 stands where 90 should (code: padding of sites)",
+    _REWRITE_AGAIN,
+)
+FILE_REST = Rule(
+    "VP106",
+    "what else is in the file is the original's, or zero",
+    "Bytes between sections are those of the original in the same place; what was put in for a "
+    "shift, and for alignment, is zero. Sections that are not loaded follow in their order, "
+    "aligned as their headers say, with the original's bytes; debug sections are empty.",
+    "offset 0x5004: 01 stands where 00 should (between sections: zeros)",
+    _REWRITE_AGAIN,
+)
+FILE_IDENTITY = Rule(
+    "VP107",
+    "the build-id is a hash of the file",
+    "The GNU build-id, if the original has one, is the SHA-1 of the file up to the restore note, "
+    "with zeros in the id's place and no note yet.",
+    "offset 0x5004: 01 stands where 00 should (data: build-id)",
+    _REWRITE_AGAIN,
+)
+FILE_ADDED = Rule(
+    "VP108",
+    "records and tables are put together anew",
+    "Records stand in the order of call, translation, lengths and address; translations in that of "
+    "the original's addresses of their first sites; calls in thunks by address; what stays native "
+    "by the original's address. Nothing else is in their sections.",
+    "offset 0x5004: 01 stands where 00 should (added: records)",
+    _REWRITE_AGAIN,
+)
+FILE_MANIFEST = Rule(
+    "VP109",
+    "the manifest is written anew",
+    "The manifest is what the rewriter writes for the decisions that the output follows: sorted "
+    "keys, no blanks, reasons from the known list, nothing else.",
+    "offset 0x5004: 01 stands where 00 should (manifest)",
+    _REWRITE_AGAIN,
+)
+PAYLOAD = Rule(
+    "VP140",
+    "a bzImage holds the proven kernel",
+    "What the boot code unpacks is, byte for byte, the proven kernel as objcopy -S leaves it, with "
+    ".vmi.manifest, and the list of the words that move with it. The kernel is proven with the "
+    "symbols and relocations of the original, at the places that the note for restore proposes and "
+    "the proof confirms.",
+    "byte 0x2f1034 of the unpacked payload is 01, should be 00",
+    _REPORT,
+)
+PACKING = Rule(
+    "VP141",
+    "the payload is packed as the original's",
+    "Packed again by the recipe in the note for restore, which is one that makes the original's "
+    "payload, the unpacked payload gives the same stream. Where this machine's compressor does not "
+    "give the original's stream either, the form of a stream is free: it unpacks to what is proven "
+    "and ends where the header says, its head has the original's parameters or those that the "
+    "recipe writes (check, filters, dictionary), and the verdict says that it was not packed "
+    "again.",
+    "gzip -n -9 (program) gives another stream",
+    "Rewrite the original again; if it comes back, the file was changed.",
+)
+BOOT_CODE = Rule(
+    "VP142",
+    "boot code is the original's, its words moved",
+    "Setup code, head and tail of a bzImage are the original's. The tail moves as far as payload "
+    "and notes need. The second decoder reads the code, and what each word of 32 bits must hold is "
+    "computed: a length of the kernel, a way between the parts, the end of the boot code. A word "
+    "whose meaning is not known is not guessed.",
+    "byte 0x1400a0 of the boot code is 00, should be 31",
+    "Rewrite the original again; where the original's boot code is not known, report it.",
+)
+SETUP_HEADER = Rule(
+    "VP143",
+    "every field of the headers is explained",
+    "Of the setup header, payload_length, syssize, init_size, handover_offset and "
+    "kernel_info_offset are computed, of the headers for EFI the lengths, places and checksum; all "
+    "else is the original's.",
+    "init_size is 0x10, should be 0x158b000",
+    _REPORT,
+)
+FILE_END = Rule(
+    "VP144",
+    "nothing else is in the file",
+    "Between payload and tail stand the notes for restore, then zeros. The last word is the CRC-32 "
+    "of the file if the original's is. Nothing follows but signatures.",
+    "28 bytes follow the boot code",
+    "Cut off what follows, or name a file that nothing was appended to.",
+)
+WAY_BACK = Rule(
+    "VP145",
+    "restore gives the original",
+    "The note for restore is executed. What comes back has the SHA-256 of the file that was named "
+    "as the original, or, of a vmlinux without debug information and of a packed payload that "
+    "cannot be packed again, is that part of it. The note is written as vmipatch writes it; of "
+    "several that give the same file any will do, as nothing but restore reads it.",
+    "the note gives 3a1f..., the original has 77c0...",
+    _REPORT,
+)
+FOREIGN_SIGNATURE = Rule(
+    "VP146",
+    "a signature signs what is proven",
+    "A signature that was put on the output later is whole, stands at its end, and the digest that "
+    "it names is that of the file without it. If its signer's RSA key is in it, that signed the "
+    "digest; else only who has the key can tell. The certificate names each.",
+    "its sha256 is not that of the file",
+    "Sign the output again, or take the signature off.",
+)
+OWN_BOOT_CODE = Rule(
+    "VP147",
+    "vmipatch's own boot code is the known one",
+    "A bzImage whose boot code could not be kept is, byte for byte, what this version assembles "
+    "around the proven kernel, with the original's alignment and version string.",
+    "byte 0x2801 of the file is 90, should be fc",
+    "Rewrite with the version that verifies; if it comes back, the file was changed.",
 )
 
 RULES: tuple[Rule, ...] = tuple(

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vmipatch.image.ascending import distinct
-from vmipatch.image.code_pages import real_mode_page
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.kept import Kept, ranges_in
 from vmipatch.image.symbols import STT_FUNC
 from vmipatch.image.types import Section
 from vmipatch.isa.second import Decoded, decode_second
 
 I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+"""Numbers of instructions, lengths, offsets in the loaded part of a file: there are millions."""
 U8 = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 
@@ -30,13 +32,13 @@ UD0 = bytes.fromhex("0fff")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landmarks:
-    """What is known of one file's code before it is decoded: ascending addresses."""
+    """The landmarks of one file's code before it is decoded: ascending addresses."""
 
     begins: I64
     """Where instructions begin: chunks, and both ends of a ud0 without ModRM."""
     function_ends: I64
-    opaque: tuple[tuple[int, int], ...]
-    """Code of 16 bits, which is not decoded."""
+    kept: Kept
+    """Ranges that are not decoded: headers, objects, code that is copied or has 16 bits."""
     copied: Mapping[int, int]
     """Address and target of each jump that only its copy, elsewhere, executes."""
 
@@ -46,23 +48,23 @@ class Landmarks:
         image: ElfImage,
         chunk_starts: I64,
         short_traps: Sequence[int],
+        kept: Kept,
         copied: Mapping[int, int] = MappingProxyType({}),
     ) -> Landmarks:
         """Those of `image`, of whose ud0 `short_traps` have two bytes."""
-        page = real_mode_page(image)
         edges = [edge for va in short_traps for edge in (va, va + len(UD0))]
         entries = image.symbols.entries
         sized = entries[(entries["info"] & 15 == STT_FUNC) & (entries["size"] > 0)]
         ends = sized["value"].astype(np.int64) + sized["size"]
         begins = distinct(np.append(chunk_starts, edges).astype(np.int64))
-        return cls(begins, distinct(ends), (page,) if page else (), copied)
+        return cls(begins, distinct(ends), kept, copied)
 
     def opaque_in(self, section: Section) -> list[tuple[int, int]]:
-        """Code of 16 bits in one section."""
-        return [edges for edges in self.opaque if section.va <= edges[0] < section.end_va]
+        """Ranges of one section that are not decoded."""
+        return ranges_in(self.kept.ranges, section.va, section.end_va)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Side:
     """The code of one file, decoded: arrays of all executable sections, in address order."""
 
@@ -70,14 +72,14 @@ class Side:
     sections: tuple[Section, ...]
     octets: U8
     """The file, as far as it holds what is loaded."""
-    masked: U8
-    """The same with zeros for every relocated word."""
-    offs: I64
+    is_word: Flags
+    """For each byte of the file, whether it belongs to a relocated word."""
+    offs: I32
     """File offset of each instruction."""
     starts: I64
     copied: Mapping[int, int]
     """As in the landmarks."""
-    lens: I64
+    lens: I32
     leaves: U8
     widths: U8
     fillers: U8
@@ -102,18 +104,19 @@ class Side:
         ]
         shifts = [np.full(len(d), s.off - s.va) for s, d in zip(ordered, streams, strict=True)]
         starts = np.concatenate([d.starts for d in streams])
-        masked = octets.copy()
+        is_word = np.zeros(len(octets) + len(WORD), np.bool_)
         off = file_offsets(image, relocated_va)
-        masked[(off[off >= 0, None] + WORD).ravel()] = 0
+        is_word[(off[off >= 0, None] + WORD).ravel()] = True
         return cls(
             image,
             ordered,
             octets,
-            masked,
-            starts + np.concatenate(shifts),
+            is_word[: len(octets)],
+            (starts + np.concatenate(shifts)).astype(np.int32),
             starts,
             known.copied,
-            *(_joined(streams, name) for name in ("lens", "leaves", "widths", "fillers", "known")),
+            _joined(streams, "lens").astype(np.int32),
+            *(_joined(streams, name) for name in ("leaves", "widths", "fillers", "known")),
         )
 
     def __len__(self) -> int:
@@ -121,18 +124,22 @@ class Side:
 
     @property
     def ends(self) -> I64:
-        """First address behind each instruction."""
+        """First address after each instruction."""
         return self.starts + self.lens
+
+    def end_va(self, index: int) -> int:
+        """First address after one instruction."""
+        return int(self.starts[index] + self.lens[index])
 
     def code(self, index: int) -> bytes:
         """The bytes of one instruction."""
         off = int(self.offs[index])
         return self.image.data[off : off + int(self.lens[index])]
 
-    def masked_code(self, index: int) -> bytes:
-        """The bytes of one instruction, relocated words as zeros."""
+    def words_of(self, index: int) -> Flags:
+        """Which bytes of one instruction belong to relocated words."""
         off = int(self.offs[index])
-        return self.masked[off : off + int(self.lens[index])].tobytes()
+        return self.is_word[off : off + int(self.lens[index])]
 
     def find(self, vas: I64) -> I64:
         """Index of the instruction that begins at each address, -1 where none does."""
@@ -146,15 +153,15 @@ class Side:
         inside = np.maximum(at, 0)
         return np.where((at >= 0) & (vas < self.starts[inside] + self.lens[inside]), at, -1)
 
-    def targets(self, which: I64) -> I64:
+    def targets(self, which: I64 | I32) -> I64:
         """Where each of the direct branches `which` leads."""
         ends, widths = self.offs[which] + self.lens[which], self.widths[which]
-        near = words_at(self.octets, np.where(widths == 4, ends - 4, 0)).astype(np.int32)
+        near = words_at(self.octets, np.where(widths == 4, ends - 4, 0)).view(np.int32)
         short = self.octets[ends - 1].astype(np.int8)
         disp = np.where(widths == 4, near.astype(np.int64), short.astype(np.int64))
         return (self.starts[which] + self.lens[which] + disp) & 0xFFFFFFFF
 
-    def linked_targets(self, which: I64) -> I64:
+    def linked_targets(self, which: I64 | I32) -> I64:
         """The linked target of each of the direct branches `which`.
 
         Its target; but what lies in no code, and a page offset away from code, is what code jumps
@@ -162,8 +169,7 @@ class Side:
         executes, the target of the copy.
         """
         result = self.targets(which)
-        load = next(self.image.loads, None)
-        page_offset = load.va - load.pa if load else 0
+        page_offset = self.image.page_offset
         for offset in (page_offset, -page_offset) if page_offset else ():
             twin = (result - offset) & 0xFFFFFFFF
             far = ~self._in_code(result) & self._in_code(twin)
@@ -192,7 +198,7 @@ class Side:
         return next((s for s in self.sections if s.va <= va < s.end_va), None)
 
 
-def words_at(octets: U8, offs: I64) -> npt.NDArray[np.uint32]:
+def words_at(octets: U8, offs: I64 | I32) -> npt.NDArray[np.uint32]:
     """The little-endian words at file offsets, aligned or not."""
     everywhere = np.ndarray(max(len(octets) - 3, 0), "<u4", octets, strides=(1,))
     words: npt.NDArray[np.uint32] = everywhere[offs]
@@ -202,7 +208,7 @@ def words_at(octets: U8, offs: I64) -> npt.NDArray[np.uint32]:
 def ranges(first: I64, count: I64) -> I64:
     """The numbers first[i], first[i] + 1, ... of each range, `count[i]` of them."""
     before = np.cumsum(count) - count
-    numbers: I64 = np.arange(int(count.sum())) + np.repeat(first - before, count)
+    numbers: I64 = np.arange(int(count.sum())) + np.repeat(first - before, count.astype(np.intp))
     return numbers
 
 

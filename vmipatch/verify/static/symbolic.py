@@ -2,7 +2,7 @@
 """What does a register hold, in terms of what it held before?
 
 Values are sums: multiples of unknowns plus a constant, modulo 2^32. That is enough to tell whether
-two short pieces of code that move values, and add constants to them, leave the same behind.
+two short pieces of code that move values, and add constants to them, have the same result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MASK = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Something that nobody knows beforehand, and that may depend on other values."""
+    """Something that is not known beforehand, and that may depend on other values."""
 
     name: str
     of: tuple[Value, ...] = ()

@@ -7,20 +7,17 @@ import numpy as np
 
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.module import is_linked_module
+from vmipatch.image.physical import virtual_distances
 from vmipatch.image.symbols import SHN_ABS, STT_OBJECT, STT_SECTION
-from vmipatch.verify.static.added import START
-from vmipatch.verify.static.bodies import Bodies
-from vmipatch.verify.static.fillers import KeptFillers
-from vmipatch.verify.static.images import NOWHERE, Images
-from vmipatch.verify.static.matching import Match
+from vmipatch.verify.static.comparison import Comparison, Inputs, judges
+from vmipatch.verify.static.images import NOWHERE
 from vmipatch.verify.static.rules import (
     NEW_SYMBOL,
     SYMBOL_IDENTITY,
     SYMBOL_SIZE,
     SYMBOL_VALUE,
 )
-from vmipatch.verify.static.side import I64, Flags, Side
-from vmipatch.verify.static.verdict import Report
+from vmipatch.verify.static.side import I64, Flags
 
 NEW_BOUNDS = {
     ".vmi.text": "__vmi_text",
@@ -31,9 +28,9 @@ NEW_BOUNDS = {
     ".vmi.fallback": "__vmi_fallback",
     ".vmi.translation": "__vmi_translation",
 }
-"""The symbol at the start of each new section; with `_end` behind, the one at its end."""
+"""The symbol at the start of each new section; with `_end` appended, the one at its end."""
 NEW_START = "__vmi_start"
-"""Where the callers of start_kernel arrive."""
+"""Where the callers of the hook arrive."""
 NEW_SECTION_START = "__vmi_section_"
 """With its index: the start of a section of a module that had no symbol of its own."""
 _PAGE, _LARGEST_STACK = 4096, 65536
@@ -42,10 +39,10 @@ GLOBAL_NOTYPE = 0x10
 """st_info of a global label (System V ABI, chapter 4)."""
 
 
-def check_new(
-    original: ElfImage, output: ElfImage, redirect: dict[int, int], report: Report
-) -> None:
+@judges(NEW_SYMBOL)
+def check_new_symbols(comparison: Comparison) -> None:
     """The rewriter's own symbols: the bounds of its sections, and the start of the runtime."""
+    original, output, report = comparison.original, comparison.output, comparison.report
     wanted: dict[str, tuple[int, int]] = {}
     is_module = is_linked_module(output)
     for section_name, name in NEW_BOUNDS.items():
@@ -55,7 +52,7 @@ def check_new(
             if not is_module:
                 wanted[f"{name}_end"] = section.end_va, section.index
     code = output.section_by_name.get(".vmi.text")
-    start_va = redirect.get(original.symbols.address(START) or 0)
+    start_va = comparison.runtime_va
     if start_va is not None and code is not None:
         wanted[NEW_START] = start_va, code.index
     for i in range(len(original.symbols), len(output.symbols)):
@@ -73,12 +70,13 @@ def check_new(
         report.add(NEW_SYMBOL, va, f"there is no {name}", name)
 
 
-def check_identity(original: ElfImage, output: ElfImage, report: Report) -> bool:
-    """Names, bindings and visibilities, by number. False if symbols are missing."""
-    was, now = original.symbols, output.symbols
+@judges(SYMBOL_IDENTITY)
+def check_identity(inputs: Inputs) -> None:
+    """Names, bindings and visibilities, by number."""
+    was, now, report = inputs.original.symbols, inputs.output.symbols, inputs.report
     if len(now) < len(was):
         report.add(SYMBOL_IDENTITY, 0, f"{len(now)} symbols, were {len(was)}", ".symtab")
-        return False
+        return
     head = now.entries[: len(was)]
     for column in ("info", "other"):
         for i in np.flatnonzero(was.entries[column] != head[column]).tolist():
@@ -93,14 +91,18 @@ def check_identity(original: ElfImage, output: ElfImage, report: Report) -> bool
             message = f"symbol {i} was {was[i].name} and is {now[i].name}"
             report.add(SYMBOL_IDENTITY, int(head["value"][i]), message)
     report.counts["symbols"] += len(was)
-    return True
 
 
-def check_values(original: ElfImage, output: ElfImage, images: Images, report: Report) -> None:
+@judges(SYMBOL_VALUE, SYMBOL_IDENTITY)
+def check_values(comparison: Comparison) -> None:
     """Every value is an image, and the section is the one that holds it."""
+    original, output, report = comparison.original, comparison.output, comparison.report
+    images = comparison.images
     was = original.symbols.entries
     now = output.symbols.entries[: len(was)]
-    value, new = was["value"].astype(np.int64), now["value"].astype(np.int64)
+    distance = virtual_distances(original)
+    value = was["value"].astype(np.int64) + distance
+    new = now["value"].astype(np.int64) + distance
     shndx, new_shndx = was["shndx"].astype(np.int64), now["shndx"].astype(np.int64)
     ordinary = (shndx > 0) & (shndx < len(original.sections))
     linked = np.array([s.va != 0 for s in original.sections])
@@ -143,22 +145,15 @@ def _may_differ(original: ElfImage, output: ElfImage, value: I64, new: I64, shnd
     return result
 
 
-def check_sizes(
-    original: ElfImage,
-    output: ElfImage,
-    images: Images,
-    sides: tuple[Side, Side],
-    paired: Match,
-    bodies: Bodies,
-    kept: KeptFillers,
-    report: Report,
-) -> None:
+@judges(SYMBOL_SIZE)
+def check_sizes(comparison: Comparison) -> None:
     """Functions reach to the images of their ends; all else keeps its size."""
-    left, right = sides
+    original, output, report = comparison.original, comparison.output, comparison.report
     was = original.symbols.entries
     now = output.symbols.entries[: len(was)]
     size, new_size = was["size"].astype(np.int64), now["size"].astype(np.int64)
-    value = was["value"].astype(np.int64)
+    distance = virtual_distances(original)
+    value = was["value"].astype(np.int64) + distance
     shndx = was["shndx"]
     executable = np.isin(shndx, [s.index for s in original.executable_sections]) & (size > 0)
     for i in np.flatnonzero((size != new_size) & ~executable).tolist():
@@ -166,8 +161,8 @@ def check_sizes(
         report.add(SYMBOL_SIZE, int(now["value"][i]), message)
     which = np.flatnonzero(executable)
     end = value[which] + size[which]
-    new_end = now["value"].astype(np.int64)[which] + new_size[which]
-    low, high = _end_range(left, right, images, paired, bodies, kept, end)
+    new_end = (now["value"] + distance)[which] + new_size[which]
+    low, high = _end_range(comparison, end)
     wrong = (low != NOWHERE) & ((new_end < low) | (new_end > high))
     for i, least in zip(which[wrong].tolist(), low[wrong].tolist(), strict=True):
         new_va = int(now["value"][i])
@@ -177,29 +172,20 @@ def check_sizes(
         report.add(SYMBOL_SIZE, new_va, message)
 
 
-def _end_range(
-    left: Side,
-    right: Side,
-    images: Images,
-    paired: Match,
-    bodies: Bodies,
-    kept: KeptFillers,
-    end: I64,
-) -> tuple[I64, I64]:
+def _end_range(comparison: Comparison, end: I64) -> tuple[I64, I64]:
     """Between which addresses of the output each range that ended at `end` may end.
 
     From the end of its last instruction to that of the padding which belongs to it; anywhere in
     filler that changed its length.
     """
+    left, right, images = comparison.left, comparison.right, comparison.images
     last = np.maximum(left.over(end - 1), 0)
-    new_of = np.full(len(left), NOWHERE, np.int64)
-    new_of[paired.o] = paired.p
-    p = new_of[last]
+    p = comparison.paired.new_of[last]
     filler = images(left.starts[last])
     filler_end = np.where(filler == NOWHERE, NOWHERE, filler + left.lens[last])
     low = np.where(p == NOWHERE, filler_end, right.ends[p])
-    high = np.where(p == NOWHERE, filler_end, bodies.ends[p])
-    gaps = sorted((g.o_va, g.o_end, g.p_va, g.p_end) for g in kept.gaps)
+    high = np.where(p == NOWHERE, filler_end, comparison.bodies.ends(p))
+    gaps = sorted((g.o_va, g.o_end, g.p_va, g.p_end) for g in comparison.fillers.gaps)
     if gaps:
         o_va, o_end, p_va, p_end = (np.array(c, np.int64) for c in zip(*gaps, strict=True))
         at = np.maximum(np.searchsorted(o_va, end - 1, side="right") - 1, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Does every word of every kernel table lead to the image of where it led?
+"""Does every word of every kernel table point to the image of its old target?
 
 The tables are parsed from the original; what the output must hold at each word follows from the
 address map alone. The emitting half of `vmipatch.tables` plays no part.
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmipatch.image.elf import ElfImage
-from vmipatch.tables.table import Form, Order, Role, Table, TableName, Tables
-from vmipatch.verify.static.images import NOWHERE, Images, words_in_code
-from vmipatch.verify.static.matching import Match
+from vmipatch.tables.table import Order, Role, Table, TableName, WordForm
+from vmipatch.verify.static.comparison import Comparison, judges
+from vmipatch.verify.static.images import NOWHERE
 from vmipatch.verify.static.rules import (
     PATCHED_PLACE,
     TABLE_ORDER,
     TABLE_WORD,
     TARGET_WITHOUT_IMAGE,
 )
-from vmipatch.verify.static.side import I64, Side, file_offsets, words_at
-from vmipatch.verify.static.verdict import Report
+from vmipatch.verify.static.side import I64, file_offsets, words_at
 
 FIXED_LENGTH = (
     TableName.ALTERNATIVES,
@@ -33,35 +31,31 @@ FIXED_LENGTH = (
 )
 """Tables whose places the kernel copies, overwrites or indexes by length."""
 WORD = 0xFFFFFFFF
-OPCODE_LEN = np.uint32(1)
-"""Bytes of a near jmp before its displacement."""
-BRANCHES = (Form.BRANCH, Form.COPIED_BRANCH)
-WHOLE = (Form.ABSOLUTE, Form.VALUE)
+BRANCHES = (WordForm.BRANCH, WordForm.COPIED_BRANCH)
+WHOLE = (WordForm.ABSOLUTE, WordForm.VALUE)
 """Forms whose words count from nothing."""
 STUBS = (TableName.IRQ_STUBS, TableName.SPURIOUS_STUBS, TableName.EARLY_STUBS)
+
+
+@judges(TABLE_WORD, TABLE_ORDER, PATCHED_PLACE, TARGET_WITHOUT_IMAGE)
+def check_tables(comparison: Comparison) -> None:
+    """Judge each word of each table, their order, and the places whose length counts."""
+    TableCheck(comparison).check()
 
 
 class TableCheck:
     """Judges the tables of one pair of files."""
 
-    def __init__(
-        self,
-        images: Images,
-        sides: tuple[Side, Side],
-        paired: Match,
-        output: ElfImage,
-        report: Report,
-    ) -> None:
-        self._images = images
-        self._sides = sides
-        self._paired = paired
-        self._output = output
-        self._octets = np.frombuffer(output.data, np.uint8)
-        self._report = report
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._images = comparison.images
+        self._output = comparison.output
+        self._octets = np.frombuffer(comparison.output.data, np.uint8)
+        self._report = comparison.report
 
-    def check(self, tables: Tables) -> None:
+    def check(self) -> None:
         """Judge all of them."""
-        for table in tables:
+        for table in self._comparison.tables:
             self._report.counts["tables"] += 1
             self._report.counts["table words"] += len(table.words)
             if table.order is Order.SORTED:
@@ -74,21 +68,21 @@ class TableCheck:
     def new_place(self, table: Table, vas: I64) -> I64:
         """Where words of `table` are in the output."""
         if table.in_code:
-            return words_in_code(self._sides, self._paired, vas)
+            return self._comparison.words_in_code(vas)
         return self._images(vas)
 
-    def _should(self, table: Table, words: np.ndarray) -> I64:
-        """The addresses that `words` must lead to."""
+    def should(self, table: Table, words: np.ndarray) -> I64:
+        """The addresses that `words` must hold."""
         target = words["target_va"].astype(np.int64)
         # The fault handler sees the instruction itself, whatever padding stands before it.
         faults = (words["role"] == Role.INSTRUCTION) & (table.name is TableName.EX_TABLE)
         led = np.where(faults, self._images.itself(target), self._images(target))
         led = np.where(words["role"] == Role.OPERAND, self._operand_images(table, target), led)
-        return np.where(words["form"] == Form.VALUE, target, led)
+        return np.where(words["form"] == WordForm.VALUE, target, led)
 
     def _operand_images(self, table: Table, vas: I64) -> I64:
         """Where operands of `table` that end their instructions are; NOWHERE for all else."""
-        left = self._sides[0]
+        left = self._comparison.left
         places = table.places_of(Role.OPERAND)
         end_of = dict(
             zip(places["va"].tolist(), (places["va"] + places["len"]).tolist(), strict=True)
@@ -96,51 +90,51 @@ class TableCheck:
         end = np.array([end_of.get(va, NOWHERE) for va in vas.tolist()], np.int64)
         over = left.over(vas)
         inside = (over >= 0) & (left.starts[over] < vas) & (left.ends[over] == end)
-        return np.where(inside, words_in_code(self._sides, self._paired, vas), NOWHERE)
+        return np.where(inside, self._comparison.words_in_code(vas), NOWHERE)
 
     def _base(self, table: Table) -> int:
-        """What words that are relative to a base count from in the output."""
-        if np.any(table.words["form"] == Form.BASE_RELATIVE):
+        """The address that words which are relative to a base count from in the output."""
+        if np.any(table.words["form"] == WordForm.BASE_RELATIVE):
             return self._images.one(table.base_va)
         return table.base_va
 
-    def _origin(self, table: Table, form: np.ndarray, va: I64) -> I64:
-        """What has to be added to each word at `va` to get the address it means."""
+    def origin(self, table: Table, form: np.ndarray, va: I64) -> I64:
+        """The number to add to each word at `va` to get the address it means."""
         return np.select(
-            [form == Form.RELATIVE, np.isin(form, BRANCHES), np.isin(form, WHOLE)],
+            [form == WordForm.RELATIVE, np.isin(form, BRANCHES), np.isin(form, WHOLE)],
             [va, va + 4, np.zeros(len(va), np.int64)],
             np.full(len(va), self._base(table)),
         )
 
-    def _bias(self, words: np.ndarray, va: I64) -> I64:
+    def bias(self, words: np.ndarray, va: I64) -> I64:
         """The part of `words`, now at `va`, that is neither distance nor address.
 
         The jump that is copied holds how far its word is above the word of the copy: that lies
         where the image of the original is, whose bytes it replaces.
         """
         bias = words["bias"].astype(np.int64)
-        copy_va = words_in_code(self._sides, self._paired, words["va"].astype(np.int64) - bias)
-        is_copied = (words["form"] == Form.COPIED_BRANCH) & (copy_va != NOWHERE)
+        copy_va = self._comparison.words_in_code(words["va"].astype(np.int64) - bias)
+        is_copied = (words["form"] == WordForm.COPIED_BRANCH) & (copy_va != NOWHERE)
         return np.where(is_copied, va - copy_va, bias)
 
     def _check_words(self, table: Table) -> None:
         words = table.words
-        should = self._should(table, words)
+        should = self.should(table, words)
         va = self.new_place(table, words["va"].astype(np.int64))
         off = file_offsets(self._output, va)
         usable = off >= 0
         held = words_at(self._octets, np.where(usable, off, 0)).astype(np.int64)
-        leads = (held - self._bias(words, va) + self._origin(table, words["form"], va)) & WORD
+        leads = (held - self.bias(words, va) + self.origin(table, words["form"], va)) & WORD
         self._compare(table, va[usable], leads[usable], should[usable], words[usable])
         if table.order is Order.NAMED:
             self._check_order(table, va, leads)
 
     def _compare(self, table: Table, va: I64, leads: I64, should: I64, words: np.ndarray) -> None:
         for i in np.flatnonzero((leads != should) & (should != NOWHERE)).tolist():
-            message = f"leads to {leads[i]:#x}, should lead to {should[i]:#x}"
+            message = f"targets {leads[i]:#x}, should target {should[i]:#x}"
             self._report.add(TABLE_WORD, int(va[i]), message, self._place(table, int(va[i])))
         for i in np.flatnonzero(should == NOWHERE).tolist():
-            message = f"led to {words['target_va'][i]:#x}, of which there is no image"
+            message = f"targeted {words['target_va'][i]:#x}, of which there is no image"
             where = self._place(table, int(va[i]))
             self._report.add(TARGET_WITHOUT_IMAGE, int(va[i]), message, where)
 
@@ -158,13 +152,13 @@ class TableCheck:
             self._report.add(TABLE_ORDER, int(va[i]), message, self._place(table, int(va[i])))
 
     def _check_sorted(self, table: Table) -> None:
-        """The entries, led to their images and sorted anew, are the output's entries."""
+        """The entries, moved to their images and sorted anew, are the output's entries."""
         count, entry_len = len(table), table.entries.dtype.itemsize
         words = table.words
         inner = words["va"].astype(np.int64) - table.start_va
         entry = inner // entry_len
         named, first = np.unique(entry, return_index=True)
-        should = self._should(table, words)
+        should = self.should(table, words)
         keys = np.zeros(count, np.int64)  # an entry without an address comes first
         keys[named] = should[first]
         order = np.argsort(keys, kind="stable")
@@ -173,7 +167,7 @@ class TableCheck:
         start_va = self._images.one(table.start_va)
         va = start_va + inner + (rank[entry] - entry) * entry_len
         held = words_at(self._octets, file_offsets(self._output, va)).astype(np.int64)
-        leads = (held - words["bias"] + self._origin(table, words["form"], va)) & WORD
+        leads = (held - words["bias"] + self.origin(table, words["form"], va)) & WORD
         self._compare(table, va, leads, should, words)
         by_rank = np.argsort(rank[named])
         self._check_order(table, va[first][by_rank], leads[first][by_rank])
@@ -211,30 +205,9 @@ class TableCheck:
 
     def _end_image(self, vas: I64) -> I64:
         """Where the bytes before each address end in the output."""
-        left = self._sides[0]
-        images = words_in_code(self._sides, self._paired, vas - 1)
+        left = self._comparison.left
+        images = self._comparison.words_in_code(vas - 1)
         # The last byte may be filler that was kept: its own image tells.
         over = left.over(vas - 1)
         filler = self._images(left.starts[np.maximum(over, 0)]) + vas - left.starts[over]
         return np.where(images == NOWHERE, filler, images + 1)
-
-
-def copied_branches(tables: Tables) -> dict[int, int]:
-    """Address and target of each jump of the original that only its copy executes."""
-    found: dict[int, int] = {}
-    for table in tables:
-        words = table.words[table.words["form"] == Form.COPIED_BRANCH]
-        found |= zip((words["va"] - OPCODE_LEN).tolist(), words["target_va"].tolist(), strict=True)
-    return found
-
-
-def covered_words(tables: Tables) -> I64:
-    """Addresses in the original of all words that this rule judges."""
-    return np.concatenate(
-        [np.zeros(0, np.int64), *(t.words["va"].astype(np.int64) for t in tables)]
-    )
-
-
-def sorted_ranges(tables: Tables) -> list[tuple[int, int]]:
-    """Tables of the original whose entries may change places."""
-    return [(t.start_va, t.end_va) for t in tables if t.order is Order.SORTED]

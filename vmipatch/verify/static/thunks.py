@@ -11,11 +11,13 @@ import numpy as np
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import RAW_REL, Relocations
 from vmipatch.verify.static.added import NEW_CODE, NEW_RELOCATIONS, THUNK_CALLS, pairs
-from vmipatch.verify.static.bodies import Bodies, Body
+from vmipatch.verify.static.bodies import RecordedBody
+from vmipatch.verify.static.comparison import Comparison, judges
 from vmipatch.verify.static.machine import RETURN, State, Unmodelled
 from vmipatch.verify.static.meaning import direct, meaning
 from vmipatch.verify.static.records import understand
 from vmipatch.verify.static.rules import ADDED_WORD, THUNK, THUNK_CALL
+from vmipatch.verify.static.sealed import runtime_start
 from vmipatch.verify.static.side import Side
 from vmipatch.verify.static.translations import TRANSLATIONS
 from vmipatch.verify.static.verdict import Report
@@ -40,7 +42,7 @@ class _Thunks:
     """Addresses of words in thunks that repeat a relocated word of a site."""
 
     def run(self, va: int, by_call: bool) -> Reached | str:
-        """What the thunk at `va` does, or why nobody knows."""
+        """The state after the thunk at `va`, or why it is not known."""
         key = va, by_call
         if key not in self.reached:
             state = State()
@@ -53,10 +55,10 @@ class _Thunks:
         return self.reached[key]
 
 
-def check_thunks(
-    output: ElfImage, side: Side, bodies: Bodies, runtime_va: int, report: Report
-) -> None:
+@judges(THUNK, THUNK_CALL, ADDED_WORD)
+def check_thunks(comparison: Comparison) -> None:
     """Judge what every record's translation does; the thunks end where the runtime begins."""
+    output, report, runtime_va = comparison.output, comparison.report, runtime_start(comparison)
     code = output.section_by_name.get(NEW_CODE)
     if code is None or not code.va <= runtime_va <= code.end_va:
         return
@@ -64,8 +66,8 @@ def check_thunks(
     aims = {va: number for _, _, va, number in table}
     added = output.section_bytes(code)[: runtime_va - code.va]
     thunks = _Thunks(output, Walk(code.va, added, aims))
-    judge = _Judge(side, thunks, _relocated(output))
-    for body in bodies.bodies:
+    judge = _Judge(comparison.right, thunks, _relocated(output))
+    for body in comparison.bodies.bodies:
         fault = judge.fault(body)
         if fault is not None:
             report.add(THUNK, body.record.native_va, fault, body.place)
@@ -92,9 +94,9 @@ class _Judge:
     thunks: _Thunks
     relocated: dict[int, tuple[int, int]]
 
-    def fault(self, body: Body) -> str | None:
-        """What is wrong with the translation of one record, None if nothing is."""
-        codes = [self.side.code(i) for i in range(body.core, body.behind)]
+    def fault(self, body: RecordedBody) -> str | None:
+        """The fault in the translation of one record, None if it is as it should be."""
+        codes = [self.side.code(i) for i in range(body.core, body.after)]
         form, call = understand(codes)
         record = body.record
         if form is None or call is not record.call:
@@ -119,7 +121,7 @@ class _Judge:
         )
         return fault and f"the thunk at {target_va:#x} is not for `{codes[0].hex(' ')}`: {fault}"
 
-    def _translation(self, body: Body) -> bytes | None:
+    def _translation(self, body: RecordedBody) -> bytes | None:
         """The bytes of a final translation; None if other rules find them broken."""
         section = self.thunks.output.section_by_name.get(TRANSLATIONS)
         va = body.record.translation_va
@@ -149,7 +151,7 @@ def _difference(found: list[State], should: list[State]) -> str | None:
 
 
 def _check_all_explained(walk: Walk, has_runtime: bool, report: Report) -> None:
-    """Every byte belongs to an instruction that a site leads to; int3 stands in front of the
+    """Every byte belongs to an instruction that a site reaches; int3 stands in front of the
     runtime up to its alignment, or up to the end.
     """
     explained = np.zeros(len(walk.code), np.bool_)
@@ -162,7 +164,7 @@ def _check_all_explained(walk: Walk, has_runtime: bool, report: Report) -> None:
     report.counts["thunk bytes"] += int(explained.sum())
     strange = np.flatnonzero(~explained & ~filler)
     if len(strange):
-        message = f"{len(strange)} bytes from here on belong to no thunk that a site leads to"
+        message = f"{len(strange)} bytes from here on belong to no thunk that a site reaches"
         report.add(THUNK, walk.va + int(strange[0]), message)
 
 

@@ -99,10 +99,10 @@ class Walk:
     def _step(
         self, va: int, state: State, ways: list[tuple[int, State]], words: list[int]
     ) -> int | None:
-        """Execute one instruction; the address of the next one, None behind ret."""
+        """Execute one instruction; the address of the next one, None after ret."""
         off = va - self.va
         if not 0 <= off < len(self.code):
-            raise Unmodelled(f"it leads to {va:#x}, where no thunk is")
+            raise Unmodelled(f"it targets {va:#x}, where no thunk is")
         prefixes, rest = split_prefixes(self.code[off : off + 15])
         if not rest or any(p not in (OPERAND_SIZE, STACK_SEGMENT) for p in prefixes):
             raise Unmodelled(f"{va:#x} is not an instruction of thunks")
@@ -116,7 +116,7 @@ class Walk:
         if not length and not prefixes and rest[0] == 0xC3:
             self.seen[va] = 1
             if state.pop() != RETURN:
-                raise Unmodelled("it returns elsewhere than behind its site")
+                raise Unmodelled("it returns elsewhere than after its site")
             return None
         if not length:
             length = self._moves(rest_va, rest, is_narrow, state, words)
@@ -143,34 +143,32 @@ class Walk:
         ways.append((target_va, other))
 
     def _moves(self, va: int, rest: bytes, is_narrow: bool, state: State, words: list[int]) -> int:
-        """Instructions with ModRM at `va`; 0 if it is none that thunks have."""
-        wide = rest[:2] == b"\x0f\xb7"
-        opcode, opcode_len = rest[0], 2 if wide else 1
-        if not wide and opcode not in (0x89, 0x8B, 0x8C, 0x8D, 0xFF):
+        """Instructions with ModRM at `va`; 0 if thunks do not have it."""
+        opcode = rest[0]
+        if opcode not in (0x89, 0x8B, 0x8C, 0x8D, 0xFF):
             return 0
-        found = operand(rest[opcode_len:], state)
-        if wide and not is_narrow:
-            state.put(found.reg, _narrow_value(found, state))
-        elif opcode == 0x8D and found.register is None:
+        if _scales_nothing(rest[1:3]):
+            raise Unmodelled(f"`{rest[:4].hex(' ')}` at {va:#x} scales an index that it has not")
+        found = operand(rest[1:], state)
+        if opcode == 0x8D and found.register is None:
             self._lea(va, found, is_narrow, state)
             if found.word_at is not None and va not in self.aims:
-                words.append(va + opcode_len + found.word_at)
+                words.append(va + 1 + found.word_at)
         elif opcode == 0x8C and found.register is not None and found.reg in SEGMENT_REGISTERS:
             state.put(found.register, unknown(SEGMENT_REGISTERS[found.reg]), is_narrow)
         elif opcode == 0x89 and found.register is not None:
             state.put(found.register, state.registers[found.reg], is_narrow)
         elif opcode == 0x8B and found.register is not None:
             state.put(found.reg, state.registers[found.register], is_narrow)
-        elif opcode == 0x89:
-            write = state.store_narrow if is_narrow else state.store
-            write(found.address, state.registers[found.reg])
+        elif opcode == 0x89 and not is_narrow:
+            state.store(found.address, state.registers[found.reg])
         elif opcode == 0x8B and not is_narrow:
             state.put(found.reg, state.load(found.address))
         elif opcode == 0xFF and found.reg == 6 and found.register is None and not is_narrow:
             state.push(state.load(found.address))
         else:
             return 0
-        return opcode_len + found.length
+        return 1 + found.length
 
     def _lea(self, va: int, found: Operand, is_narrow: bool, state: State) -> None:
         number = self.aims.get(va)
@@ -182,19 +180,14 @@ class Walk:
             raise Unmodelled(f"the runtime would write a call over the lea at {va:#x}")
 
 
-def _narrow_value(found: Operand, state: State) -> Value:
-    if found.register is None:
-        return state.load_narrow(found.address)
-    return zero_extended(state.registers[found.register])
-
-
-def zero_extended(value: Value) -> Value:
-    """The lower 16 bits of a register."""
-    return unknown("zero-extended", value)
+def _scales_nothing(code: bytes) -> bool:
+    """Whether ModRM and SIB have a scale and no index: another form of the same instruction."""
+    has_sib = len(code) > 1 and code[0] >> 6 != 3 and code[0] & 7 == ESP
+    return has_sib and code[1] >> 3 & 7 == ESP and bool(code[1] >> 6)
 
 
 def _plain(rest: bytes, state: State) -> int:
-    """Instructions without ModRM; gives their length, 0 if it is none of them."""
+    """Instructions without ModRM; gives their length, 0 if it is not one of them."""
     opcode, register = rest[0], rest[0] & 7
     if opcode & 0xF8 == 0x50:
         state.push(state.registers[register])

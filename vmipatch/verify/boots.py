@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.choices import Flavor, Mode
-from vmipatch.emu.audit import Finding
-from vmipatch.emu.cpu import CpuFailed
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
-from vmipatch.emu.report import Call, Ending, Statistics
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.processor.engine import CpuFailed
+from vmipatch.emu.report import Call, EmulatedInstruction, Ending, Statistics
+from vmipatch.emu.schedule import DEFAULT_TURN_LEN
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import build_rom
 from vmipatch.verify.coverage import SiteRecorder
 from vmipatch.verify.ended import Ended
-from vmipatch.verify.observer import Observer, Switch
+from vmipatch.verify.observer import Switch, observer
 from vmipatch.verify.user_space import Detail, SystemCallRecorder, Trace
 
 COMMAND_LINE: Final = (
@@ -34,6 +34,13 @@ run.
 
 Ciphers do not test themselves: a distribution's kernel computes for minutes with long numbers.
 """
+
+PLAIN_COMMAND_LINE: Final = (
+    "console=ttyS0 reboot=t panic=-1 nokaslr norandmaps cryptomgr.notests initramfs_async=0"
+)
+"""For several processors: ACPI, APICs and measured clocks as on any PC; the rest as above.
+
+The guide has a reason for each word."""
 
 REPORT_EVERY_S: Final = 0.25
 """Progress is told so often, by the host's clock; the guest does not notice."""
@@ -53,7 +60,9 @@ class Phase(enum.Enum):
     AUDIT = "rewritten, paravirtual, audited"
     TRAPPED = "original, trapped"
     MEASURED = "rewritten, paravirtual"
+    RACED = "rewritten, paravirtual, other turns"
     LOCKSTEP = "three machines in lockstep"
+    XEN = "rewritten, domain 0 of Xen"
 
 
 MODES: Final = {
@@ -62,12 +71,13 @@ MODES: Final = {
     Phase.AUDIT: Mode.AUDIT,
     Phase.TRAPPED: Mode.TRAP,
     Phase.MEASURED: Mode.PARAVIRT,
+    Phase.RACED: Mode.PARAVIRT,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BootOrder:
-    """What to boot, and how."""
+    """A kernel to boot, and how to boot it."""
 
     phase: Phase
     kernel: bytes = field(repr=False)
@@ -79,11 +89,20 @@ class BootOrder:
     """How system calls are written down."""
     sites: tuple[int, ...] = ()
     """Addresses to watch for, once the kernel is paravirtual."""
+    timer_shift: int = 0
+    """Thousandths of its period by which the timer ticks later."""
+    kernel_drag: int = 0
+    """As MachineOptions has it."""
+    timeout_s: float | None = None
+    """Real time after which it is switched off."""
+    cpus: int = 1
+    turn_len: int = DEFAULT_TURN_LEN
+    """Bytes of code after which another processor runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootResult(Ended):
-    """What became of it. All but `seconds` is the same on every run and every host."""
+    """The outcome of a boot. All but `seconds` is the same on every run and every host."""
 
     phase: Phase
     ending: Ending | None
@@ -99,12 +118,18 @@ class BootResult(Ended):
     """Those of the watched sites that were executed."""
     exits: dict[str, int] = field(hash=False)
     """How often the guest was left, by kind."""
-    emulated: tuple[Finding, ...]
+    emulated: tuple[EmulatedInstruction, ...]
     """Sensitive instructions that a paravirtual kernel executed itself."""
     functions: dict[int, str] = field(hash=False)
     """Function and offset of those instructions, by address."""
     became_paravirtual: bool
     seconds: float
+    timer_shift: int = 0
+    """Thousandths of its period by which the timer ticked later."""
+    turn_len: int = DEFAULT_TURN_LEN
+    """Bytes of code after which another processor ran."""
+    processors: int = 1
+    """Those that executed code at some time: a kernel starts the others itself."""
 
     @property
     def mode(self) -> Mode:
@@ -120,26 +145,33 @@ class BootResult(Ended):
 def run_boot(order: BootOrder, tell: Tell) -> BootResult:
     """Boot to the end. Raises InputNotUnderstood if the kernel does not fit the machine."""
     image = ElfImage.parse(order.kernel, order.name)
+    boot = Boot(image, order.command_line, order.initrd)
     terminal = _Listener(tell)
-    options = MachineOptions(limit_ns=order.limit_ns)
+    options = MachineOptions(
+        limit_ns=order.limit_ns,
+        timeout_s=order.timeout_s,
+        timer_shift=order.timer_shift,
+        kernel_drag=order.kernel_drag,
+        cpus=order.cpus,
+        turn_len=order.turn_len,
+        display=boot.is_multiboot,
+    )
     rom = build_rom(Flavor.PARAVIRT).data
-    machine = build_machine(MODES[order.phase], terminal, options, rom=rom)
+    machine = build_machine(MachineSpec(MODES[order.phase], options, rom), terminal)
     terminal.machine = machine
-    privilege = machine.privilege
-    paravirt = privilege if isinstance(privilege, ParavirtPrivilege) else None
-    switched = Switch(paravirt)
+    switched = Switch(machine)
     calls = SystemCallRecorder(machine.cpu, order.detail)
     sites = SiteRecorder(machine.cpu, machine.mmu, order.sites, switched.is_on)
-    machine.privilege = Observer(privilege, calls, sites, switched)
+    machine.watch(observer(calls, sites, switched))
     begun = time.perf_counter()
     ending: Ending | None = None
     try:
-        result = machine.run(Boot(image, order.command_line, order.initrd))
+        result = machine.run(boot)
         ending, details = result.ending, result.details
     except CpuFailed as failure:
         details = str(failure)
     eip = machine.cpu.registers.eip
-    emulated = () if paravirt is None else paravirt.audit.findings()
+    emulated = machine.privilege.findings()
     return BootResult(
         phase=order.phase,
         ending=ending,
@@ -155,6 +187,9 @@ def run_boot(order: BootOrder, tell: Tell) -> BootResult:
         functions={finding.va: image.symbols.place_of(finding.va) for finding in emulated},
         became_paravirtual=switched.happened,
         seconds=time.perf_counter() - begun,
+        timer_shift=order.timer_shift,
+        turn_len=order.turn_len,
+        processors=machine.processors.started if machine.processors else 1,
     )
 
 

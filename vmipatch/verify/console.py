@@ -17,7 +17,7 @@ _SMP_LINE = "smp: Brought up"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ConsoleRule:
     """Each match of `pattern` in a kernel line becomes `replacement`; None drops the line."""
 
     pattern: re.Pattern[str]
@@ -27,8 +27,10 @@ class Rule:
     """One processor has a clock that no host can disturb."""
 
 
-def _rule(pattern: str, replacement: str | None, reason: str, *, smp_only: bool = False) -> Rule:
-    return Rule(re.compile(pattern), replacement, reason, smp_only)
+def _rule(
+    pattern: str, replacement: str | None, reason: str, *, smp_only: bool = False
+) -> ConsoleRule:
+    return ConsoleRule(re.compile(pattern), replacement, reason, smp_only)
 
 
 RULES = (
@@ -43,8 +45,16 @@ RULES = (
         "#K",
         "the rewritten kernel holds thunks and annotations: other sizes of its parts",
     ),
-    _rule(r"memory: \d+K$", "memory: #K", "freed parts of the kernel: the same"),
-    _rule(r"read-only data: \d+k$", "read-only data: #k", "protected parts: the same"),
+    _rule(
+        r"(?<=memory: )\d+K$|(?<=read-only data: )\d+k$",
+        "#K",
+        "freed and protected parts of the kernel: the same",
+    ),
+    _rule(
+        r"(?<= likely on CPU )\d+ \(core \d+, socket \d+\)",
+        "#",
+        "which processor a process runs on depends on when each became idle",
+    ),
     _rule(r"Total pages: \d+", "Total pages: #", "what the kernel's size leaves over"),
     _rule(
         r"^(tsc|clocksource|sched_clock): |^APIC (calibration|delta)|^PM-Timer ",
@@ -85,7 +95,7 @@ _COMPLAINT = re.compile(
     r"|Bad page|bad: scheduling|Failed to|ftrace (failed|bug)|jump_label: Fatal"
     r"|unexpected|Spurious|spurious|nobody cared|corrupt"
 )
-"""What kernels write when something is wrong (lib/bug.c, arch/x86/kernel/{traps,dumpstack}.c,
+"""The words of kernels for something wrong (lib/bug.c, arch/x86/kernel/{traps,dumpstack}.c,
 arch/x86/mm/fault.c, kernel/{watchdog,hung_task}.c, kernel/rcu/tree_stall.h, kernel/irq/spurious.c,
 kernel/trace/ftrace.c, arch/x86/kernel/jump_label.c)."""
 
@@ -95,7 +105,9 @@ def is_smp(lines: Iterable[str]) -> bool:
     return any(_SMP_LINE in line for line in lines)
 
 
-def normalised(lines: Iterable[str], smp: bool, rules: Sequence[Rule] = RULES) -> Iterator[str]:
+def normalised(
+    lines: Iterable[str], smp: bool, rules: Sequence[ConsoleRule] = RULES
+) -> Iterator[str]:
     """The lines after the rules, in order; each rule sees what those before it left."""
     for line in lines:
         text: str | None = line.rstrip()
@@ -108,7 +120,7 @@ def normalised(lines: Iterable[str], smp: bool, rules: Sequence[Rule] = RULES) -
 
 
 def differences(before: str, after: str, *, foreign: bool) -> list[str]:
-    """What two whole consoles do not share: lines that begin with `-` or `+`, none if equal.
+    """Lines that two whole consoles do not share: they begin with `-` or `+`, none if equal.
 
     `foreign`: the workload is not verify's own, so that FOREIGN_RULES are needed as well.
     """
@@ -131,6 +143,17 @@ def as_multiset(before: Sequence[str], after: Sequence[str]) -> list[str]:
     lost = [f"- {line}" for line in (count_before - count_after).elements()]
     gained = [f"+ {line}" for line in (count_after - count_before).elements()]
     return lost + gained
+
+
+def multiset_differences(befores: Sequence[Sequence[str]], after: Sequence[str]) -> list[str]:
+    """The lines that `after` has less often than all of several lists, or more often than each."""
+    least, most = Counter(befores[0]), Counter(befores[0])
+    for before in befores[1:]:
+        least &= Counter(before)
+        most |= Counter(before)
+    count = Counter(after)
+    lost = [f"- {line}" for line in (least - count).elements()]
+    return lost + [f"+ {line}" for line in (count - most).elements()]
 
 
 def new_warnings(original: str, rewritten: str) -> list[str]:

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vmipatch.emu.cpu import Cpu
-from vmipatch.emu.paging import Mmu
-from vmipatch.emu.virtual_cpu import USER_RING
+from vmipatch.emu.hypervisor.virtual_cpu import USER_RING
+from vmipatch.emu.processor.bits import Cr0
+from vmipatch.emu.processor.cpu import Cpu
+from vmipatch.emu.processor.paging import Mmu
 from vmipatch.errors import InputNotUnderstood, MalformedTable
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.stored_json import json_value
 from vmipatch.isa.classify import classify
 from vmipatch.isa.second import decode_second
 from vmipatch.vmi.calls import VmiCall
@@ -21,6 +22,7 @@ from vmipatch.vmi.record import unpack_records
 
 RECORD_SECTIONS = (".vmi.annotation", ".vmi.annotation.init")
 MANIFEST_SECTION = ".vmi.manifest"
+_PG = int(Cr0.PG)
 MAX_FUSED_LEN = 16
 """Bytes that hold the instructions of any fused site."""
 
@@ -54,7 +56,7 @@ class NativeSite:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """What a rewritten kernel says of its sensitive instructions, in address order."""
+    """A rewritten kernel's own list of its sensitive instructions, in address order."""
 
     annotated: tuple[AnnotatedSite, ...]
     native: tuple[NativeSite, ...]
@@ -115,7 +117,7 @@ def native_sites(output: ElfImage) -> tuple[NativeSite, ...]:
 def _native(output: ElfImage) -> tuple[NativeSite, ...]:
     section = output.section_by_name[MANIFEST_SECTION]
     try:
-        rows = json.loads(output.section_bytes(section).rstrip(b"\0"))["native"]
+        rows = json_value(output.section_bytes(section).rstrip(b"\0"))["native"]
         sites = [
             NativeSite(
                 int(row["va"]),
@@ -127,7 +129,7 @@ def _native(output: ElfImage) -> tuple[NativeSite, ...]:
             )
             for row in rows
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise MalformedTable(
             f"the manifest cannot be read: {error}", file=output.name, place=MANIFEST_SECTION
         ) from error
@@ -186,7 +188,7 @@ class Coverage:
 
 
 def coverage_of(sites: Sites, executed: frozenset[int]) -> Coverage:
-    """What `executed` addresses mean for the annotated sites."""
+    """The coverage of the annotated sites by `executed` addresses."""
     every = sites.annotated
     classes = _shares((site.kind for site in every), _hit(every, executed, lambda s: s.kind))
     functions = _shares(
@@ -229,10 +231,12 @@ class SiteRecorder:
         """Between two runs of the CPU: stop watching what has been seen.
 
         Unicorn then looks for translated code at the address, with the rights of the current ring;
-        if there were none, it would leave a page fault behind for the guest. So only the kernel's
-        turn is good for it; what is not mapped any more will not be executed again either.
+        if there were none, it would leave a page fault for the guest. So only the kernel's
+        turn is good for it; what is not mapped any more will not be executed again either. A
+        processor that has no page tables yet maps nothing.
         """
-        if not self._done or self._registers.cpl == USER_RING:
+        registers = self._registers
+        if not self._done or registers.cpl == USER_RING or not registers.cr0 & _PG:
             return
         for va in self._done:
             ending = self._endings.pop(va)

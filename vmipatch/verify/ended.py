@@ -7,7 +7,7 @@ from vmipatch.emu.report import Ending
 
 
 class Ended:
-    """What a run that has ended says of its end."""
+    """The end of a run."""
 
     __slots__ = ()
     ending: Ending | None

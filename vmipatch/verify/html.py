@@ -8,6 +8,8 @@ from html import escape
 from importlib import resources
 from typing import Final
 
+from vmipatch.errors import escaped
+
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """The page's own promise to load nothing."""
 BAR_LEN: Final = 240
@@ -28,28 +30,46 @@ def page(subject: str, sections: Iterable[str]) -> str:
 
 
 def section(title: str, body: str) -> str:
-    """A part of the page; `body` is HTML already."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}</section>\n"
+    """A part of the page, which a link can name by its title; `body` is HTML already."""
+    name = title.lower().replace(" ", "-")
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">\n'
+        f'<h2 id="{name}-title">{escape(title)}</h2>\n{body}</section>\n'
+    )
 
 
 def printable(text: str) -> str:
-    """What a file says of itself, without what a page cannot show."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """The words of a file or a guest for a page: control characters are escaped."""
+    return escaped(text, "\n\t")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Cells are HTML already; the columns `right` hold numbers."""
+def table(
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Iterable[int] = (),
+) -> str:
+    """Cells are HTML already; the columns `right` hold numbers. A column without a name is a
+    drawing of the one before it, and hidden from readers that do not see.
+    """
     numeric = frozenset(right)
+    kinds = [
+        " class=n" if index in numeric else "" if name else " class=drawn"
+        for index, name in enumerate(header)
+    ]
 
-    def cells(row: Sequence[str], tag: str) -> str:
+    def shown(row: Sequence[str], tag: str, scope: str = "") -> str:
         return "".join(
-            f"<{tag}{' class=n' if i in numeric else ''}>{cell}</{tag}>"
-            for i, cell in enumerate(row)
+            f"<{tag}{kind}{scope if cell else ''}>{cell}</{tag}>"
+            for cell, kind in zip(row, kinds, strict=True)
         )
 
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>\n" for row in rows)
-    head = cells([escape(text) for text in header], "th")
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
+    body = "".join(f"<tr>{shown(row, 'td')}</tr>\n" for row in rows)
+    head = shown([escape(text) for text in header], "th", ' scope="col"')
+    return (
+        f'<div class="wide" tabindex="0"><table>\n<caption>{escape(caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+    )
 
 
 def bar(parts: Sequence[tuple[float, str]], length: int = BAR_LEN) -> str:
@@ -63,4 +83,4 @@ def bar(parts: Sequence[tuple[float, str]], length: int = BAR_LEN) -> str:
 
 def code(text: str) -> str:
     """A name or path, as it is."""
-    return f"<code>{escape(printable(text))}</code>" if text else ""
+    return f"<code>{escape(escaped(text))}</code>" if text else ""

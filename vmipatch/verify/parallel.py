@@ -7,9 +7,11 @@ emulator down takes its own process with it, which is a result like any other.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,12 +29,12 @@ Work = Callable[[Callable[[int, str], None]], Result]
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How far a boot has come."""
+    """How far a step has come."""
 
     now_ns: int
-    """Virtual time."""
+    """Virtual time; 0 of a step that boots nothing."""
     line: str
-    """The last line of its console."""
+    """The last line of its console; of a step without one, how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,11 @@ class Step(Generic[Result]):
     name: str
     work: Work[Result]
     on_death: Callable[[int], Result]
-    """What the result is if the process dies; gets its exit code."""
+    """The result if the process dies; gets its exit code."""
     is_harmless: bool = False
     """Whether it runs nothing of a guest, and so cannot take the process down."""
+    limit_s: float | None = None
+    """Real time after which its process is killed; `on_death` gets -SIGKILL then, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,21 @@ class _Running(Generic[Result]):
     index: int
     step: Step[Result]
     process: BaseProcess
+    end_s: float
+    """When it is killed, by `time.monotonic`."""
 
 
 class Watcher:
     """Is told how the steps go on; this one does not care."""
 
+    def planned(self, count: int) -> None:
+        """So many steps more will be done."""
+
     def started(self, name: str) -> None:
         """A step has begun."""
 
     def heard(self, name: str, news: News) -> None:
-        """A boot has come so far."""
+        """A step has come so far."""
 
     def finished(self, name: str, result: Any) -> None:
         """A step has its result."""
@@ -75,6 +84,7 @@ def run_steps(
     A single step that is harmless is done in this process. Raises the VmipatchError of the first
     step that fails; the others are ended.
     """
+    watcher.planned(len(steps))
     if len(steps) == 1 and steps[0].is_harmless:
         return [_do_here(steps[0], watcher)]
     workers = workers or len(os.sched_getaffinity(0))
@@ -90,16 +100,26 @@ def run_steps(
                 process = context.Process(target=_serve, args=(theirs, step.work), daemon=True)
                 process.start()
                 theirs.close()
-                running[ours] = _Running(index, step, process)
+                limit_s = math.inf if step.limit_s is None else step.limit_s
+                running[ours] = _Running(index, step, process, time.monotonic() + limit_s)
                 watcher.started(step.name)
-            for ready in wait(list(running)):
+            for ready in wait(list(running), _patience_s(running.values())):
                 assert isinstance(ready, Connection), "only such were waited for"
                 _listen(ready, running, results, watcher)
+            for late in running.values():
+                if time.monotonic() >= late.end_s:
+                    late.process.kill()
     finally:
         for left in running.values():
             left.process.terminate()
             left.process.join()
     return [results[index] for index in range(len(steps))]
+
+
+def _patience_s(running: Iterable[_Running[Result]]) -> float | None:
+    """Until the first of them is to be killed; None if none is."""
+    end_s = min(each.end_s for each in running)
+    return None if end_s == math.inf else max(0.0, end_s - time.monotonic())
 
 
 def _do_here(step: Step[Result], watcher: Watcher) -> Result:

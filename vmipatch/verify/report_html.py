@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Any, Final
 
+from vmipatch.names import base_name
 from vmipatch.verify.boots import BootResult, Phase
 from vmipatch.verify.coverage import Coverage, Share
 from vmipatch.verify.html import BAR_LEN, bar, code, page, printable, section, table
+from vmipatch.verify.html_certificate import not_done, provenance
 from vmipatch.verify.lockstep.check import Lockstep
+from vmipatch.verify.variation import Variation
 from vmipatch.verify.verdict import Outcome, Statement, Verdict, sensitive_exits
 
 SHOWN_FINDINGS: Final = 500
@@ -21,26 +24,30 @@ _COLUMNS: Final = (Phase.TRAPPED, Phase.AUDIT, Phase.MEASURED)
 _GOOD: Final = (Statement.PROVEN, Statement.PROVEN_AND_BOOTED, Statement.BOOTED)
 
 
-def html_report(verdict: Verdict) -> str:
-    """The page; the same bytes for the same kernels."""
+def html_report(verdict: Verdict, certificate: Mapping[str, Any]) -> str:
+    """The page; the same bytes for the same kernels. `certificate` is that of the verdict."""
     evidence = verdict.evidence
     sections = [
         _head(verdict),
         section("Phases", _phases(verdict)),
         section("Findings", _findings(verdict)) if verdict.findings else "",
+        section("Not done", not_done(certificate)),
+        section("Variation", _variation(evidence.variation)) if evidence.variation else "",
         section("Lockstep", _lockstep(evidence.lockstep)) if evidence.lockstep else "",
         section("Sites executed", _coverage(evidence.coverage)) if evidence.coverage else "",
         section("Exits from the guest", _exits(evidence.boots)) if evidence.boots else "",
         section("Sites left native", _native(verdict)),
         section("Consoles", _consoles(evidence.boots)) if evidence.boots else "",
+        section("Files and versions", provenance(certificate)),
     ]
-    return page(evidence.kernel, sections)
+    return page(base_name(evidence.kernel), sections)
 
 
 def _head(verdict: Verdict) -> str:
     evidence = verdict.evidence
     kind = "good" if verdict.statement in _GOOD else "bad"
-    origin = f"made from {code(evidence.original)}" if evidence.original else "original not given"
+    original = evidence.original and base_name(evidence.original)
+    origin = f"made from {code(original)}" if original else "original not given"
     facts = [
         ("sites annotated", f"{len(evidence.sites.annotated):,}"),
         ("left native", f"{len(evidence.sites.native):,}"),
@@ -50,7 +57,7 @@ def _head(verdict: Verdict) -> str:
         facts.insert(1, ("executed", f"{evidence.coverage.percent:.1f} %"))
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in facts)
     return (
-        f'<header class="{kind}">\n<h1>{code(evidence.kernel)}</h1>\n'
+        f'<header class="{kind}">\n<h1>{code(base_name(evidence.kernel))}</h1>\n'
         f'<p class="verdict">{escape(verdict.statement.value)}</p>\n<p>{origin}</p>\n'
         f'<div class="facts">{cells}</div>\n</header>\n'
     )
@@ -69,23 +76,39 @@ def _phases(verdict: Verdict) -> str:
             [
                 escape(phase.phase.value),
                 f'<span class="mark {mark[phase.outcome]}">{escape(phase.outcome.value)}</span>',
-                escape(phase.what),
+                escape(printable(phase.what)) + _ending(boot),
                 spent,
                 share,
             ]
         )
-    return table(["phase", "outcome", "", "virtual time", ""], rows, right={3})
+    header = ["phase", "outcome", "what was compared", "virtual time", ""]
+    return table("What each step says", header, rows, right={3})
+
+
+def _ending(boot: BootResult | None) -> str:
+    """How a boot ended, and why that is an orderly end where it does not sound like one."""
+    if boot is None or boot.ending is None:
+        return ""
+    means = f": {boot.ending.means}" if boot.ending.means else ""
+    return f'<br><span class="quiet">{escape(boot.ending.value + means)}</span>'
 
 
 def _findings(verdict: Verdict) -> str:
     shown = verdict.findings[:SHOWN_FINDINGS]
     rows = [
-        [escape(f.phase.value), escape(f.aspect.value), code(f.place), escape(f.message)]
+        [escape(f.phase.value), escape(f.aspect.value), code(f.place), escape(printable(f.message))]
         for f in shown
     ]
     rest = len(verdict.findings) - len(shown)
     more = f"<p>and {rest} more; --json has them all</p>\n" if rest else ""
-    return table(["phase", "about", "place", "what"], rows) + more
+    return table("What does not hold", ["phase", "about", "place", "what"], rows) + more
+
+
+def _variation(found: Variation) -> str:
+    """The differences between several boots of the original."""
+    rows = "".join(f"<li>{escape(printable(what))}</li>\n" for what in found.varies)
+    intro = f"<p>{found.runs} boots of the original with different phases of its timer</p>\n"
+    return f"{intro}<ul>\n{rows or '<li>nothing varies</li>'}</ul>\n"
 
 
 def _lockstep(found: Lockstep) -> str:
@@ -95,7 +118,8 @@ def _lockstep(found: Lockstep) -> str:
         rows.append(["virtual interrupt flag against its model", f"{found.flags_checked:,}"])
     told = printable("\n".join(found.history))
     history = f"<pre>{escape(told)}</pre>\n" if found.history else ""
-    return table(["compared and the same", "events"], rows, right={1}) + history
+    header = ["compared and the same", "events"]
+    return table("Events on which three machines agreed", header, rows, right={1}) + history
 
 
 def _coverage(coverage: Coverage) -> str:
@@ -107,7 +131,8 @@ def _coverage(coverage: Coverage) -> str:
         "functions. What was not executed rests on the static check alone.</p>\n"
     )
     rows = [_share_row(share) for share in (coverage.whole, *coverage.classes)]
-    classes = table(["class", "executed", "sites", ""], rows, right={1, 2})
+    header = ["class", "executed", "sites", ""]
+    classes = table("Sites executed, by class", header, rows, right={1, 2})
     return (
         intro
         + classes
@@ -145,7 +170,7 @@ def _exits(boots: dict[Phase, BootResult]) -> str:
     header = ["kind"] + [text for b in columns for text in (b.phase.value, "")]
     right = {1 + 2 * i for i in range(len(columns))}
     note = "<p>Bars are logarithmic: a quarter of the length is about a power of ten or two.</p>\n"
-    return note + table(header, sums + rows, right=right)
+    return note + table("Exits, by kind and boot", header, sums + rows, right=right)
 
 
 def _count(count: int, most: int) -> tuple[str, str]:
@@ -165,7 +190,7 @@ def _native(verdict: Verdict) -> str:
         f"{'' if s.trapping else ', would not fault'}</li>\n"
         for s in sites.native
     )
-    counts = table(["reason", "sites", ""], rows, right={1})
+    counts = table("Why sites stay native", ["reason", "sites", ""], rows, right={1})
     return f"{counts}<details><summary>all of them</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from vmipatch.verify.html import code, page, printable, section, table
+from vmipatch.verify.html_certificate import not_done, versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,18 @@ class TreeRow:
     message: str
     """Findings or an error, one a line."""
     is_wrong: bool
+    input_sha256: str
+    """Empty if the module could not be read, as the next one."""
+    output_sha256: str
 
 
-def html_tree_report(tree: str, original: str, statement: str, rows: Sequence[TreeRow]) -> str:
+def html_tree_report(
+    tree: str,
+    original: str,
+    statement: str,
+    rows: Sequence[TreeRow],
+    certificate: Mapping[str, Any],
+) -> str:
     """The page; the same bytes for the same modules."""
     wrong = [row for row in rows if row.is_wrong]
     facts = [
@@ -38,20 +49,32 @@ def html_tree_report(tree: str, original: str, statement: str, rows: Sequence[Tr
     )
     sections = [head]
     if wrong:
-        sections.append(section("Findings", _rows(wrong)))
-    sections.append(section("Modules", _rows([row for row in rows if not row.is_wrong])))
+        sections.append(section("Findings", _rows("Modules that are not proven", wrong)))
+    proven = [row for row in rows if not row.is_wrong]
+    sections.append(section("Not done", not_done(certificate)))
+    sections.append(section("Modules", _rows("Modules that are proven", proven)))
+    sections.append(section("Files", _hashes(rows)))
+    sections.append(section("Versions", versions(certificate["tool"])))
     return page(tree, sections)
 
 
-def _rows(rows: Sequence[TreeRow]) -> str:
+def _rows(caption: str, rows: Sequence[TreeRow]) -> str:
     return table(
-        ["module", "outcome", "sites", ""],
+        caption,
+        ["module", "outcome", "sites", "message"],
         [
             [code(row.path), escape(row.outcome), f"{row.sites:,}", _lines(row.message)]
             for row in rows
         ],
         right={2},
     )
+
+
+def _hashes(rows: Sequence[TreeRow]) -> str:
+    """SHA-256 of each module, before and after."""
+    cells = [[code(row.path), code(row.input_sha256), code(row.output_sha256)] for row in rows]
+    whole = table("Modules, by SHA-256", ["module", "original", "verified"], cells)
+    return f"<details><summary>{len(rows)} modules</summary>\n{whole}</details>\n"
 
 
 def _lines(message: str) -> str:

@@ -6,16 +6,22 @@ Static Analysis Results Interchange Format (SARIF) Version 2.1.0, OASIS, 27 Marc
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from vmipatch import __version__
-from vmipatch.verify.static import RULES, Finding, Rule, StaticVerdict
+from vmipatch.verify.static import RULES, Rule, StaticFinding, StaticVerdict
 
 VERSION = "2.1.0"
+HELP_URI = "urn:vmipatch:rule:{}"
+"""A rule's name; `vmipatch explain` has its text, as the report itself."""
+FINGERPRINT = "vmipatchRulePlace/v1"
+"""A service that keeps findings takes two of one fingerprint for the same."""
 SCHEMA_URI = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
@@ -40,10 +46,7 @@ def sarif(files: Sequence[tuple[str, StaticVerdict | None]]) -> bytes:
         "invocations": [{"executionSuccessful": all(static for _, static in files)}],
         "columnKind": "unicodeCodePoints",
         "results": [
-            _result(name, finding)
-            for name, static in files
-            if static
-            for finding in static.findings
+            result for name, static in files if static for result in _results(name, static.findings)
         ],
         "properties": {"totals": dict(sorted(totals.items()))},
     }
@@ -56,12 +59,35 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.number,
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": rule.demand},
-        "help": {"text": f"Example: {rule.example}\n\nWhat to do: {rule.remedy}"},
+        "help": {
+            "text": f"Example: {rule.example}\n\nWhat to do: {rule.remedy}",
+            "markdown": f"**Example:** {rule.example}\n\n**What to do:** {rule.remedy}\n\n"
+            f"`vmipatch explain {rule.number}`",
+        },
+        "helpUri": HELP_URI.format(rule.number),
         "defaultConfiguration": {"level": "error"},
     }
 
 
-def _result(kernel: str, finding: Finding) -> dict[str, Any]:
+def _results(kernel: str, findings: Sequence[StaticFinding]) -> Iterator[dict[str, Any]]:
+    """One for each finding, which its fingerprint tells from the others of this file."""
+    seen: Counter[str] = Counter()
+    for finding in findings:
+        alike = _alike(kernel, finding)
+        text = f"{alike}\n{seen[alike]}"
+        seen[alike] += 1
+        digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+        yield {**_result(kernel, finding), "partialFingerprints": {FINGERPRINT: digest}}
+
+
+def _alike(kernel: str, finding: StaticFinding) -> str:
+    """The parts of a finding that stay when code is laid out anew: rule, file, function, words."""
+    function = re.sub(r"\+0x[0-9a-f]+| \(0x[0-9a-f]+\)", "", finding.place)
+    words = re.sub(r"0x[0-9a-f]+|\d+", "N", finding.message)
+    return "\n".join((finding.rule.number, kernel, function, words))
+
+
+def _result(kernel: str, finding: StaticFinding) -> dict[str, Any]:
     place: dict[str, Any] = {
         "physicalLocation": {"artifactLocation": {"uri": quote(kernel, errors="surrogateescape")}},
         "logicalLocations": [{"fullyQualifiedName": finding.place or "file"}],

@@ -2,8 +2,8 @@
 """What do the arguments and results of a system call mean? The table of i386 Linux.
 
 Source: arch/x86/entry/syscalls/syscall_32.tbl (numbers and names) and include/linux/syscalls.h
-(arguments). One letter an argument, in the order EBX, ECX, EDX, ESI, EDI, EBP; one behind `=` for
-the result, a plain value if there is none.
+(arguments). One letter an argument, in the order EBX, ECX, EDX, ESI, EDI, EBP; one after `=` for
+the result, a plain value without one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 
-class Kind(enum.Enum):
-    """What a word is, and therefore whether two kernels have to agree on it."""
+class WordKind(enum.Enum):
+    """The meaning of a word, and therefore whether two kernels have to agree on it."""
 
     VALUE = "v"  # they do
     LENGTH = "n"  # bytes or an offset: they do unless the workload reads what depends on time
@@ -29,8 +29,8 @@ class SystemCall:
 
     number: int
     name: str
-    arguments: tuple[Kind, ...]
-    result: Kind
+    arguments: tuple[WordKind, ...]
+    result: WordKind
 
 
 _ROWS: Final = """
@@ -94,7 +94,7 @@ _ROWS: Final = """
 def _parse(row: str) -> SystemCall:
     number, name, *letters = row.split()
     arguments, _, result = "".join(letters).partition("=")
-    return SystemCall(int(number), name, tuple(map(Kind, arguments)), Kind(result or "v"))
+    return SystemCall(int(number), name, tuple(map(WordKind, arguments)), WordKind(result or "v"))
 
 
 CALLS: Final = {

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.choices import STATES, Flavor
-from vmipatch.emu.cpu import CpuFailed
+from vmipatch.emu.processor.engine import CpuFailed
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import build_rom
@@ -20,7 +20,7 @@ _VALUE_LEN: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Translations:
-    """What came of executing each shape of site natively and translated."""
+    """The result of executing each shape of site natively and translated."""
 
     shapes: int
     sites: int
@@ -34,10 +34,16 @@ class Translations:
     """Instructions that stay native and were not executed, by kind."""
 
 
-def check_translations(output: ElfImage, states: int = STATES) -> Translations:
-    """Execute one site of each shape on both sides, from the same random states."""
+def check_translations(
+    output: ElfImage, states: int = STATES, tell: Callable[[str], None] | None = None
+) -> Translations:
+    """Execute one site of each shape on both sides, from the same random states.
+
+    `tell` is told from time to time how far it is, in words.
+    """
+    rom = build_rom(Flavor.PARAVIRT).data
     try:
-        report = check_sites(output, build_rom(Flavor.PARAVIRT).data, states=states)
+        report = check_sites(output, rom, states=states, tell=tell)
     except (InputNotUnderstood, CpuFailed) as error:
         # A kernel that is not the one that was rewritten may not come as far as start_kernel.
         return Translations(0, 0, (str(error),))

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What did user space see? The system calls of each process, at `int 0x80` and behind it.
+"""What did user space see? The system calls of each process, at their gate and after it.
+
+Linux has one gate, `int 0x80`. Of another kernel every software interrupt of user mode counts that
+is not an exception's, with its vector, and what the calls of Linux mean to it is not assumed.
 
 What two kernels must agree on is, for every address space, the sequence of its calls: name,
 arguments that are plain values, result. What they may differ in is which process runs when,
-addresses, process numbers, times, and what is behind a pointer. Processes have no names here: the
+addresses, process numbers, times, and what a pointer points to. Processes have no names here: the
 sequences are compared as a multiset. Threads of one address space count as one process.
 """
 
@@ -15,9 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from vmipatch.emu.cpu import Cpu
-from vmipatch.emu.virtual_cpu import USER_RING
-from vmipatch.verify.system_calls import CALLS, NUMBERS, Kind, SystemCall
+from vmipatch.emu.hypervisor.virtual_cpu import USER_RING
+from vmipatch.emu.processor.cpu import Cpu
+from vmipatch.verify.system_calls import CALLS, NUMBERS, SystemCall, WordKind
 
 
 class Detail(enum.Enum):
@@ -30,6 +33,14 @@ class Detail(enum.Enum):
 
 GATE: Final = 0x80
 """The software interrupt of i386 Linux; the emulated CPU has no sysenter."""
+_ANY_GATE: Final = frozenset(range(0x20, 0x100))
+"""The vectors that are not exceptions'."""
+
+
+def gates(detail: Detail) -> frozenset[int]:
+    """The vectors by which a process may call its kernel."""
+    return _ANY_GATE if detail is Detail.NUMBERS else frozenset({GATE})
+
 
 Trace = tuple[str, ...]
 """The calls of one process, such as `write(1, *, 14) = 14`."""
@@ -71,6 +82,8 @@ class SystemCallRecorder:
         self._cpu = cpu
         self._registers = cpu.registers
         self._detail = detail
+        self.gates = gates(detail)
+        """The vectors of the software interrupts that are for `on_gate`."""
         self._processes: list[_Process] = []
         self._current: dict[int, _Process] = {}
         """By the address of the page tables."""
@@ -78,21 +91,25 @@ class SystemCallRecorder:
         self._children = 0
         """Forks whose child has not been seen yet."""
 
-    def on_gate(self) -> None:
-        """A software interrupt GATE; EIP is behind it."""
+    def on_gate(self, vector: int = GATE) -> None:
+        """A software interrupt that is one of the `gates`; EIP is after it."""
         registers = self._registers
         if registers.cpl != USER_RING:
             return
         tables_pa, at = registers.cr3, (registers.esp, registers.eip)
         number = registers.eax
         process = self._current.get(tables_pa)
+        if self._detail is Detail.NUMBERS:
+            process = process or self._begin(tables_pa)
+            process.calls.append(_Call(number, numbered(vector, number)))
+            return
         if process is None or process.was_replaced:
             process = self._begin(tables_pa)
         waiting = process.open.pop(at, None)
         if waiting is not None and number in (waiting.number, _REPEATS):
             process.open[at] = waiting  # the kernel lets an interrupted call begin again
             return
-        call = _Call(number, _shown(number, self._arguments(), self._detail))
+        call = _Call(number, shown(number, self._arguments(), self._detail))
         process.calls.append(call)
         if number in _ENDS:
             del self._current[tables_pa]
@@ -117,7 +134,7 @@ class SystemCallRecorder:
         return process
 
     def _on_return(self) -> None:
-        """The instruction behind a gate is about to run."""
+        """The instruction after a gate is about to run."""
         registers = self._registers
         if registers.cpl != USER_RING:
             return
@@ -146,8 +163,8 @@ def compare(before: Iterable[Trace], after: Iterable[Trace]) -> list[str]:
     lost = list((count_left - count_right).elements())
     gained = list((count_right - count_left).elements())
     lines = [_first_difference(*pair, left.index(pair[0]) + 1) for pair in zip(lost, gained)]  # noqa: B905
-    lines += [f"a process is missing: {_head(trace)}" for trace in lost[len(gained) :]]
-    lines += [f"a process is new: {_head(trace)}" for trace in gained[len(lost) :]]
+    lines += [f"a process is missing: {head(trace)}" for trace in lost[len(gained) :]]
+    lines += [f"a process is new: {head(trace)}" for trace in gained[len(lost) :]]
     return lines
 
 
@@ -158,14 +175,21 @@ def _first_difference(before: Trace, after: Trace, process: int) -> str:
     return f"process {process}, call {at + 1}: `{old}` has become `{new}`"
 
 
-def _head(trace: Trace) -> str:
+def head(trace: Trace) -> str:
+    """A process by its first calls."""
     return f"{len(trace)} calls, {', '.join(trace[:3])}"
 
 
-def _shown(number: int, arguments: tuple[int, ...], detail: Detail) -> str:
+def numbered(vector: int, number: int) -> str:
+    """A call of which nothing is known but its gate and its number."""
+    return f"call_{number}()" if vector == GATE else f"int {vector:#x}, call_{number}()"
+
+
+def shown(number: int, arguments: tuple[int, ...], detail: Detail) -> str:
+    """A call as it is compared, without its result. `arguments`: EBX, ECX, EDX, ESI, EDI, EBP."""
     call = CALLS.get(number)
     if call is None or detail is Detail.NUMBERS:
-        return f"call_{number}()"
+        return numbered(GATE, number)
     shown = (word(kind, value, detail) for kind, value in zip(call.arguments, arguments))  # noqa: B905
     return f"{call.name}({', '.join(shown)})"
 
@@ -176,27 +200,27 @@ def _with_result(call: _Call, detail: Detail) -> str:
     if call.result is None:
         return f"{call.text} = ?"
     row: SystemCall | None = CALLS.get(call.number)
-    kind = Kind.TIME if row is None else row.result
+    kind = WordKind.TIME if row is None else row.result
     return f"{call.text} = {_result(kind, call.result, detail)}"
 
 
-def _result(kind: Kind, value: int, detail: Detail) -> str:
+def _result(kind: WordKind, value: int, detail: Detail) -> str:
     if value > _MASK32 - _ERRORS:
         return str(value - _MASK32 - 1)
     return word(kind, value, detail)
 
 
-def word(kind: Kind, value: int, detail: Detail) -> str:
+def word(kind: WordKind, value: int, detail: Detail) -> str:
     """A word as it is compared: itself, or what kind of thing it is."""
     signed = value - (1 << 32) if value >> 31 else value
     match kind:
-        case Kind.VALUE:
+        case WordKind.VALUE:
             return str(signed) if -_ERRORS < signed < _ERRORS else f"{value:#x}"
-        case Kind.LENGTH:
+        case WordKind.LENGTH:
             return str(signed) if detail is Detail.EXACT or signed <= 0 else "n"
-        case Kind.POINTER:
+        case WordKind.POINTER:
             return "*" if value else "0"
-        case Kind.PID:
+        case WordKind.PID:
             return "pid" if signed > 0 else str(signed)
-        case Kind.TIME:
+        case WordKind.TIME:
             return "t"

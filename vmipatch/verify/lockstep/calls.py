@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What does a process ask of the kernel, what does it get, and what interrupts it?
 
-System calls at `int 0x80` and behind it, exceptions in user mode, and signal handlers as they are
-entered. Memory behind pointers is shown where `memory` has a row for it.
+System calls at `int 0x80` and after it, exceptions in user mode, and signal handlers as they are
+entered. Memory that pointers point to is shown where `memory` has a row for it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from vmipatch.emu.events import Cause, Event, Vector
+from vmipatch.emu.hypervisor.virtual_cpu import USER_RING
 from vmipatch.emu.machine import Machine
-from vmipatch.emu.virtual_cpu import USER_RING
+from vmipatch.emu.processor.events import Cause, Event, Vector
 from vmipatch.verify.lockstep import memory
-from vmipatch.verify.lockstep.events import Emit, Kind
+from vmipatch.verify.lockstep.events import Emit, EventKind
 from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.lockstep.tasks import OpenCall, Place, Task, Tasks
 from vmipatch.verify.system_calls import CALLS, NUMBERS
-from vmipatch.verify.system_calls import Kind as Word
-from vmipatch.verify.user_space import GATE, Detail, word
+from vmipatch.verify.system_calls import WordKind as Word
+from vmipatch.verify.user_space import Detail, gates, numbered, word
 
 _ERRORS: Final = 0xFFFFF000
 _ENDS: Final = frozenset({NUMBERS["exit"], NUMBERS["exit_group"]})
@@ -45,8 +45,9 @@ class ProcessWatcher:
         self._cpu = machine.cpu
         self._registers = machine.cpu.registers
         self._peek = machine.mmu.peek
-        self._tasks = Tasks(machine)
+        self._tasks = Tasks(machine, is_linux=detail is not Detail.NUMBERS)
         self._detail = detail
+        self._gates = gates(detail)
         self._emit = emit
         self._later = later
         self._watched: set[int] = set()
@@ -56,22 +57,22 @@ class ProcessWatcher:
         registers = self._registers
         if registers.cpl != USER_RING:
             return
-        if event.cause is Cause.SOFTWARE and event.vector == GATE:
-            self._on_gate()
+        if event.cause is Cause.SOFTWARE and event.vector in self._gates:
+            self._on_gate(event.vector)
         elif event.cause is not Cause.EXTERNAL and event.vector not in _LAZY:
             # A child may fault where it is to begin, for want of the page.
             task = self._newborn((registers.esp, registers.eip)) or self._current()
             what = str(event)
             if event.vector == Vector.PAGE_FAULT and event.cause is Cause.EXCEPTION:
                 what = f"page fault of {self._fault_va()}, error code {event.error or 0:#x}"
-            self._emit(Kind.FAULT, task.channel, f"{what} at {registers.eip:#x}")
+            self._emit(EventKind.FAULT, task.channel, f"{what} at {registers.eip:#x}")
             task.has_faulted = True
 
     def _newborn(self, place: Place) -> Task | None:
         """The child that begins at `place`, if one does."""
         child = None if self._registers.eax else self._tasks.born(place)
         if child is not None:
-            self._emit(Kind.PROCESS, child.channel, "begins")
+            self._emit(EventKind.PROCESS, child.channel, "begins")
         return child
 
     def _fault_va(self) -> str:
@@ -89,19 +90,22 @@ class ProcessWatcher:
             task.open.clear()
             task.handlers.clear()
             task.frames.clear()
-            self._emit(Kind.PROCESS, task.channel, "a new program")
+            self._emit(EventKind.PROCESS, task.channel, "a new program")
         return task
 
-    def _on_gate(self) -> None:
+    def _on_gate(self, vector: int) -> None:
         registers = self._registers
         place, number = (registers.esp, registers.eip), registers.eax
         task = self._current()
+        if self._detail is Detail.NUMBERS:
+            self._emit(EventKind.CALL, task.channel, numbered(vector, number))
+            return
         waiting = task.open.get(place)
         if waiting is not None and number in (waiting.number, _REPEATS):
             return  # the kernel lets an interrupted call begin again
         arguments = tuple(registers.gpr(i) for i in _ARGUMENTS)
-        behind = memory.given(number, arguments, self._peek, self._detail)
-        self._emit(Kind.CALL, task.channel, self._asked(number, arguments, task) + behind)
+        contents = memory.given(number, arguments, self._peek, self._detail)
+        self._emit(EventKind.CALL, task.channel, self._asked(number, arguments, task) + contents)
         task.has_faulted = False
         if number in _ENDS:
             self._tasks.end(task)
@@ -118,7 +122,7 @@ class ProcessWatcher:
             self._watch(place[1], self._on_return)
 
     def _on_return(self, va: int) -> None:
-        """The instruction behind a gate is about to run."""
+        """The instruction after a gate is about to run."""
         registers = self._registers
         if registers.cpl != USER_RING:
             return
@@ -134,9 +138,9 @@ class ProcessWatcher:
         if call.number in _SETS_HANDLER and not result:
             self._set_handler(task, call)
         arguments = call.arguments
-        behind = memory.returned(call.number, arguments, result, self._peek, self._detail)
+        contents = memory.returned(call.number, arguments, result, self._peek, self._detail)
         answer = self._answered(call.number, result, task)
-        self._emit(Kind.RESULT, task.channel, answer + behind)
+        self._emit(EventKind.RESULT, task.channel, answer + contents)
         task.has_faulted = False
 
     def _set_handler(self, task: Task, call: OpenCall) -> None:
@@ -148,7 +152,7 @@ class ProcessWatcher:
                 self._later(partial(self._watch, handler_va, self._on_handler))
 
     def _on_handler(self, va: int) -> None:
-        """What may be a signal's handler is about to run: the kernel passes the signal's number."""
+        """A possible signal handler is about to run: the kernel passes the signal's number."""
         registers = self._registers
         if registers.cpl != USER_RING:
             return
@@ -160,7 +164,7 @@ class ProcessWatcher:
         place = task.channel if task.has_faulted else f"task {task.name}, signal {signal}"
         task.frames.append(place)
         task.has_faulted = False
-        self._emit(Kind.SIGNAL, place, f"signal {signal} is handled at {va:#x}")
+        self._emit(EventKind.SIGNAL, place, f"signal {signal} is handled at {va:#x}")
 
     def _watch(self, va: int, call: Callable[[int], None]) -> None:
         if va not in self._watched:
@@ -169,7 +173,7 @@ class ProcessWatcher:
 
     def _asked(self, number: int, arguments: tuple[int, ...], task: Task) -> str:
         row = CALLS.get(number)
-        if row is None or self._detail is Detail.NUMBERS:
+        if row is None:
             return f"call_{number}()"
         pairs = zip(row.arguments, arguments)  # noqa: B905
         shown = ", ".join(self._word(kind, value, task) for kind, value in pairs)
@@ -177,7 +181,7 @@ class ProcessWatcher:
 
     def _answered(self, number: int, result: int, task: Task) -> str:
         row = CALLS.get(number)
-        if row is None or self._detail is Detail.NUMBERS:
+        if row is None:
             return f"call_{number}() is back"
         if result > _ERRORS:
             return f"{row.name} = {result - (1 << 32)}"

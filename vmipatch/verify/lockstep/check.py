@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from vmipatch.choices import Mode
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.lockstep.compare import Comparer, Divergence
-from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.events import EventKind
 from vmipatch.verify.lockstep.report import headline, history
 from vmipatch.verify.lockstep.streams import run_side_by_side
 from vmipatch.verify.lockstep.world import NAMES, WorldEnd, WorldOrder
@@ -21,7 +21,7 @@ from vmipatch.verify.user_space import Detail
 
 @dataclass(frozen=True, slots=True)
 class LockstepOrder:
-    """What to boot three times."""
+    """Kernels to boot in three machines, and how."""
 
     original: bytes = field(repr=False)
     original_name: str
@@ -31,13 +31,14 @@ class LockstepOrder:
     command_line: str
     limit_ns: int
     detail: Detail
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lockstep:
-    """What the machines came to; the same on every run and every host."""
+    """The outcome of the machines; the same on every run and every host."""
 
-    compared: dict[Kind, int] = field(hash=False)
+    compared: dict[EventKind, int] = field(hash=False)
     """How many events all three agreed on."""
     divergence: Divergence | None
     ends: tuple[WorldEnd | None, ...]
@@ -80,12 +81,12 @@ def check_lockstep(
     )
     worlds = [
         WorldOrder(name, mode, kernel, file, order.initrd, order.command_line, order.limit_ns,
-                   order.detail)
+                   order.detail, order.timeout_s)
         for name, (mode, kernel, file) in zip(NAMES, files, strict=True)
     ]  # fmt: skip
     comparer = Comparer(len(worlds))
     ends = run_side_by_side(worlds, comparer, heard)
-    compared = {kind: comparer.compared[kind] for kind in Kind if comparer.compared[kind]}
+    compared = {kind: comparer.compared[kind] for kind in EventKind if comparer.compared[kind]}
     found = comparer.divergence
     if found is None:
         return Lockstep(compared, None, tuple(ends))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.events import EventKind, SeenEvent
 
 MOST_WAITING: Final = 100_000
 """Events without an answer after which the machines have lost each other."""
@@ -23,12 +23,12 @@ SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What one machine says at the place of a divergence."""
+class DivergentSide:
+    """The event of one machine at the place of a divergence."""
 
-    event: Event | None
+    event: SeenEvent | None
     """None: nothing (more)."""
-    before: tuple[Event, ...]
+    before: tuple[SeenEvent, ...]
     """Its last events up to that one, of all channels."""
 
 
@@ -39,11 +39,11 @@ class Divergence:
     channel: str
     number: int
     """How many events of the channel were the same before."""
-    sides: tuple[Side, ...]
+    sides: tuple[DivergentSide, ...]
     """In the order of the machines."""
 
     @property
-    def wrong(self) -> Event | None:
+    def wrong(self) -> SeenEvent | None:
         """The event that is wrong by itself, if it is one."""
         events = (side.event for side in self.sides)
         return next((event for event in events if event is not None and event.is_wrong), None)
@@ -53,17 +53,17 @@ class Comparer:
     """Takes the events of some machines; the first divergence is the last word."""
 
     def __init__(self, machines: int) -> None:
-        self.compared: Counter[Kind] = Counter()
+        self.compared: Counter[EventKind] = Counter()
         """How many events all machines have agreed on."""
         self.divergence: Divergence | None = None
         self._machines = range(machines)
-        self._waiting: dict[str, list[deque[Event]]] = {}
+        self._waiting: dict[str, list[deque[SeenEvent]]] = {}
         self._agreed: Counter[str] = Counter()
         self._ended = [False] * machines
         self._kept = 0
-        self._recent: list[deque[Event]] = [deque(maxlen=_REMEMBERED) for _ in self._machines]
+        self._recent: list[deque[SeenEvent]] = [deque(maxlen=_REMEMBERED) for _ in self._machines]
 
-    def take(self, machine: int, event: Event) -> None:
+    def take(self, machine: int, event: SeenEvent) -> None:
         """The next event of a machine."""
         self._recent[machine].append(event)
         if event.is_wrong:
@@ -88,7 +88,7 @@ class Comparer:
         for channel, queues in waiting:
             self._settle(channel, queues)
 
-    def _settle(self, channel: str, queues: Sequence[deque[Event]]) -> None:
+    def _settle(self, channel: str, queues: Sequence[deque[SeenEvent]]) -> None:
         """Drop what all have said; find who says something else, or will say nothing."""
         while self.divergence is None:
             heads = [queue[0] if queue else None for queue in queues]
@@ -111,12 +111,14 @@ class Comparer:
                 del self._waiting[channel]
                 return
 
-    def _diverge(self, channel: str, heads: Sequence[Event | None]) -> None:
+    def _diverge(self, channel: str, heads: Sequence[SeenEvent | None]) -> None:
         now_ns = max(head.now_ns for head in heads if head is not None)
-        sides = tuple(Side(head, self._up_to(i, head, now_ns)) for i, head in enumerate(heads))
+        sides = tuple(
+            DivergentSide(head, self._up_to(i, head, now_ns)) for i, head in enumerate(heads)
+        )
         self.divergence = Divergence(channel, self._agreed[channel], sides)
 
-    def _up_to(self, machine: int, event: Event | None, now_ns: int) -> tuple[Event, ...]:
+    def _up_to(self, machine: int, event: SeenEvent | None, now_ns: int) -> tuple[SeenEvent, ...]:
         """The last events up to that one; of a machine that is silent, up to the same time."""
         recent = list(self._recent[machine])
         if event is None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Kind(enum.Enum):
-    """What the outside world or user space sees."""
+class EventKind(enum.Enum):
+    """The events that the outside world or user space sees."""
 
     CONSOLE = "console lines"
     PORT = "port writes"
@@ -27,13 +27,13 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SeenEvent:
     """Something that the outside world or user space can see."""
 
-    kind: Kind
+    kind: EventKind
     channel: str
     text: str
-    """What is compared."""
+    """The text that is compared."""
     now_ns: int
     """Virtual time, which is not compared."""
     va: int
@@ -42,11 +42,11 @@ class Event:
     @property
     def is_wrong(self) -> bool:
         """Whether it is wrong by itself, whatever the other machines do."""
-        return self.kind is Kind.FLAG
+        return self.kind is EventKind.FLAG
 
 
 class Emit(Protocol):
     """Takes what has just happened."""
 
-    def __call__(self, kind: Kind, channel: str, text: str, va: int | None = None) -> None:
+    def __call__(self, kind: EventKind, channel: str, text: str, va: int | None = None) -> None:
         """`va` is where, if that is not where the CPU stands."""

@@ -15,30 +15,29 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
-from vmipatch.emu.events import Cause, Event
-from vmipatch.emu.exits import ExitKind
+from vmipatch.emu.hypervisor.exits import ExitKind
+from vmipatch.emu.hypervisor.virtual_cpu import KERNEL_RING
 from vmipatch.emu.machine import Machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
-from vmipatch.emu.registers import MASK32, Flag
-from vmipatch.emu.virtual_cpu import KERNEL_RING
+from vmipatch.emu.processor.bits import Flag
+from vmipatch.emu.processor.events import Cause, Event
+from vmipatch.emu.processor.registers import MASK32
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.coverage import native_sites
-from vmipatch.verify.lockstep.events import Emit, Kind
+from vmipatch.verify.lockstep.events import Emit, EventKind
 from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.sites.shapes import PatchedSite, patched_sites
+from vmipatch.verify.start import hook_of
 
 CHANNEL: Final = "virtual interrupt flag"
 
 _IF: Final = int(Flag.IF)
 _SETS: Final = {"cli": False, "sti": True, "sti+hlt": True, "sti+sysexit": True}
-"""What a site of the kind makes of the flag, whatever is on the stack."""
+"""The flag after a site of the kind, whatever is on the stack."""
 _FLAGS_OFF: Final = {"popf": 0, "iret": 8}
 """Where the stack holds what it becomes."""
 _READS: Final = "pushf"
 _WATCHED: Final = frozenset({*_SETS, *_FLAGS_OFF, _READS})
 _EMULATED: Final = (ExitKind.CLI, ExitKind.STI, ExitKind.POPF, ExitKind.IRET)
-_START: Final = "start_kernel"
-"""Where the runtime goes on."""
 _CALL, _CALL_LEN = b"\xe8", 5
 _WORD_LEN: Final = 4
 _NAMES: Final = {False: "off", True: "on"}
@@ -47,14 +46,7 @@ _NAMES: Final = {False: "off", True: "on"}
 class FlagModel:
     """Watches every site of a paravirtual kernel that makes or reads the interrupt flag."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        privilege: ParavirtPrivilege,
-        image: ElfImage,
-        emit: Emit,
-        later: Later,
-    ) -> None:
+    def __init__(self, machine: Machine, image: ElfImage, emit: Emit, later: Later) -> None:
         """Watch from now on. Raises InputNotUnderstood if `image` is not a rewritten kernel."""
         self.checked = 0
         """How often the flag was compared."""
@@ -62,7 +54,7 @@ class FlagModel:
         """Whether the kernel ever was."""
         self._cpu, self._registers = machine.cpu, machine.cpu.registers
         self._mmu, self._memory = machine.mmu, machine.memory
-        self._privilege = privilege
+        self._privilege = machine.privilege
         self._traps = machine.statistics.traps
         self._emulated = 0
         """How often the hypervisor has executed an instruction that makes the flag."""
@@ -76,12 +68,12 @@ class FlagModel:
         """Kind and address of the site before."""
         self._executed: Counter[int] = Counter()
         self._results: dict[tuple[int, int], bool] = {}
-        """What the pushf under way has to leave, by where it goes on and the stack there."""
+        """The flag that a pushf under way has to leave, by where it goes on and the stack there."""
         self._image = image
         self._sites: dict[int, PatchedSite] = {}
         self._has_begun = False
         self._later = later
-        start_va = image.symbols.address(_START)
+        _, start_va = hook_of(image)
         if start_va is not None:
             self._cpu.watch(start_va, self._at_start)
 
@@ -153,7 +145,7 @@ class FlagModel:
         self._results[site.end_va, esp - (_WORD_LEN if site.pops is None else 0)] = flag
 
     def _behind_read(self, site: PatchedSite) -> None:
-        """The instruction behind it is about to be executed, if it is not come to otherwise."""
+        """The instruction after it is about to be executed, if it is not come to otherwise."""
         registers = self._registers
         right = self._results.pop((site.end_va, registers.esp), None)
         if right is None:
@@ -199,7 +191,7 @@ class FlagModel:
         return None if pa is None else self._memory.read_u32(pa)
 
     def _wrong(self, text: str, va: int | None = None) -> None:
-        self._emit(Kind.FLAG, CHANNEL, text, va)
+        self._emit(EventKind.FLAG, CHANNEL, text, va)
 
 
 def _name(site: PatchedSite) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vmipatch.emu.cpu import Cpu
+from vmipatch.emu.processor.cpu import Cpu
 
 
 class Later:

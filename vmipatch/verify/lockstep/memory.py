@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What stands behind the pointers of a system call, where it is cheap to look and means something?
+"""Which memory do the pointers of a system call point to, where it is cheap to look at?
 
 One row a call and pointer. What holds times (stat, rusage, sysinfo), random numbers, or nothing but
 what other calls show as well, has no row. Sizes are those of include/uapi of i386.
@@ -30,8 +30,8 @@ _ERRORS: Final = 0xFFFFF000
 _VECTOR_LEN: Final = 8
 
 
-class Extent(enum.Enum):
-    """How long what is behind a pointer is."""
+class PointeeLength(enum.Enum):
+    """The length of what a pointer points to."""
 
     STRING = "up to a zero"
     STRINGS = "pointers to such, up to a zero"
@@ -42,62 +42,63 @@ class Extent(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What argument number `pointer` leads to."""
+class Pointee:
+    """The memory that argument number `pointer` points to."""
 
     pointer: int
-    extent: Extent
+    extent: PointeeLength
     number: int = 0
     """The argument with the length, or the length itself."""
 
 
-def _rows(text: str, *behind: Behind) -> dict[int, tuple[Behind, ...]]:
-    return {NUMBERS[name]: behind for name in text.split()}
+def _rows(text: str, *pointees: Pointee) -> dict[int, tuple[Pointee, ...]]:
+    return {NUMBERS[name]: pointees for name in text.split()}
 
 
-_S, _F = Extent.STRING, Extent.FIXED
+_S, _F = PointeeLength.STRING, PointeeLength.FIXED
 
 GIVEN: Final = {
     **_rows("open creat unlink chdir mknod chmod access mkdir rmdir chroot umount2 "
-            "truncate stat64 lstat64 chown32 readlink swapon acct", Behind(0, _S)),
-    **_rows("link rename symlink", Behind(0, _S), Behind(1, _S)),
-    **_rows("mount", Behind(0, _S), Behind(1, _S), Behind(2, _S)),
+            "truncate stat64 lstat64 chown32 readlink swapon acct", Pointee(0, _S)),
+    **_rows("link rename symlink", Pointee(0, _S), Pointee(1, _S)),
+    **_rows("mount", Pointee(0, _S), Pointee(1, _S), Pointee(2, _S)),
     **_rows("openat mkdirat mknodat unlinkat fchmodat faccessat readlinkat fstatat64 statx",
-            Behind(1, _S)),
-    **_rows("execve", Behind(0, _S), Behind(1, Extent.STRINGS), Behind(2, Extent.STRINGS)),
-    **_rows("write pwrite64 sendto", Behind(1, Extent.ARGUMENT, 2)),
-    **_rows("writev", Behind(1, Extent.VECTOR, 2)),
-    **_rows("sethostname setdomainname", Behind(0, Extent.ARGUMENT, 1)),
-    **_rows("sigaction", Behind(1, _F, 16)),
-    **_rows("rt_sigaction", Behind(1, _F, 20)),
-    **_rows("sigprocmask", Behind(1, _F, 4)),
-    **_rows("rt_sigprocmask", Behind(1, _F, 8)),
-    **_rows("setitimer setrlimit", Behind(1, _F, 16)),
-    **_rows("nanosleep set_thread_area", Behind(0, _F, 8)),
-    **_rows("clock_nanosleep", Behind(2, _F, 8)),
-    **_rows("clock_nanosleep_time64", Behind(2, _F, 16)),
+            Pointee(1, _S)),
+    **_rows("execve", Pointee(0, _S), Pointee(1, PointeeLength.STRINGS),
+            Pointee(2, PointeeLength.STRINGS)),
+    **_rows("write pwrite64 sendto", Pointee(1, PointeeLength.ARGUMENT, 2)),
+    **_rows("writev", Pointee(1, PointeeLength.VECTOR, 2)),
+    **_rows("sethostname setdomainname", Pointee(0, PointeeLength.ARGUMENT, 1)),
+    **_rows("sigaction", Pointee(1, _F, 16)),
+    **_rows("rt_sigaction", Pointee(1, _F, 20)),
+    **_rows("sigprocmask", Pointee(1, _F, 4)),
+    **_rows("rt_sigprocmask", Pointee(1, _F, 8)),
+    **_rows("setitimer setrlimit", Pointee(1, _F, 16)),
+    **_rows("nanosleep set_thread_area", Pointee(0, _F, 8)),
+    **_rows("clock_nanosleep", Pointee(2, _F, 8)),
+    **_rows("clock_nanosleep_time64", Pointee(2, _F, 16)),
 }  # fmt: skip
-"""What the kernel is given, by call number."""
+"""The memory that the kernel is given, by call number."""
 
 RETURNED: Final = {
-    **_rows("read pread64 readlink getdents getdents64 recvfrom", Behind(1, Extent.RESULT)),
-    **_rows("readlinkat", Behind(2, Extent.RESULT)),
-    **_rows("getcwd", Behind(0, Extent.RESULT)),
-    **_rows("pipe pipe2", Behind(0, _F, 8)),
-    **_rows("waitpid wait4", Behind(1, _F, 4)),
-    **_rows("sigaction", Behind(2, _F, 16)),
-    **_rows("rt_sigaction", Behind(2, _F, 20)),
-    **_rows("sigprocmask", Behind(2, _F, 4)),
-    **_rows("rt_sigprocmask", Behind(2, _F, 8)),
-    **_rows("_llseek", Behind(3, _F, 8)),
-    **_rows("getrlimit ugetrlimit", Behind(1, _F, 8)),
-    **_rows("uname", Behind(0, _F, 390)),
+    **_rows("read pread64 readlink getdents getdents64 recvfrom", Pointee(1, PointeeLength.RESULT)),
+    **_rows("readlinkat", Pointee(2, PointeeLength.RESULT)),
+    **_rows("getcwd", Pointee(0, PointeeLength.RESULT)),
+    **_rows("pipe pipe2", Pointee(0, _F, 8)),
+    **_rows("waitpid wait4", Pointee(1, _F, 4)),
+    **_rows("sigaction", Pointee(2, _F, 16)),
+    **_rows("rt_sigaction", Pointee(2, _F, 20)),
+    **_rows("sigprocmask", Pointee(2, _F, 4)),
+    **_rows("rt_sigprocmask", Pointee(2, _F, 8)),
+    **_rows("_llseek", Pointee(3, _F, 8)),
+    **_rows("getrlimit ugetrlimit", Pointee(1, _F, 8)),
+    **_rows("uname", Pointee(0, _F, 390)),
 }  # fmt: skip
-"""What it gives back, by call number, if the call succeeds."""
+"""The memory that it gives back, by call number, if the call succeeds."""
 
 
 def given(number: int, arguments: tuple[int, ...], peek: Peek, detail: Detail) -> str:
-    """What the process has put behind the pointers of its call."""
+    """The memory that the process passes by the pointers of its call."""
     rows = GIVEN.get(number, ()) if detail is not Detail.NUMBERS else ()
     return "".join(f" {_shown(part, detail)}" for part in _parts(rows, arguments, 0, peek))
 
@@ -105,7 +106,7 @@ def given(number: int, arguments: tuple[int, ...], peek: Peek, detail: Detail) -
 def returned(
     number: int, arguments: tuple[int, ...], result: int, peek: Peek, detail: Detail
 ) -> str:
-    """What the kernel has put there; nothing after an error, or where it depends on time."""
+    """The memory that the kernel has filled in; none after an error, or if it depends on time."""
     rows = RETURNED.get(number, ())
     if result >= _ERRORS or detail is not Detail.EXACT:
         return ""
@@ -113,24 +114,24 @@ def returned(
 
 
 def _parts(
-    rows: tuple[Behind, ...], arguments: tuple[int, ...], result: int, peek: Peek
+    rows: tuple[Pointee, ...], arguments: tuple[int, ...], result: int, peek: Peek
 ) -> Iterator[bytes]:
     for row in rows:
         va = arguments[row.pointer]
         if not va:
             continue
         match row.extent:
-            case Extent.STRING:
+            case PointeeLength.STRING:
                 yield _string(va, peek)
-            case Extent.STRINGS:
+            case PointeeLength.STRINGS:
                 yield from (_string(each, peek) for each in _pointers(va, peek))
-            case Extent.ARGUMENT:
+            case PointeeLength.ARGUMENT:
                 yield peek(va, min(arguments[row.number], _LONGEST))
-            case Extent.RESULT:
+            case PointeeLength.RESULT:
                 yield peek(va, min(result, _LONGEST))
-            case Extent.FIXED:
+            case PointeeLength.FIXED:
                 yield peek(va, row.number)
-            case Extent.VECTOR:
+            case PointeeLength.VECTOR:
                 vector = peek(va, min(arguments[row.number], _MANY) * _VECTOR_LEN)
                 words = memoryview(vector[: len(vector) & ~7]).cast("I")
                 yield b"".join(

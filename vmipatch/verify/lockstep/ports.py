@@ -14,7 +14,7 @@ from typing import Final
 
 
 class Closeness(enum.Enum):
-    """What of the writes to a port has to be the same."""
+    """The writes to a port that have to be the same."""
 
     IN_FULL = "each write, in order"
     VALUES = "which values are ever written"
@@ -43,7 +43,7 @@ DEVICES: Final = (
     Device("timer", 0x40, 0x43, Closeness.PORTS,
            "told how long to wait from now on, which is another number in each machine"),
     Device("system control", 0x61, 0x61, Closeness.IN_FULL,
-           "bits 4 to 7 can only be read, as timers stand; whoever changes another repeats them",
+           "bits 4 to 7 can only be read, as timers stand; who changes another repeats them",
            mask=0x0F),
     Device("clock index", 0x70, 0x70, Closeness.VALUES,
            "read again and again until a second has begun"),
@@ -52,7 +52,7 @@ DEVICES: Final = (
     Device("serial interrupts", 0x3F9, 0x3F9, Closeness.VALUES,
            "switched on and off around what waits to be sent"),
 )  # fmt: skip
-"""Of the board of vmipatch.emu.board."""
+"""Of the board of vmipatch.emu.devices.board."""
 
 _WHOLE: Final = 0xFFFFFFFF
 _BY_PORT: Final = {

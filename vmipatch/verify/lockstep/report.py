@@ -8,12 +8,14 @@ from typing import Final
 
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.verify.lockstep.compare import Divergence
-from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.events import EventKind, SeenEvent
 from vmipatch.verify.lockstep.world import NAMES
 
 _NS_PER_S: Final = 1_000_000_000
 _NOTHING: Final = "nothing more"
-_USER: Final = frozenset({Kind.CALL, Kind.RESULT, Kind.FAULT, Kind.SIGNAL, Kind.PROCESS})
+_USER: Final = frozenset(
+    {EventKind.CALL, EventKind.RESULT, EventKind.FAULT, EventKind.SIGNAL, EventKind.PROCESS}
+)
 """Kinds whose place is in a process."""
 
 
@@ -39,6 +41,6 @@ def history(divergence: Divergence, symbols: tuple[SymbolTable, ...]) -> Iterato
             yield f"> {'':14} {_NOTHING} of {divergence.channel}"
 
 
-def _line(event: Event, symbols: SymbolTable) -> str:
+def _line(event: SeenEvent, symbols: SymbolTable) -> str:
     place = f"{event.va:#x}" if event.kind in _USER else symbols.place_of(event.va)
     return f"{event.now_ns / _NS_PER_S:12.6f} s {event.channel}: {event.text}  [{place}]"

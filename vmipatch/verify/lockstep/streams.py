@@ -15,7 +15,7 @@ from typing import Final
 
 from vmipatch.errors import VmipatchError
 from vmipatch.verify.lockstep.compare import Comparer
-from vmipatch.verify.lockstep.events import Event
+from vmipatch.verify.lockstep.events import SeenEvent
 from vmipatch.verify.lockstep.world import WorldEnd, WorldOrder, run_world
 from vmipatch.workers import begin_worker
 
@@ -64,13 +64,13 @@ def run_side_by_side(
     return ends
 
 
-def _compare(comparer: Comparer, machine: int, events: list[Event]) -> None:
+def _compare(comparer: Comparer, machine: int, events: list[SeenEvent]) -> None:
     for event in events:
         if comparer.divergence is None:
             comparer.take(machine, event)
 
 
-def _receive(pipe: Connection, process: BaseProcess) -> list[Event] | WorldEnd:
+def _receive(pipe: Connection, process: BaseProcess) -> list[SeenEvent] | WorldEnd:
     """The next that a machine tells. A guest that takes the emulator down has ended, too."""
     try:
         message = pipe.recv()

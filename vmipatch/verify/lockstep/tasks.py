@@ -6,6 +6,8 @@ from 4.19 on ESP1 beside an entry stack for all (arch/x86/include/asm/switch_to.
 update_task_stack). The pair tells tasks apart, threads too. A task's name is its place in the tree
 of forks: `1` is the first, `1.2` its second child. Process numbers would not do, since kernel
 threads are numbered with processes and begun when there is work.
+
+Another kernel may have one stack for each processor: there page tables tell tasks apart.
 """
 
 from __future__ import annotations
@@ -69,17 +71,18 @@ class Fork:
 
 
 class Tasks:
-    """All that were seen, by kernel stack."""
+    """All that were seen, by kernel stack; of a kernel that is not Linux by page tables."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, is_linux: bool = True) -> None:
         self._machine = machine
+        self._is_linux = is_linux
         self._registers = machine.cpu.registers
         self._by_stack: dict[tuple[int, int], Task] = {}
         self._pending: list[Fork] = []
         self._roots = 0
 
     def current(self) -> Task:
-        """The task that runs, in user mode; a new one if it is not known and nobody's child."""
+        """The task that runs, in user mode; a new one if it is not known and no task's child."""
         key = self._stack()
         task = self._by_stack.get(key)
         if task is None:
@@ -105,7 +108,7 @@ class Tasks:
             self._pending.remove(fork)
 
     def born(self, place: Place) -> Task | None:
-        """The child that begins by returning 0 to `place`; None if what returns is no child."""
+        """The child that begins by returning 0 to `place`; None if what returns is not a child."""
         fork = self._fork_of(place)
         if fork is None:
             return None
@@ -135,6 +138,8 @@ class Tasks:
 
     def _stack(self) -> tuple[int, int]:
         machine = self._machine
+        if not self._is_linux:
+            return 0, self._registers.cr3
         pa = machine.mmu.find(machine.privilege.task.base + _ESP0_OFF)
         if pa is None:
             return 0, 0

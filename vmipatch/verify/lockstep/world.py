@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.choices import Flavor, Mode
-from vmipatch.emu.cpu import CpuFailed
-from vmipatch.emu.events import Event as Delivered
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.hooks import Hooks
+from vmipatch.emu.hypervisor.virtual_cpu import USER_RING
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.processor.engine import CpuFailed
+from vmipatch.emu.processor.events import Event as Delivered
 from vmipatch.emu.report import Ending
-from vmipatch.emu.virtual_cpu import USER_RING
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import build_rom
 from vmipatch.verify.console import FOREIGN_RULES, RULES, normalised
 from vmipatch.verify.ended import Ended
 from vmipatch.verify.lockstep.calls import ProcessWatcher
-from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.events import EventKind, SeenEvent
 from vmipatch.verify.lockstep.interrupt_flag import FlagModel
 from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.lockstep.ports import PortWrites
@@ -33,15 +34,15 @@ NAMES: Final = ("original, native", "rewritten, native", "rewritten, paravirtual
 BATCH: Final = 200
 """Events that are told at a time: so far one machine may be ahead of what has been compared."""
 
-Tell = Callable[[list[Event]], None]
+Tell = Callable[[list[SeenEvent]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class WorldOrder:
-    """What one machine boots."""
+    """A kernel to boot in one machine."""
 
     name: str
-    """What reports call it."""
+    """Its name in reports."""
     mode: Mode
     kernel: bytes = field(repr=False)
     file: str
@@ -49,11 +50,12 @@ class WorldOrder:
     command_line: str
     limit_ns: int
     detail: Detail
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorldEnd(Ended):
-    """What became of it; the same on every run."""
+    """The outcome of a machine; the same on every run."""
 
     ending: Ending | None
     """None: the emulator gave up."""
@@ -64,7 +66,7 @@ class WorldEnd(Ended):
     events: int
     became_paravirtual: bool
     flags_checked: int
-    """How often the virtual interrupt flag was compared with its model; 0 if there is none."""
+    """How often the virtual interrupt flag was compared with its model; 0 if missing."""
     said: tuple[str, ...]
     """The console lines of verify's own workload."""
 
@@ -76,16 +78,16 @@ class _Teller:
         self.machine: Machine | None = None
         self.count = 0
         self._tell = tell
-        self._batch: list[Event] = []
+        self._batch: list[SeenEvent] = []
         self._code = [(s.va, s.end_va) for s in image.executable_sections]
 
-    def emit(self, kind: Kind, channel: str, text: str, va: int | None = None) -> None:
+    def emit(self, kind: EventKind, channel: str, text: str, va: int | None = None) -> None:
         """Keep what has just happened."""
         assert self.machine is not None, "events come from machines"
         where_va = self._here() if va is None else va
-        self._batch.append(Event(kind, channel, text, self.machine.clock.now_ns, where_va))
+        self._batch.append(SeenEvent(kind, channel, text, self.machine.clock.now_ns, where_va))
         self.count += 1
-        if len(self._batch) >= BATCH or kind is Kind.FLAG:
+        if len(self._batch) >= BATCH or kind is EventKind.FLAG:
             self.flush()
 
     def flush(self) -> None:
@@ -113,7 +115,6 @@ class _Lines:
         self._rules = RULES + FOREIGN_RULES if foreign else RULES
         self._heard = bytearray()
         self.said: list[str] = []
-        self.later: Later | None = None
 
     def send(self, value: int) -> None:
         """A byte from the guest."""
@@ -123,9 +124,7 @@ class _Lines:
             self._heard.append(value)
 
     def poll(self, idle: bool) -> bytes:
-        """Nothing for the guest; between two runs of the CPU, what had to wait for that."""
-        if self.later is not None:
-            self.later.now()
+        """Nothing for the guest."""
         return b""
 
     def finish(self) -> None:
@@ -133,7 +132,7 @@ class _Lines:
         line = self._heard.decode(errors="replace")
         self._heard.clear()
         for text in normalised([line], False, self._rules):
-            self._teller.emit(Kind.CONSOLE, "console", text)
+            self._teller.emit(EventKind.CONSOLE, "console", text)
             if text.startswith(PREFIX):
                 self.said.append(text)
 
@@ -143,38 +142,42 @@ def run_world(order: WorldOrder, tell: Tell) -> WorldEnd:
     image = ElfImage.parse(order.kernel, order.file)
     teller = _Teller(image, tell)
     console = _Lines(teller, order.detail is not Detail.EXACT)
-    options = MachineOptions(limit_ns=order.limit_ns)
-    machine = build_machine(order.mode, console, options, rom=build_rom(Flavor.PARAVIRT).data)
+    boot = Boot(image, order.command_line, order.initrd)
+    options = MachineOptions(
+        limit_ns=order.limit_ns, timeout_s=order.timeout_s, display=boot.is_multiboot
+    )
+    spec = MachineSpec(order.mode, options, build_rom(Flavor.PARAVIRT).data)
+    machine = build_machine(spec, console)
     teller.machine = machine
-    later = console.later = Later(machine.cpu)
+    later = Later(machine.cpu)
     processes = ProcessWatcher(machine, order.detail, teller.emit, later)
-    privilege = machine.privilege
     flags = None
-    if isinstance(privilege, ParavirtPrivilege):
-        flags = FlagModel(machine, privilege, image, teller.emit, later)
+    if order.mode in (Mode.PARAVIRT, Mode.AUDIT):
+        flags = FlagModel(machine, image, teller.emit, later)
     ports = PortWrites()
 
     def on_write(port: int, size: int, value: int) -> None:
         if (found := ports.event(port, size, value)) is not None:
-            teller.emit(Kind.PORT, *found)
+            teller.emit(EventKind.PORT, *found)
 
     def on_delivery(event: Delivered) -> None:
         processes.on_delivery(event)
         if flags is not None:
             flags.on_delivery(event)
 
-    machine.board.bus.on_write = on_write
-    machine.on_delivery = on_delivery
+    machine.watch(Hooks(later.now, on_delivery=on_delivery, on_port_write=on_write))
     ending: Ending | None = None
     try:
-        result = machine.run(Boot(image, order.command_line, order.initrd))
+        result = machine.run(boot)
         ending, details = result.ending, result.details
     except CpuFailed as failure:
         details = str(failure)
     console.finish()
     for channel, text in ports.sums():
-        teller.emit(Kind.PORT, channel, text)
-    teller.emit(Kind.END, "end", ending.value if ending else f"the emulator gave up: {details}")
+        teller.emit(EventKind.PORT, channel, text)
+    teller.emit(
+        EventKind.END, "end", ending.value if ending else f"the emulator gave up: {details}"
+    )
     teller.flush()
     eip = machine.cpu.registers.eip
     return WorldEnd(

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from vmipatch.emu.paravirt import Watch
+from vmipatch.choices import Mode
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.sites.outcome import Difference, differences
-from vmipatch.verify.sites.shapes import Shape, Shapes, shapes_of
+from vmipatch.verify.sites.shapes import Shapes, SiteShape, shapes_of
 from vmipatch.verify.sites.stand import Stand
 from vmipatch.verify.sites.states import random_state
 
@@ -30,9 +30,9 @@ class SiteFinding:
 
 @dataclass(frozen=True, slots=True)
 class SitesReport:
-    """What was executed, and what differed."""
+    """The sites that were executed, and the differences."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[SiteShape, ...]
     states: int
     """Executions of each shape, on either side."""
     findings: tuple[SiteFinding, ...]
@@ -53,19 +53,23 @@ def check_sites(
     *,
     states: int = 20,
     seed: str = "0",
-    watch: Watch = Watch.MEASURED,
-    shapes: Iterable[Shape] | None = None,
+    mode: Mode = Mode.PARAVIRT,
+    shapes: Iterable[SiteShape] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> SitesReport:
     """Execute each shape of site of a rewritten kernel in `states` random states.
 
     `seed` and the names of the shapes decide the states. Raises InputNotUnderstood if the kernel
-    does not come to start_kernel on both sides, MalformedTable for broken annotations.
+    does not come to start_kernel on both sides, MalformedTable for broken annotations. `tell` is
+    told how far it is, shape by shape.
     """
     every = shapes_of(image) if shapes is None else Shapes(tuple(shapes), {})
-    native, paravirt = Stand(image, None), Stand(image, rom, watch)
+    native, paravirt = Stand(image, Mode.NATIVE), Stand(image, mode, rom)
     findings: list[SiteFinding] = []
     faults = 0
-    for shape in every.shapes:
+    for number, shape in enumerate(every.shapes):
+        if tell is not None:
+            tell(f"{number} of {len(every.shapes)} shapes")
         found, faulted = _check_shape(shape, native, paravirt, states, seed)
         findings += found
         faults += faulted
@@ -73,9 +77,9 @@ def check_sites(
 
 
 def _check_shape(
-    shape: Shape, native: Stand, paravirt: Stand, states: int, seed: str
+    shape: SiteShape, native: Stand, paravirt: Stand, states: int, seed: str
 ) -> tuple[list[SiteFinding], int]:
-    """What differed, and how many executions ended in a fault."""
+    """The differences, and how many executions ended in a fault."""
     site = shape.site
     findings, faults = [], 0
     native.aim(site)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from vmipatch.emu.events import Vector
-from vmipatch.emu.registers import Flag
+from vmipatch.emu.processor.bits import Flag
+from vmipatch.emu.processor.events import Vector
 from vmipatch.verify.sites.scene import ABSENT_SS, GDT_OFF, KERNEL_CS, KERNEL_DS, OTHER_SS
 from vmipatch.verify.sites.shapes import PatchedSite, Way
 
@@ -22,18 +22,18 @@ _FRAME_CS_OFF: Final = 4
 _EAX, _EDX = 0, 2
 
 
-class Ending(enum.Enum):
+class RunEnd(enum.Enum):
     """Where a run ended."""
 
-    BEHIND = "behind the site"
-    RETURNED = "where a return led to"
+    AFTER = "after the site"
+    RETURNED = "where a return went"
     FAULT = "in a handler"
     LOST = "nowhere, in a millisecond"
 
 
 @dataclass(frozen=True, slots=True)
 class FaultSeen:
-    """What a handler was called with."""
+    """Arguments of a handler."""
 
     vector: int
     error: int | None
@@ -45,7 +45,7 @@ class FaultSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class PortAccess:
+class PortTraffic:
     """An `in` or `out`."""
 
     port: int
@@ -55,18 +55,18 @@ class PortAccess:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Memory as it is behind a run."""
+class MemoryWindow:
+    """Memory as it is after a run."""
 
     va: int
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Everything a guest can know behind the execution of one site."""
+class SiteOutcome:
+    """Everything a guest can know after the execution of one site."""
 
-    ending: Ending
+    ending: RunEnd
     event: FaultSeen | None
     sound: bool
     """Whether the hypervisor's promises hold: CPL 1, IOPL 0, the real IF on."""
@@ -87,11 +87,11 @@ class Outcome:
     debug: tuple[int, ...]
     msr: int
     """The model-specific register that ECX named before the run."""
-    ports: tuple[PortAccess, ...]
+    ports: tuple[PortTraffic, ...]
     waits: tuple[bool, ...]
     """For each time that the guest waited for an interrupt: whether it would get one."""
     descriptors: bytes
-    memory: tuple[Window, ...]
+    memory: tuple[MemoryWindow, ...]
     """Operands, the live part of the stack, and the state's own places."""
 
 
@@ -117,7 +117,7 @@ class Difference:
 
 
 def _where_they_differ(one: bytes, other: bytes) -> tuple[int, int]:
-    """From the first byte that differs to behind the last one."""
+    """From the first byte that differs to the end of the last one."""
     marks = [a != b for a, b in itertools.zip_longest(one, other)]
     if not any(marks):
         return 0, 0  # the same bytes at another address
@@ -125,28 +125,28 @@ def _where_they_differ(one: bytes, other: bytes) -> tuple[int, int]:
 
 
 def differences(
-    site: PatchedSite, native: Outcome, paravirt: Outcome, is_added: Callable[[int], bool]
+    site: PatchedSite, native: SiteOutcome, paravirt: SiteOutcome, is_added: Callable[[int], bool]
 ) -> tuple[Difference, ...]:
     """In which fields two runs of `site` differ, beyond what is known to.
 
     `is_added` tells addresses of thunks and of the ROM. The known differences, all of them:
 
-    * CS and SS of the kernel have RPL 1, the descriptors behind them DPL 1 (design rule D6).
+    * CS and SS of the kernel have RPL 1, the descriptors that they select DPL 1 (design rule D6).
       What stores or pushes them gives RPL 0, since it is compared with.
     * An IRET that is refused leaves its frame with RPL 1 in CS, and is reported with interrupts
       off: the ROM has prepared both for the hardware. Kernels return with interrupts off.
     * User code always runs with interrupts on.
     * RDTSC gives another time. SMSW leaves anything in the upper half of a register.
-    * An operand that faults in a thunk or in the ROM does so there: registers and EIP are theirs.
-      A page fault that is mended restarts it, and a kernel that expects none comes to the same end.
-      Where the exception table expects a fault, it has to be at that address, and nowhere else.
+    * A page fault of REP INS and REP OUTS arises in the ROM, which the site calls itself: EIP and
+      ESP are the ROM's. One that is mended goes on there, and a kernel that expects none comes to
+      the same end. Where the exception table expects a fault, it has to be at that address.
     """
     native, paravirt = _as_native(site, native), _as_native(site, paravirt)
     if _faulted_inside(site, native, paravirt, is_added):
         paravirt = _at_site(native, paravirt)
     found = tuple(
         Difference(f.name, getattr(native, f.name), getattr(paravirt, f.name))
-        for f in fields(Outcome)
+        for f in fields(SiteOutcome)
         if getattr(native, f.name) != getattr(paravirt, f.name)
     )
     places = _fault_va(native), _fault_va(paravirt)
@@ -155,13 +155,13 @@ def differences(
     return found
 
 
-def _fault_va(outcome: Outcome) -> int | None:
+def _fault_va(outcome: SiteOutcome) -> int | None:
     """Where the kernel's own instruction faulted."""
     event = outcome.event
     return event.eip if event is not None and event.user_stack is None else None
 
 
-def _as_native(site: PatchedSite, outcome: Outcome) -> Outcome:
+def _as_native(site: PatchedSite, outcome: SiteOutcome) -> SiteOutcome:
     """The outcome without what is known to differ."""
     descriptors = bytearray(outcome.descriptors)
     for selector in (KERNEL_CS, KERNEL_DS, OTHER_SS, ABSENT_SS):
@@ -193,7 +193,7 @@ def _kernel(selector: int) -> int:
     return selector & ~_RPL_1 if selector in kernel else selector
 
 
-def _with_rpl_1(stack: Window) -> Window:
+def _with_rpl_1(stack: MemoryWindow) -> MemoryWindow:
     data = bytearray(stack.data)
     if len(data) > _FRAME_CS_OFF and data[_FRAME_CS_OFF] & 3 == 0:
         data[_FRAME_CS_OFF] |= _RPL_1
@@ -201,19 +201,19 @@ def _with_rpl_1(stack: Window) -> Window:
 
 
 def _faulted_inside(
-    site: PatchedSite, native: Outcome, paravirt: Outcome, is_added: Callable[[int], bool]
+    site: PatchedSite, native: SiteOutcome, paravirt: SiteOutcome, is_added: Callable[[int], bool]
 ) -> bool:
-    """Whether both faulted alike, one of them in a thunk or the ROM."""
+    """Whether both faulted alike, one of them in the ROM."""
     one, other = native.event, paravirt.event
-    if one is None or other is None or site.way in (Way.FALLBACK, Way.NATIVE):
+    if one is None or other is None or site.way is not Way.DIRECT:
         return False
     alike = (one.vector, one.error) == (other.vector, other.error)
-    expected = one.vector == Vector.PAGE_FAULT or site.way is Way.THUNK
+    expected = one.vector == Vector.PAGE_FAULT and site.kind in ("ins", "outs")
     return alike and expected and one.user_stack is None and is_added(other.eip)
 
 
-def _at_site(native: Outcome, paravirt: Outcome) -> Outcome:
-    """The outcome of a fault in a thunk, with the site's registers and stack."""
+def _at_site(native: SiteOutcome, paravirt: SiteOutcome) -> SiteOutcome:
+    """The outcome of a fault in the ROM, with the site's registers and stack."""
     return replace(
         paravirt,
         event=native.event,

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from vmipatch.emu.memory import PAGE_LEN
+from vmipatch.emu.processor.memory import PAGE_LEN
 from vmipatch.isa.assemble import Assembled, assemble
 
 SCENE_PA: Final = 0x20000
@@ -37,7 +37,7 @@ OTHER_SS: Final = 0x80
 BEYOND: Final = 0x100
 ODD_BASE: Final = 0x34560
 SYSENTER_CS: Final = KERNEL_CS
-"""SYSEXIT wants the user's segments 16 and 24 behind it."""
+"""SYSEXIT wants the user's segments 16 and 24 after it."""
 NULL_LDT: Final = 0
 
 CONTROLS: Final = ("cr3", "cr4", "cr0", "cr2")
@@ -71,7 +71,7 @@ class Scene:
 
     @property
     def target_va(self) -> int:
-        """Where returns to the kernel are led to."""
+        """The target of returns to the kernel."""
         return self.code.labels["target"]
 
     @property

@@ -4,7 +4,7 @@
 Two sites have the same shape if their instructions differ in displacements and port numbers alone
 and the same thunk stands for them, if one does; a site at which the exception table expects a fault
 is apart from one where it expects none. The rewriter takes every register and every flag
-for live behind every site, so liveness makes no shapes: everything is compared behind each of them.
+for live after every site, so liveness makes no shapes: everything is compared after each of them.
 What a site was is read from its native body, without the padding.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from vmipatch.errors import MalformedTable
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.classify import split_prefixes
-from vmipatch.isa.forms import Operand
+from vmipatch.isa.forms import WantedModrm
 from vmipatch.isa.trapped import MAX_LEN, TrappedInstruction, take_apart
 from vmipatch.tables.ex_table import EX_TABLE
 from vmipatch.tables.table import Role
@@ -87,11 +87,11 @@ class PatchedSite:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SiteShape:
     """Sites that are alike."""
 
     name: str
-    """What they have in common, as text."""
+    """Their common traits, as text."""
     site: PatchedSite
     """The first of them."""
     count: int
@@ -101,7 +101,7 @@ class Shape:
 class Shapes:
     """All shapes of a rewritten kernel."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[SiteShape, ...]
     """By name."""
     left_out: dict[str, int] = field(hash=False)
     """Instructions left native that are not executed, by kind."""
@@ -125,7 +125,7 @@ def shapes_of(image: ElfImage) -> Shapes:
     for site in _with_fixups(image, [*patched, *native]):
         found.setdefault(_name(site), {}).setdefault(site.thunk_va, []).append(site)
     shapes = tuple(
-        Shape(f"{name} #{number}" if number > 1 else name, sites[0], len(sites))
+        SiteShape(f"{name} #{number}" if number > 1 else name, sites[0], len(sites))
         for name, by_thunk in sorted(found.items())
         for number, sites in enumerate(by_thunk.values(), 1)
     )
@@ -170,7 +170,7 @@ def _thunk_va(image: ElfImage, record: AnnotationRecord) -> int:
 
 
 def _without_padding(body: bytes, pad_len: int) -> bytes:
-    """The instruction of a body: behind prefixes, before or behind nops."""
+    """The instruction of a body: after prefixes, before or after nops."""
     prefixed = body.startswith(_DS_PREFIX * pad_len)
     if prefixed or take_apart(body) is None:
         return body[pad_len:]
@@ -196,7 +196,7 @@ def _name(site: PatchedSite) -> str:
     first = site.first
     prefixes, _ = split_prefixes(first.code)
     words += [f"{octet:02x}" for octet in prefixes if octet != _DS_PREFIX[0]]
-    if first.form.operand is not Operand.NONE:
+    if first.form.operand is not WantedModrm.NONE:
         words.append(f"modrm {first.tail[:1].hex()}")
         if first.memory is not None and first.tail[0] & 7 == 4:
             words.append(f"sib {first.tail[1:2].hex()}")

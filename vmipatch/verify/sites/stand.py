@@ -9,22 +9,23 @@ from typing import Final
 
 import numpy as np
 
-from vmipatch.emu.bus import PortBus
-from vmipatch.emu.events import WITH_ERROR_CODE, Cause, Event, Vector
+from vmipatch.choices import Mode
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.hooks import Hooks
+from vmipatch.emu.hypervisor.rom_image import GuestRom
+from vmipatch.emu.hypervisor.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.memory import PAGE_LEN, GuestMemory
-from vmipatch.emu.native import NativePrivilege
-from vmipatch.emu.paravirt import ParavirtPrivilege, Watch, plug_paravirt
-from vmipatch.emu.registers import Flag, SegReg
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.processor.bits import Flag
+from vmipatch.emu.processor.events import WITH_ERROR_CODE, Cause, Event, Vector
+from vmipatch.emu.processor.memory import PAGE_LEN
+from vmipatch.emu.processor.segment import SegReg
 from vmipatch.emu.report import Ending as MachineEnding
 from vmipatch.emu.report import GuestEnded
-from vmipatch.emu.rom_image import GuestRom
-from vmipatch.emu.virtual_cpu import KERNEL_RING, USER_RING
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
 from vmipatch.isa.trapped import MAX_LEN, take_apart
-from vmipatch.verify.sites.outcome import Ending, FaultSeen, Outcome, PortAccess, Window
+from vmipatch.verify.sites.outcome import FaultSeen, MemoryWindow, PortTraffic, RunEnd, SiteOutcome
 from vmipatch.verify.sites.scene import (
     CODE_OFF,
     DEBUGS,
@@ -41,10 +42,10 @@ from vmipatch.verify.sites.scene import (
     Scene,
 )
 from vmipatch.verify.sites.shapes import PatchedSite
-from vmipatch.verify.sites.states import REFUSED_MSR, Ground, State
+from vmipatch.verify.sites.states import REFUSED_MSR, Ground, SiteState
+from vmipatch.verify.start import hook_of
 from vmipatch.vmi.shared import ROM_MAX_LEN, ROM_PA, SHARED_PA, TIME_PA, Shared
 
-START: Final = "start_kernel"
 NEW_CODE: Final = ".vmi.text"
 _MSR_KINDS: Final = ("rdmsr", "wrmsr")
 _RUN_NS: Final = 1_000_000
@@ -61,42 +62,45 @@ _OURS: Final = {*range(SCENE_PA, SCENE_PA + SCENE_LEN, PAGE_LEN), SHARED_PA, TIM
 class Stand:
     """A machine whose kernel has come to start_kernel; CPL 0 or, paravirtually, CPL 1."""
 
-    def __init__(self, image: ElfImage, rom: bytes | None, watch: Watch = Watch.MEASURED) -> None:
-        """Start `image` natively, or with `rom` paravirtually.
+    def __init__(self, image: ElfImage, mode: Mode, rom: bytes = b"") -> None:
+        """Start `image` natively, or with `rom` in a mode that has one.
 
         Raises InputNotUnderstood if the kernel does not come to start_kernel, or has not become
         paravirtual there.
         """
-        guest_rom = None if rom is None else GuestRom(rom)
-        self._machine = _machine(image, guest_rom, watch)
-        self._is_paravirtual = rom is not None
+        end_pa = max(segment.pa + segment.mem_len for segment in image.loads)
+        options = MachineOptions(ram_len=end_pa + _SPARE_LEN & -_SPARE_LEN)
+        self._machine = build_machine(MachineSpec(mode, options, rom))
+        self._is_paravirtual = mode is not Mode.NATIVE
         self._machine.cpu.refused_msrs = frozenset({REFUSED_MSR})
         self._added = image.section_by_name.get(NEW_CODE, ())
         self._registers = self._machine.cpu.registers
         self._boot(image)
         base_va = next(s.va - s.pa & 0xFFFFFFFF for s in image.loads)
         self.scene = Scene(base_va)
-        if guest_rom is not None:  # as VMI_Init does, with the stack that the scene has
-            guest_rom.place(self._machine.memory, base_va, KERNEL_DS | KERNEL_RING)
+        if self._is_paravirtual:  # as VMI_Init does, with the stack that the scene has
+            GuestRom(rom).place(self._machine.memory, base_va, KERNEL_DS | KERNEL_RING)
         self._tables = self.scene.tables()
         self._ports = _Ports()
-        self._machine.board.bus = self._ports
+        self._waits: list[bool] = []
+        """Whether interrupts were on, for each time the guest waited for one."""
+        self._machine.watch(Hooks(on_wait=self._wake, ports=self._ports))
         self.ground = self._look_around()
         self._set_scene()
         self._unwatch_site: list[Callable[[], None]] = []
         for va, ending in (
-            (self.scene.landing_va, Ending.FAULT),
-            (self.scene.target_va, Ending.RETURNED),
+            (self.scene.landing_va, RunEnd.FAULT),
+            (self.scene.target_va, RunEnd.RETURNED),
         ):
             self._watch(va, ending)
-        self._ending = Ending.LOST
+        self._ending = RunEnd.LOST
         self._before = self._pages().copy()
 
     def aim(self, site: PatchedSite) -> None:
         """Execute `site` from now on."""
         for unwatch in self._unwatch_site:
             unwatch()
-        self._unwatch_site = [self._watch(site.end_va, Ending.BEHIND)]
+        self._unwatch_site = [self._watch(site.end_va, RunEnd.AFTER)]
         if site.kind in _MSR_KINDS and not self._is_paravirtual:
             watch = self._machine.cpu.watch_range
             self._unwatch_site.append(watch(site.va, site.end_va, self._refuse_msr))
@@ -107,11 +111,11 @@ class Stand:
         return va in self._added or 0 <= va - base_va - ROM_PA < ROM_MAX_LEN
 
     def bytes_at(self, va: int, length: int) -> bytes:
-        """What stands in the kernel's memory."""
+        """The bytes in the kernel's memory."""
         return self._machine.mmu.read(va, length)
 
-    def execute(self, site: PatchedSite, state: State) -> Outcome:
-        """What comes of `site` in `state`. Raises PageFault for places that are not mapped."""
+    def execute(self, site: PatchedSite, state: SiteState) -> SiteOutcome:
+        """The outcome of `site` in `state`. Raises PageFault for places that are not mapped."""
         memory, registers = self._machine.memory, self._registers
         kept = [(va, self.bytes_at(va, len(data))) for va, data in state.places]
         self._prepare(state)
@@ -121,7 +125,7 @@ class Stand:
             registers.set_gpr(number, value)
         self._set_flags(state.eflags)
         self._ports.begin(state.port_seed)
-        self._machine.waits.clear()
+        self._waits.clear()
         ending = self._run(site.va)
         try:
             outcome = self._outcome(ending, state)
@@ -143,7 +147,7 @@ class Stand:
         return tuple(pa for pa in (changed[is_stray] * PAGE_LEN).tolist() if pa not in _OURS)
 
     def _look_around(self) -> Ground:
-        """What states are to fit."""
+        """The ground that states are to fit."""
         registers, scene = self._registers, self.scene
         mmu = self._machine.mmu
         nowhere = next((va for va in _NOWHERE if mmu.find(va) is None), None)
@@ -161,22 +165,21 @@ class Stand:
         )
 
     def _boot(self, image: ElfImage) -> None:
-        start_va = image.symbols.address(START)
+        start, start_va = hook_of(image)
         if start_va is None:
-            raise InputNotUnderstood(f"the kernel has no {START}", file=image.name)
-        unwatch = self._watch(start_va, Ending.BEHIND)
+            raise InputNotUnderstood(f"the kernel has no {start}", file=image.name)
+        unwatch = self._watch(start_va, RunEnd.AFTER)
         result = self._machine.run(Boot(image))
         unwatch()
         if result.ending is not MachineEnding.QUIT:
             raise InputNotUnderstood(
-                f"the kernel does not come to {START}: {result.ending.value}, {result.place}",
+                f"the kernel does not come to {start}: {result.ending.value}, {result.place}",
                 file=image.name,
                 hint="see what happens: vmipatch run --paravirt",
             )
-        privilege = self._machine.privilege
-        if isinstance(privilege, ParavirtPrivilege) and not privilege.is_paravirtual:
+        if self._is_paravirtual and not self._machine.privilege.is_paravirtual:
             raise InputNotUnderstood(
-                f"the kernel is not paravirtual at {START}",
+                f"the kernel is not paravirtual at {start}",
                 file=image.name,
                 hint="give a rewritten kernel",
             )
@@ -190,7 +193,7 @@ class Stand:
         memory.load(SCENE_PA + PAGING_OFF, memory.read(root_pa, PAGE_LEN))
         self._machine.cpu.flush_code()
 
-    def _prepare(self, state: State) -> None:
+    def _prepare(self, state: SiteState) -> None:
         memory, scene = self._machine.memory, self.scene
         values = np.array(state.values, dtype="<u4").tobytes()
         memory.load(SCENE_PA + TABLES_OFF, self._tables)
@@ -210,7 +213,7 @@ class Stand:
     def _shared(self) -> memoryview:
         return self._machine.memory.octets[SHARED_PA : SHARED_PA + PAGE_LEN].cast("I")
 
-    def _watch(self, va: int, ending: Ending) -> Callable[[], None]:
+    def _watch(self, va: int, ending: RunEnd) -> Callable[[], None]:
         def reached() -> None:
             self._ending = ending
             raise GuestEnded(MachineEnding.QUIT)
@@ -218,15 +221,20 @@ class Stand:
         return self._machine.cpu.watch(va, reached)
 
     def _refuse_msr(self, va: int) -> None:
-        """What a processor does and Unicorn does not: #GP for a register that there is not."""
+        """Do what a processor does and Unicorn does not: #GP for a register that there is not."""
         if self._registers.ecx == REFUSED_MSR and take_apart(self.bytes_at(va, MAX_LEN)):
             self._is_refused = True
             raise GuestEnded(MachineEnding.QUIT)
 
-    def _run(self, va: int) -> Ending:
+    def _wake(self, interrupts_enabled: bool) -> bool:
+        """The guest waits for an interrupt: it comes, but is not delivered."""
+        self._waits.append(interrupts_enabled)
+        return True
+
+    def _run(self, va: int) -> RunEnd:
         """Execute from `va` to a place that is watched, or for a millisecond."""
         self._registers.eip = va
-        self._ending = Ending.LOST
+        self._ending = RunEnd.LOST
         self._is_refused = False
         machine, clock = self._machine, self._machine.clock
         alarm = clock.at(clock.now_ns + _RUN_NS, _lost)
@@ -247,11 +255,11 @@ class Stand:
             if name in DEBUGS
         )
 
-    def _outcome(self, ending: Ending, state: State) -> Outcome:
+    def _outcome(self, ending: RunEnd, state: SiteState) -> SiteOutcome:
         registers = self._registers
         general = tuple(registers.gpr(number) for number in range(8))
         event, live_va = None, general[_ESP]
-        if ending is Ending.FAULT:
+        if ending is RunEnd.FAULT:
             event, live_va = self._event(general[_ESP])
             live_va = live_va if event.user_stack is None else state.general[_ESP] + _FRAME_LEN
         eflags = registers.eflags & ~_IOPL
@@ -263,7 +271,7 @@ class Stand:
         words = self._shared
         shown = tuple(words[cell >> 2] for cell in _SHOWN) if self._is_paravirtual else controls
         task = words[Shared.TR >> 2] if self._is_paravirtual else registers.tr.selector
-        return Outcome(
+        return SiteOutcome(
             ending=ending,
             event=event,
             sound=sound,
@@ -276,24 +284,24 @@ class Stand:
             tables=(registers.gdtr, registers.idtr, registers.ldtr.selector, task),
             msr=self._machine.cpu.read_msr(state.general[_ECX]),
             ports=self._ports.accesses,
-            waits=tuple(self._machine.waits),
+            waits=tuple(self._waits),
             descriptors=self._machine.memory.read(SCENE_PA + TABLES_OFF, VALUES_OFF),
             memory=self._windows(state, live_va),
             debug=(),
         )
 
-    def _windows(self, state: State, live_va: int) -> tuple[Window, ...]:
+    def _windows(self, state: SiteState, live_va: int) -> tuple[MemoryWindow, ...]:
         scene = self.scene
         end_va = scene.stack_va + STACK_LEN
         live_va = min(max(live_va, scene.stack_va), end_va)
         return (
-            *(Window(va, self.bytes_at(va, len(data))) for va, data in state.places),
-            Window(scene.operands_va, self.bytes_at(scene.operands_va, PAGE_LEN)),
-            Window(live_va, self.bytes_at(live_va, end_va - live_va)),
+            *(MemoryWindow(va, self.bytes_at(va, len(data))) for va, data in state.places),
+            MemoryWindow(scene.operands_va, self.bytes_at(scene.operands_va, PAGE_LEN)),
+            MemoryWindow(live_va, self.bytes_at(live_va, end_va - live_va)),
         )
 
     def _event(self, esp: int) -> tuple[FaultSeen, int]:
-        """What the handler found on its stack; and where the stack ended before, if it is ours."""
+        """The handler's frame on its stack; and where the stack ended before, if it is ours."""
         words = self._machine.mmu
         vector = words.read_u32(esp)
         at = esp + 4
@@ -313,16 +321,15 @@ class Stand:
         return memory.reshape(-1, PAGE_LEN // 8)
 
 
-class _Ports(PortBus):
+class _Ports:
     """Ports that give any values, the same ones for the same seed, and remember."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._accesses: list[PortAccess] = []
+        self._accesses: list[PortTraffic] = []
         self._seed = 0
 
     @property
-    def accesses(self) -> tuple[PortAccess, ...]:
+    def accesses(self) -> tuple[PortTraffic, ...]:
         """All since `begin`."""
         return tuple(self._accesses)
 
@@ -335,42 +342,13 @@ class _Ports(PortBus):
         """A value that depends on the seed and on what has been read."""
         mixed = (self._seed + port * 0x9E3779B1 + len(self._accesses) * 0x85EBCA6B) * 0xC2B2AE35
         value = mixed >> 7 & (1 << 8 * size) - 1
-        self._accesses.append(PortAccess(port, size, value, False))
+        self._accesses.append(PortTraffic(port, size, value, False))
         return value
 
     def write(self, port: int, size: int, value: int) -> None:
         """Remember it."""
         masked = value & (1 << 8 * size) - 1
-        self._accesses.append(PortAccess(port, size, masked, True))
-
-
-class _WaitingMachine(Machine):
-    """A machine that notes that the guest waits, and wakes it."""
-
-    waits: list[bool]
-
-    def idle(self) -> None:
-        """The guest waits for an interrupt: it comes, but nobody delivers it."""
-        self.waits.append(self.privilege.interrupts_enabled())
-
-
-def _machine(image: ElfImage, guest_rom: GuestRom | None, watch: Watch) -> _WaitingMachine:
-    end_pa = max(segment.pa + segment.mem_len for segment in image.loads)
-    options = MachineOptions(ram_len=end_pa + _SPARE_LEN & -_SPARE_LEN)
-    if guest_rom is None:
-        machine = _WaitingMachine(Silence(), options, privilege=NativePrivilege)
-    else:
-        memory = GuestMemory(options.ram_len)
-        time_page = plug_paravirt(memory, guest_rom)
-        machine = _WaitingMachine(
-            Silence(),
-            options,
-            privilege=lambda machine: ParavirtPrivilege(machine, guest_rom, watch),
-            memory=memory,
-            time_page=time_page,
-        )
-    machine.waits = []
-    return machine
+        self._accesses.append(PortTraffic(port, size, masked, True))
 
 
 def _lost() -> None:

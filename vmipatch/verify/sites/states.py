@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from vmipatch.emu.memory import PAGE_LEN
-from vmipatch.emu.registers import Flag, SegReg
+from vmipatch.emu.processor.bits import Flag
+from vmipatch.emu.processor.memory import PAGE_LEN
+from vmipatch.emu.processor.segment import SegReg
 from vmipatch.isa.classify import split_prefixes
 from vmipatch.isa.trapped import MemoryPlace
 from vmipatch.verify.sites.scene import (
@@ -77,7 +78,7 @@ _EFER, _EFER_NXE = 0xC0000080, 0x800
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What the kernel has set up by the time its sites are executed."""
+    """The kernel's state by the time its sites are executed."""
 
     scene: Scene
     cr0: int
@@ -90,7 +91,7 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SiteState:
     """A machine right before a site."""
 
     general: tuple[int, ...]
@@ -104,7 +105,7 @@ class State:
     port_seed: int
 
 
-def random_state(site: PatchedSite, ground: Ground, seed: str) -> State:
+def random_state(site: PatchedSite, ground: Ground, seed: str) -> SiteState:
     """The state that belongs to `seed`, for an execution of `site`."""
     draft = _Draft(random.Random(seed), site, ground)
     draft.arrange()
@@ -152,9 +153,9 @@ class _Draft:
         if (arrange := _ARRANGERS.get(self.site.kind)) is not None:
             arrange(self)
 
-    def finished(self) -> State:
+    def finished(self) -> SiteState:
         """The state, nothing of it to change any more."""
-        return State(
+        return SiteState(
             tuple(value & 0xFFFFFFFF for value in self.general),
             self.eflags,
             tuple(self.values[name] for name in VALUES),
@@ -335,7 +336,7 @@ def _pop_stack_segment(draft: _Draft) -> None:
 
 
 def _far_stack_pointer(draft: _Draft) -> None:
-    """Behind it the stack is where it was, or somewhat higher."""
+    """After it the stack is where it was, or somewhat higher."""
     esp = draft.general[_ESP] + 4 * draft.rng.randrange(8)
     draft.put(draft.operand_va, struct.pack("<IH", esp, _stack_segment(draft)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What does a kernel run when nobody brings an initial file system? One of verify's own.
+"""What does a kernel run without an initial file system? One of verify's own.
 
 Its only program is /init. `start.S` says what it does and begins it, `files`, `processes`,
 `signals`, `time` and `rights` hold its steps, `data.S` names them in their order; `program` makes

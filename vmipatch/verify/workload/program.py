@@ -24,7 +24,7 @@ PROGRAM: Final = "init["
 _FILES: Final = (
     "start.S", "files.S", "processes.S", "signals.S", "time.S", "rights.S", "data.S",
 )  # fmt: skip
-"""One behind the other they are the program."""
+"""One after the other they are the program."""
 _LOAD_VA: Final = 0x08048000
 _PAGE_LEN: Final = 0x1000
 _BUFFER_LEN: Final = 0x1000

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.support import kernels
-from tests.verify.faults import Fault, Victim
+from tests.verify.adversarial.page import kept_section
+from tests.verify.faults import SeededFault, Victim
 from tests.verify.mutants import ALONE, THUNKS, TOGETHER
 from tests.verify.rom_faults import KINDS as ROM_KINDS
 from tests.verify.rom_faults import REASON, rom_faults
@@ -35,8 +36,8 @@ from vmipatch.image.trim import without_debug
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.rom import build_rom
 from vmipatch.verify.sites import check_sites
-from vmipatch.verify.sites.shapes import Shape, patched_sites
-from vmipatch.verify.static import Finding, check_static, verdict
+from vmipatch.verify.sites.shapes import SiteShape, patched_sites
+from vmipatch.verify.static import StaticFinding, check_static, verdict
 
 FOUND, EQUIVALENT, MISSED = "found", "equivalent", "missed"
 OF_A_KIND = 10
@@ -47,8 +48,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one fault."""
+class FaultOutcome:
+    """The outcome of one fault."""
 
     kind: str
     result: str
@@ -60,13 +61,13 @@ class Outcome:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Mutation:
     kind: str
-    fault: Fault
+    fault: SeededFault
     offs: np.ndarray
     """Offsets of the bytes of the file that differ from the whole one."""
     octets: np.ndarray
 
 
-def try_together(victim: Victim, seed: int, of_a_kind: int = OF_A_KIND) -> list[Outcome]:
+def try_together(victim: Victim, seed: int, of_a_kind: int = OF_A_KIND) -> list[FaultOutcome]:
     """Two files with faults of every kind of TOGETHER: those of thunks, and all the others."""
     dice = random.Random(seed)
     kinds = (TOGETHER.keys() - THUNKS, THUNKS)
@@ -75,7 +76,7 @@ def try_together(victim: Victim, seed: int, of_a_kind: int = OF_A_KIND) -> list[
 
 def _try(
     victim: Victim, dice: random.Random, kinds: AbstractSet[str], of_a_kind: int
-) -> list[Outcome]:
+) -> list[FaultOutcome]:
     """One file."""
     victim.heal()
     mutations: list[_Mutation] = []
@@ -89,8 +90,8 @@ def _try(
     return _judged(victim, mutations)
 
 
-def _judged(victim: Victim, mutations: list[_Mutation]) -> list[Outcome]:
-    """What becomes of faults that share a file, or two if one of them has it refused as a whole."""
+def _judged(victim: Victim, mutations: list[_Mutation]) -> list[FaultOutcome]:
+    """Outcomes of faults that share a file, or two if one of them has it refused as a whole."""
     try:
         findings = _proven(victim, _damaged(victim, mutations))
     except VmipatchError:
@@ -109,39 +110,41 @@ def _damaged(victim: Victim, mutations: list[_Mutation]) -> bytes:
     return octets.tobytes()
 
 
-def try_alone(victim: Victim, name: str, seed: int) -> list[Outcome]:
+def try_alone(victim: Victim, name: str, seed: int) -> list[FaultOutcome]:
     """One file with one fault of a kind of ALONE."""
     victim.heal()
     return [
-        Outcome(name, _alone(victim, bytes(victim.data)), fault.what)
+        FaultOutcome(name, _alone(victim, bytes(victim.data)), fault.what)
         for fault in ALONE[name](victim, random.Random(seed), 1)
     ]
 
 
-def try_roms(victim: Victim, kind: str, seed: int, count: int) -> list[Outcome]:
+def try_roms(victim: Victim, kind: str, seed: int, count: int) -> list[FaultOutcome]:
     """`count` ROMs with a fault of one kind, under the whole kernel."""
     return [
-        Outcome(kind, FOUND if found else MISSED, call.name)
+        FaultOutcome(kind, FOUND if found else MISSED, call.name)
         for call, found in rom_faults(victim.whole, kind, random.Random(seed), count)
     ]
 
 
-def _judge(victim: Victim, mutation: _Mutation, findings: tuple[Finding, ...]) -> Outcome:
+def _judge(
+    victim: Victim, mutation: _Mutation, findings: tuple[StaticFinding, ...]
+) -> FaultOutcome:
     fault = mutation.fault
     if any(_points_at(finding, fault) for finding in findings):
-        return Outcome(mutation.kind, FOUND, fault.what, fault.table)
+        return FaultOutcome(mutation.kind, FOUND, fault.what, fault.table)
     data = _damaged(victim, [mutation])
     result = _alone(victim, data)
     if result == MISSED and fault.va in victim.thunk_vas and _does_the_same(data, fault.va):
         result = EQUIVALENT
-    return Outcome(mutation.kind, result, f"{fault}", fault.table)
+    return FaultOutcome(mutation.kind, result, f"{fault}", fault.table)
 
 
 def _does_the_same(data: bytes, thunk_va: int) -> bool:
     """Whether executing a site that calls the thunk shows no difference to its instruction."""
     image = ElfImage.parse(data, "mutant")
     shapes = [
-        Shape(f"{site.kind} by {thunk_va:#x}", site, 1)
+        SiteShape(f"{site.kind} by {thunk_va:#x}", site, 1)
         for site in patched_sites(image)
         if site.thunk_va == thunk_va
     ]
@@ -158,13 +161,13 @@ def _alone(victim: Victim, data: bytes) -> str:
         return FOUND
 
 
-def _proven(victim: Victim, data: bytes) -> tuple[Finding, ...]:
+def _proven(victim: Victim, data: bytes) -> tuple[StaticFinding, ...]:
     """All findings. Raises VmipatchError if the file is refused."""
     verdict.KEPT_OF_A_RULE = 100_000
     return check_static(victim.original, ElfImage.parse(data, "mutant")).findings
 
 
-def _points_at(finding: Finding, fault: Fault) -> bool:
+def _points_at(finding: StaticFinding, fault: SeededFault) -> bool:
     inside = fault.va <= finding.va < fault.va + fault.length
     named = bool(fault.place) and fault.place in finding.place
     return inside or named or f"{fault.va:#x}" in finding.message
@@ -196,7 +199,7 @@ class _Task:
     count: int
 
 
-def _work(task: _Task) -> tuple[str, list[Outcome]]:
+def _work(task: _Task) -> tuple[str, list[FaultOutcome]]:
     victim = _victim(task.kernel)
     if task.kind in ROM_KINDS:
         done = try_roms(victim, task.kind, task.seed, task.count)
@@ -239,7 +242,7 @@ def main() -> None:
         )
         for _ in range(times)
     ]
-    every = [(name, Outcome(*fields)) for name, *fields in kept["outcomes"]]
+    every = [(name, FaultOutcome(*fields)) for name, *fields in kept["outcomes"]]
     context = multiprocessing.get_context("spawn")
     with context.Pool(given.workers) as pool:
         for number, (name, outcomes) in enumerate(pool.imap_unordered(_work, tasks, 1), 1):
@@ -248,7 +251,7 @@ def main() -> None:
                 if outcome.result == MISSED:
                     print(f"missed: {name}: {outcome.kind}: {outcome.what}", flush=True)
             print(f"{number} of {len(tasks)} files", flush=True)
-            given.output.write_text(page(every, kept["seeds"]))
+            given.output.write_text(page(every, kept["seeds"]) + kept_section(given.output))
             kept["outcomes"] = [(name, *astuple(outcome)) for name, outcome in every]
             if log:
                 log.write_text(json.dumps(kept))
@@ -259,7 +262,7 @@ def _order(text: str) -> tuple[str, int, int]:
     return kernel, int(files), int(alone)
 
 
-def page(outcomes: Sequence[tuple[str, Outcome]], seeds: Sequence[int]) -> str:
+def page(outcomes: Sequence[tuple[str, FaultOutcome]], seeds: Sequence[int]) -> str:
     """The tables of a campaign (kernel and outcome of each fault), as a document."""
     results = Counter(outcome.result for _, outcome in outcomes)
     seeded = results.total() - results[EQUIVALENT]
@@ -300,8 +303,8 @@ Some faults are in no byte that the static check reads, since {REASON}.
 def _table(
     title: str,
     rows: Sequence[str],
-    outcomes: Sequence[tuple[str, Outcome]],
-    key: Callable[[Outcome], str],
+    outcomes: Sequence[tuple[str, FaultOutcome]],
+    key: Callable[[FaultOutcome], str],
 ) -> str:
     """Found, of how many, and equivalent ones: one row each, three columns a kernel."""
     names = sorted({name for name, _ in outcomes})

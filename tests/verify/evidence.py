@@ -13,14 +13,17 @@ from vmipatch.image.symbols import SymbolTable
 from vmipatch.verify import workload
 from vmipatch.verify.boots import MODES, BootResult, Phase
 from vmipatch.verify.coverage import Sites, coverage_of
+from vmipatch.verify.judge import judge
 from vmipatch.verify.lockstep.check import Lockstep
-from vmipatch.verify.lockstep.compare import Divergence, Side
-from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.compare import Divergence, DivergentSide
+from vmipatch.verify.lockstep.events import EventKind, SeenEvent
 from vmipatch.verify.lockstep.report import headline, history
 from vmipatch.verify.lockstep.world import NAMES, WorldEnd
 from vmipatch.verify.static import check_static
 from vmipatch.verify.translations import Translations
-from vmipatch.verify.verdict import Evidence, Verdict, judge
+from vmipatch.verify.verdict import Evidence, Verdict
+from vmipatch.verify.xen.interrupt_log import calls_of
+from vmipatch.verify.xen.machine import XenBoot
 
 CONSOLE = f"[    0.1] Linux version 6.1\nverify: calls ok\n{workload.DONE}\n"
 TRACE = ("getpid() = pid", "write(1, *, 6) = 6", "reboot(0xfee1dead, 0x28121969, 1, 0) = ?")
@@ -28,7 +31,7 @@ TRACE = ("getpid() = pid", "write(1, *, 6) = 6", "reboot(0xfee1dead, 0x28121969,
 
 def boot(phase: Phase, **changes: Any) -> BootResult:
     """A boot in which everything went well, but for `changes`."""
-    paravirtual = phase in (Phase.AUDIT, Phase.MEASURED)
+    paravirtual = phase in (Phase.AUDIT, Phase.MEASURED, Phase.RACED)
     good = BootResult(
         phase=phase,
         ending=Ending.RESET,
@@ -78,16 +81,16 @@ def world_end(**changes: Any) -> WorldEnd:
 
 def lockstep(**changes: Any) -> Lockstep:
     """Three machines that did the same, but for `changes`."""
-    compared = {Kind.CONSOLE: 20, Kind.CALL: 40, Kind.RESULT: 30}
+    compared = {EventKind.CONSOLE: 20, EventKind.CALL: 40, EventKind.RESULT: 30}
     return replace(Lockstep(compared, None, (world_end(),) * len(NAMES)), **changes)
 
 
-def diverged(*texts: str | None, kind: Kind = Kind.RESULT) -> Lockstep:
+def diverged(*texts: str | None, kind: EventKind = EventKind.RESULT) -> Lockstep:
     """Machines that say these texts in place of the same."""
     events = [
-        None if text is None else Event(kind, "task 1", text, 7, 0xC1000003) for text in texts
+        None if text is None else SeenEvent(kind, "task 1", text, 7, 0xC1000003) for text in texts
     ]
-    sides = tuple(Side(event, () if event is None else (event,)) for event in events)
+    sides = tuple(DivergentSide(event, () if event is None else (event,)) for event in events)
     found = Divergence("task 1", 4, sides)
     tables = (SymbolTable.empty(),) * len(NAMES)
     return lockstep(
@@ -98,7 +101,24 @@ def diverged(*texts: str | None, kind: Kind = Kind.RESULT) -> Lockstep:
     )
 
 
+def on_xen(**changes: Any) -> XenBoot:
+    """A boot as domain 0 that went well, but for `changes`."""
+    good = XenBoot(
+        hypervisor_sha256="0" * 64,
+        console=f"vmi: paravirtual, 5 sites patched, 0 left native\n{CONSOLE}",
+        xen_console="(XEN) Xen version 4\nvmi: domain 0 ends, 0 hypercalls were refused\n",
+        how="",
+        calls=dict(calls_of((TRACE,))),
+        seconds=1.0,
+    )
+    return replace(good, **changes)
+
+
 def full_verdict(**changes: Any) -> Verdict:
     """The verdict on boots of every kind; `changes` go into the audited one."""
-    boots = [boot(phase) for phase in MODES if phase is not Phase.AUDIT]
-    return judge(evidence(*boots, boot(Phase.AUDIT, **changes), lockstep=lockstep()))
+    boots = [boot(phase) for phase in MODES if phase not in (Phase.AUDIT, Phase.RACED)]
+    raced = tuple(boot(Phase.RACED, turn_len=length) for length in (1500, 15000))
+    audited = boot(Phase.AUDIT, **changes)
+    return judge(
+        evidence(*boots, audited, lockstep=lockstep(), cpus=2, raced=raced, on_xen=on_xen())
+    )

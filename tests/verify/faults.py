@@ -20,7 +20,7 @@ from vmipatch.image.relocations import Relocations
 from vmipatch.isa.decode import InstructionStream, Shape, decode
 from vmipatch.rewrite.rewrite import RewriteOptions, RewrittenImage, rewrite
 from vmipatch.tables.find import find_all
-from vmipatch.tables.table import Form, Table, Tables
+from vmipatch.tables.table import Table, Tables, WordForm
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import (
     FINAL_TRANSLATION,
@@ -45,7 +45,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SeededFault:
     """One fault: the output bytes it is in, and what a finding has to name."""
 
     va: int
@@ -154,7 +154,7 @@ class Victim:
         return decode(self.whole.section_bytes(section), section.va, starts)
 
 
-def branches_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def branches_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Displacements one too large or too small."""
     for stream, index, width, _ in _branches(victim, dice, count):
         end_va = int(stream.starts[index]) + int(stream.lens[index])
@@ -165,8 +165,8 @@ def branches_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iter
         yield _in_code(victim, stream, index, f"displacement {disp:#x}")
 
 
-def branches_left_behind(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Branches that lead to where their targets were in the original."""
+def branches_left_behind(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
+    """Branches that still have their targets of the original."""
     back = victim.result.placement.map.inverse()
     for stream, index, width, target in _branches(victim, dice, 20 * count):
         old = back.one(target)
@@ -174,7 +174,7 @@ def branches_left_behind(victim: Victim, dice: random.Random, count: int) -> Ite
             continue
         end_va = int(stream.starts[index]) + int(stream.lens[index])
         victim.write(end_va - 4, struct.pack("<I", (old - end_va) & 0xFFFFFFFF))
-        yield _in_code(victim, stream, index, f"still leads to {old:#x}")
+        yield _in_code(victim, stream, index, f"still targets {old:#x}")
         count -= 1
         if not count:
             return
@@ -182,15 +182,15 @@ def branches_left_behind(victim: Victim, dice: random.Random, count: int) -> Ite
 
 def table_words_left_behind(
     victim: Victim, dice: random.Random, table: Table, count: int
-) -> Iterator[Fault]:
-    """Words of `table` that lead to where their targets were in the original."""
+) -> Iterator[SeededFault]:
+    """Words of `table` that still have their targets of the original."""
     moved = moved_words(victim, table)
     for row in table.words[dice.sample(moved, min(count, len(moved)))]:
         yield word_left_behind(victim, table, row)
 
 
-def word_left_behind(victim: Victim, table: Table, row: np.void) -> Fault:
-    """One word of `table` that leads to where its target was in the original."""
+def word_left_behind(victim: Victim, table: Table, row: np.void) -> SeededFault:
+    """One word of `table` that still has its target of the original."""
     old, form = int(row["target_va"]), int(row["form"])
     # The displacement of a branch keeps its distance to the branch's end.
     va = int(victim.new([int(row["va"])])[0])
@@ -198,8 +198,8 @@ def word_left_behind(victim: Victim, table: Table, row: np.void) -> Fault:
     stored = (victim.word(va) - shift) & 0xFFFFFFFF
     victim.write(va, struct.pack("<I", stored))
     place = victim.function(va) if table.in_code else f"{table.name.value}["
-    lead = 2 * (form == Form.BRANCH)
-    return Fault(va - lead, 4 + lead, place, f"{old:#x}", table.name.value)
+    lead = 2 * (form == WordForm.BRANCH)
+    return SeededFault(va - lead, 4 + lead, place, f"{old:#x}", table.name.value)
 
 
 def moved_words(victim: Victim, table: Table) -> list[int]:
@@ -208,13 +208,15 @@ def moved_words(victim: Victim, table: Table) -> list[int]:
     return [int(i) for i in np.flatnonzero(victim.new(targets) != targets)]
 
 
-def record_fields(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def record_fields(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Records with one field wrong, `count` for each field."""
     for field in FIELDS:
         yield from record_field(victim, dice, field, count)
 
 
-def record_field(victim: Victim, dice: random.Random, field: str, count: int) -> Iterator[Fault]:
+def record_field(
+    victim: Victim, dice: random.Random, field: str, count: int
+) -> Iterator[SeededFault]:
     """`count` records with this field wrong."""
     for name, index, va, record in dice.sample(victim.placed_records(), 4 * count):
         if not count or not victim.claim(record.native_va):
@@ -223,7 +225,7 @@ def record_field(victim: Victim, dice: random.Random, field: str, count: int) ->
         value = _other_value(record, field, dice)
         change: dict[str, Any] = {field: value}
         victim.write(va, replace(record, **change).pack())
-        yield Fault(va, RECORD_LEN, f"{name}[{index}]", f"{field} is {value:#x}")
+        yield SeededFault(va, RECORD_LEN, f"{name}[{index}]", f"{field} is {value:#x}")
 
 
 def _other_value(record: AnnotationRecord, field: str, dice: random.Random) -> int:
@@ -240,7 +242,7 @@ def _other_value(record: AnnotationRecord, field: str, dice: random.Random) -> i
     return dice.choice(choices[field])
 
 
-def native_bytes_changed(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def native_bytes_changed(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A bit of an instruction flipped."""
     for stream in victim.streams:
         code = np.flatnonzero(stream.shapes == Shape.CODE).tolist()
@@ -257,7 +259,7 @@ def native_bytes_changed(victim: Victim, dice: random.Random, count: int) -> Ite
             left -= 1
 
 
-def paddings_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def paddings_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A byte of a site's padding replaced by other filler."""
     sites = [pair for pair in victim.result.sites if pair[1].pad_len]
     for site, body in dice.sample(sites, 4 * count):
@@ -269,7 +271,7 @@ def paddings_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[
         at = start + dice.randrange(body.pad_len)
         was = victim.whole.read(at, 1)
         victim.write(at, dice.choice([b for b in (b"\x26", b"\x90", b"\xcc", b"\x36") if b != was]))
-        yield Fault(va, len(body.code), victim.function(va), f"padding of {site.kind}")
+        yield SeededFault(va, len(body.code), victim.function(va), f"padding of {site.kind}")
         count -= 1
         if not count:
             return
@@ -291,9 +293,9 @@ def _branches(
             yield stream, index, width, int(stream.branch_targets[row])
 
 
-def _in_code(victim: Victim, stream: InstructionStream, index: int, what: str) -> Fault:
+def _in_code(victim: Victim, stream: InstructionStream, index: int, what: str) -> SeededFault:
     va = int(stream.starts[index])
-    return Fault(va, int(stream.lens[index]), victim.function(va), what)
+    return SeededFault(va, int(stream.lens[index]), victim.function(va), what)
 
 
 def some(dice: random.Random, items: Iterable[Item], count: int) -> list[Item]:

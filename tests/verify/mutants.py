@@ -16,20 +16,20 @@ import numpy as np
 
 from tests.verify import faults
 from tests.verify import mutants_of_added as added
-from tests.verify.faults import FIELDS, Fault, Victim, some
+from tests.verify.faults import FIELDS, SeededFault, Victim, some
 from vmipatch.image.relocations import R_386_32, RAW_REL
 from vmipatch.image.symbols import STT_FUNC, STT_OBJECT, SYMBOL
 from vmipatch.image.types import Section, SectionKind
-from vmipatch.tables.table import Form, Table
+from vmipatch.tables.table import Table, WordForm
 
-Kind = Callable[[Victim, random.Random, int], Iterator[Fault]]
+Kind = Callable[[Victim, random.Random, int], Iterator[SeededFault]]
 PREFIX = 0x3E
 E_SHOFF, SECTION_HEADER_LEN = 0x20, 40
 SH_ADDR, SH_OFFSET, SH_SIZE = 12, 16, 20
 """Fields of an ELF header and of a section header (System V ABI, chapter 4)."""
 
 
-def sites_dropped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def sites_dropped(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A record overwritten by its neighbour: its site is one no more."""
     placed = victim.placed_records()
     for at in some(dice, range(1, len(placed)), 20 * count):
@@ -38,36 +38,38 @@ def sites_dropped(victim: Victim, dice: random.Random, count: int) -> Iterator[F
             continue
         count -= 1
         victim.write(va, before.pack())
-        yield Fault(record.native_va, record.native_len, "", "record lost")
+        yield SeededFault(record.native_va, record.native_len, "", "record lost")
 
 
-def one_field_wrong(field: str, victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def one_field_wrong(
+    field: str, victim: Victim, dice: random.Random, count: int
+) -> Iterator[SeededFault]:
     """A record with one field wrong."""
     yield from faults.record_field(victim, dice, field, count)
 
 
-def prefixes_moved(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Padding prefixes behind the instruction, where they belong to the next one."""
+def prefixes_moved(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
+    """Padding prefixes after the instruction, where they belong to the next one."""
     for *_, record in some(dice, victim.placed_records(), 20 * count):
         code = victim.whole.read(record.native_va, record.native_len)
         core = code.lstrip(bytes((PREFIX,)))
         if len(core) == len(code) or not victim.claim(record.native_va):
             continue
         victim.write(record.native_va, core + code[: len(code) - len(core)])
-        yield Fault(record.native_va, len(code) + 1, "", "prefixes of the next instruction")
+        yield SeededFault(record.native_va, len(code) + 1, "", "prefixes of the next instruction")
         count -= 1
         if not count:
             return
 
 
-def tables_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
-    """Words of each kernel table that lead to where their targets were."""
+def tables_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
+    """Words of each kernel table that still have their old targets."""
     for table in victim.tables:
         for row in _rows(victim, dice, table, faults.moved_words(victim, table), count):
             yield faults.word_left_behind(victim, table, row)
 
 
-def tables_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def tables_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Words of each kernel table that lead one byte too far."""
     for table in victim.tables:
         if table.in_code:
@@ -75,12 +77,12 @@ def tables_off_by_one(victim: Victim, dice: random.Random, count: int) -> Iterat
         for row in _rows(victim, dice, table, range(len(table.words)), count):
             va = int(victim.new([int(row["va"])])[0])
             victim.write(va, struct.pack("<I", (victim.word(va) + 1) & 0xFFFFFFFF))
-            lead = 2 * (int(row["form"]) == Form.BRANCH)
+            lead = 2 * (int(row["form"]) == WordForm.BRANCH)
             name = table.name.value
-            yield Fault(va - lead, 4 + lead, "", f"{name}: one too much", name)
+            yield SeededFault(va - lead, 4 + lead, "", f"{name}: one too much", name)
 
 
-def tables_swapped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def tables_swapped(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Two words of the same role in each kernel table, exchanged: neighbours but for others."""
     for table in victim.tables:
         words, name = table.words, table.name.value
@@ -99,24 +101,24 @@ def tables_swapped(victim: Victim, dice: random.Random, count: int) -> Iterator[
             left -= 1
             victim.write(vas[0], struct.pack("<I", second))
             victim.write(vas[1], struct.pack("<I", first))
-            yield Fault(vas[0], 4, "", f"{name}: words exchanged", name)
+            yield SeededFault(vas[0], 4, "", f"{name}: words exchanged", name)
 
 
-def relocations_missing(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def relocations_missing(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Entries of .rel sections that say nothing any more."""
     for off, va, _ in _entries(victim, dice, count):
         victim.data[off + 4] = 0
-        yield Fault(va, 4, "", "entry lost")
+        yield SeededFault(va, 4, "", "entry lost")
 
 
-def relocations_extra(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def relocations_extra(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Entries moved to another word, which has one too many then."""
     for off, va, _ in _entries(victim, dice, count):
         struct.pack_into("<I", victim.data, off, va + 1)
-        yield Fault(va + 1, 4, "", "entry of another place")
+        yield SeededFault(va + 1, 4, "", "entry of another place")
 
 
-def relocations_added(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def relocations_added(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """One entry more, for a word that has none."""
     taken = set(victim.relocated["va"].tolist())
     (table,) = struct.unpack_from("<I", victim.data, E_SHOFF)
@@ -130,10 +132,10 @@ def relocations_added(victim: Victim, dice: random.Random, count: int) -> Iterat
         header = table + SECTION_HEADER_LEN * section.index
         struct.pack_into("<II", victim.data, header + SH_OFFSET, len(victim.data), len(longer))
         victim.data += longer
-        yield Fault(va, 4, "", f"one entry more in {section.name}")
+        yield SeededFault(va, 4, "", f"one entry more in {section.name}")
 
 
-def words_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def words_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Relocated words of data that lead elsewhere."""
     entries = victim.relocated
     data = entries[(entries["kind"] == R_386_32) & (entries["value"] > 0)]
@@ -148,13 +150,13 @@ def words_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fau
         victim.write(
             va, struct.pack("<I", (victim.word(va) + dice.choice((-4, 1, 16))) & 0xFFFFFFFF)
         )
-        yield Fault(va, 4, "", "word leads elsewhere")
+        yield SeededFault(va, 4, "", "word leads elsewhere")
         count -= 1
         if not count:
             return
 
 
-def data_changed(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def data_changed(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A bit of data flipped."""
     sections = [
         s
@@ -164,10 +166,10 @@ def data_changed(victim: Victim, dice: random.Random, count: int) -> Iterator[Fa
     for section in dice.choices(sections, [s.size for s in sections], k=count):
         va = section.va + dice.randrange(section.size)
         victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield Fault(va - 3, 7, "", f"a byte of {section.name}")
+        yield SeededFault(va - 3, 7, "", f"a byte of {section.name}")
 
 
-def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """The first bytes of a function overwritten by the end of the one in front."""
     entries = victim.whole.symbols.entries
     functions = np.unique(entries["value"][entries["info"] & 15 == STT_FUNC].astype(np.int64))
@@ -178,13 +180,13 @@ def functions_overlapped(victim: Victim, dice: random.Random, count: int) -> Ite
         if was == now or not victim.claim(va) or not victim.claim(va - 1):
             continue
         victim.write(va, now)
-        yield Fault(va, 16, "", "overwritten by its neighbour")
+        yield SeededFault(va, 16, "", "overwritten by its neighbour")
         count -= 1
         if not count:
             return
 
 
-def natives_unlisted(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def natives_unlisted(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """An instruction that was left native, gone from the manifest's list."""
     section = victim.whole.section_by_name[".vmi.manifest"]
     text = victim.whole.section_bytes(section)
@@ -194,28 +196,28 @@ def natives_unlisted(victim: Victim, dice: random.Random, count: int) -> Iterato
         off = victim.data.find(was, section.off, section.off + section.size)
         if off >= 0:
             victim.data[off : off + len(was)] = f'"va":{va + 1}'.encode()
-            yield Fault(va, 1, "", "no reason")
+            yield SeededFault(va, 1, "", "no reason")
 
 
-def symbols_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def symbols_stale(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Symbols with the address that they had."""
     was, now = victim.original.symbols.entries, victim.whole.symbols.entries
     moved = np.flatnonzero(was["value"] != now["value"][: len(was)])
     for index in some(dice, moved.tolist(), count):
         _symbol(victim, int(index), 4, int(was["value"][index]))
-        yield Fault(int(was["value"][index]), 1, "", "address of before")
+        yield SeededFault(int(was["value"][index]), 1, "", "address of before")
 
 
-def symbol_sizes_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def symbol_sizes_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Symbols with another size."""
     entries = victim.whole.symbols.entries[: len(victim.original.symbols)]
     sized = (entries["size"] > 0) & np.isin(entries["info"] & 15, (STT_FUNC, STT_OBJECT))
     for index in some(dice, np.flatnonzero(sized).tolist(), count):
         _symbol(victim, int(index), 8, int(entries["size"][index]) + dice.choice((1, 4)))
-        yield Fault(int(entries["value"][index]), 1, "", "another size")
+        yield SeededFault(int(entries["value"][index]), 1, "", "another size")
 
 
-def edges_broken(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def edges_broken(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A section header with another address, or size."""
     sections = [s for s in victim.whole.sections if s.is_alloc and s.size > 64 and s.has_bytes]
     (table,) = struct.unpack_from("<I", victim.data, E_SHOFF)
@@ -223,7 +225,7 @@ def edges_broken(victim: Victim, dice: random.Random, count: int) -> Iterator[Fa
         at = table + SECTION_HEADER_LEN * section.index + dice.choice((SH_ADDR, SH_SIZE))
         (was,) = struct.unpack_from("<I", victim.data, at)
         struct.pack_into("<I", victim.data, at, was + dice.choice((-16, -1, 4, 16)))
-        yield Fault(0, 1 << 32, "", f"header of {section.name}")
+        yield SeededFault(0, 1 << 32, "", f"header of {section.name}")
 
 
 TOGETHER: dict[str, Kind] = {

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tests.verify.faults import Fault, Victim, some
+from tests.verify.faults import SeededFault, Victim, some
 from vmipatch.isa.decode import decode
 from vmipatch.vmi.calls import VmiCall
 
@@ -27,7 +27,7 @@ SETS_FLAGS = {
 """Code of thunks, and what does the same or nearly so, but for the flags."""
 
 
-def thunks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def thunks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A bit of a thunk flipped: another register, flag or address."""
     for thunk in _thunks(victim, dice, 4 * count):
         if not count or not victim.claim_name(f"thunk {thunk.va:#x}"):
@@ -38,7 +38,9 @@ def thunks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fa
         yield replace(thunk.fault, what=f"bit of the thunk byte {va:#x}")
 
 
-def thunks_clobber_registers(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def thunks_clobber_registers(
+    victim: Victim, dice: random.Random, count: int
+) -> Iterator[SeededFault]:
     """A register that a thunk has saved comes back as another one."""
     for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
         stream = decode(victim.whole.read(thunk.va, thunk.length), thunk.va, [])
@@ -55,7 +57,7 @@ def thunks_clobber_registers(victim: Victim, dice: random.Random, count: int) ->
         count -= 1
 
 
-def thunks_clobber_flags(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def thunks_clobber_flags(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A thunk moves with an instruction that sets the flags."""
     for thunk in _thunks(victim, dice, len(victim.thunk_vas)):
         code = victim.whole.read(thunk.va, thunk.length)
@@ -68,17 +70,17 @@ def thunks_clobber_flags(victim: Victim, dice: random.Random, count: int) -> Ite
         count -= 1
 
 
-def runtimes_patched(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def runtimes_patched(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A bit of the runtime flipped."""
     code = victim.whole.section_by_name[".vmi.text"]
     start_va = victim.whole.symbols.address("__vmi_start")
     assert start_va is not None
     for va in some(dice, range(start_va, code.end_va), count):
         victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
-        yield Fault(start_va, code.end_va - start_va, "", f"bit of the runtime byte {va:#x}")
+        yield SeededFault(start_va, code.end_va - start_va, "", f"bit of the runtime byte {va:#x}")
 
 
-def thunk_calls_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def thunk_calls_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """Another VMI call, or another place, for a call inside a thunk."""
     section = victim.whole.section_by_name[".vmi.thunks"]
     for index in some(dice, range(section.size // 8), count):
@@ -89,32 +91,32 @@ def thunk_calls_wrong(victim: Victim, dice: random.Random, count: int) -> Iterat
         else:
             target += 1
         victim.write(va, struct.pack("<II", target, number))
-        yield Fault(va, 8, ".vmi.text", f"entry {index}: {target:#x}, {number}")
+        yield SeededFault(va, 8, ".vmi.text", f"entry {index}: {target:#x}, {number}")
 
 
-def translations_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def translations_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """A bit of a translation flipped."""
     for name, index, _, record in some(dice, victim.placed_records(), count):
         va = record.translation_va + dice.randrange(record.translation_len)
         victim.write(va, bytes((victim.whole.read(va, 1)[0] ^ 1 << dice.randrange(8),)))
         what = f"byte {va:#x} of its translation"
-        yield Fault(record.native_va, record.native_len, f"{name}[{index}]", what)
+        yield SeededFault(record.native_va, record.native_len, f"{name}[{index}]", what)
 
 
-def fallbacks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[Fault]:
+def fallbacks_wrong(victim: Victim, dice: random.Random, count: int) -> Iterator[SeededFault]:
     """An entry of the table of native instructions that names another place or byte."""
     section = victim.whole.section_by_name[".vmi.fallback"]
     for index in some(dice, range(section.size // 8), count):
         va = section.va + 8 * index + dice.choice((0, 4))
         victim.write(va, struct.pack("<I", victim.word(va) ^ 1 << dice.randrange(8)))
-        yield Fault(section.va + 8 * index, 8, "", f"entry {index}")
+        yield SeededFault(section.va + 8 * index, 8, "", f"entry {index}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Thunk:
     va: int
     length: int
-    fault: Fault
+    fault: SeededFault
 
 
 def _thunks(victim: Victim, dice: random.Random, count: int) -> Iterator[_Thunk]:
@@ -122,4 +124,4 @@ def _thunks(victim: Victim, dice: random.Random, count: int) -> Iterator[_Thunk]
     vas = victim.thunk_vas
     for index in dice.sample(range(len(vas) - 1), min(count, len(vas) - 1)):
         va, length = vas[index], vas[index + 1] - vas[index]
-        yield _Thunk(va, length, Fault(va, length, "", ""))
+        yield _Thunk(va, length, SeededFault(va, length, "", ""))

@@ -17,7 +17,7 @@ from vmipatch.vmi.calls import VmiCall
 
 Damage = Callable[[str], str]
 
-REASON = "the ROM is no part of the kernel's file"
+REASON = "the ROM is not a part of the kernel's file"
 RETURN = "\n    ret"
 WITHOUT_RETURN = frozenset({VmiCall.IRET, VmiCall.SYSEXIT, VmiCall.SHUTDOWN})
 WITHOUT_A_TRACE = frozenset({VmiCall.WBINVD, VmiCall.INVAL_PAGE, VmiCall.RDTSC})

@@ -9,21 +9,21 @@ from collections.abc import Callable
 import pytest
 
 from tests.verify.pair import small_pair
-from tests.verify.test_rules import DAMAGES, File
+from tests.verify.test_rules import DAMAGES, EditedFile
 from vmipatch.verify.static import check_static
 
-Damage = Callable[[File], None]
+Damage = Callable[[EditedFile], None]
 VADDR, PADDR, MEMSZ, ALIGN = 8, 12, 20, 28
 """Offsets in a program header (System V ABI, chapter 5)."""
 
 
-def segment_word(now: File, field_off: int, value: int) -> None:
+def segment_word(now: EditedFile, field_off: int, value: int) -> None:
     """Overwrite a word of the program header of the records, the last one."""
     table, count = struct.unpack_from("<I", now.data, 28)[0], len(now.image.segments)
     now.put(table + 32 * (count - 1) + field_off, struct.pack("<I", value))
 
 
-def behind_runtime(now: File) -> int:
+def behind_runtime(now: EditedFile) -> int:
     """The address of the last byte of the added code: filler."""
     return now.image.section_by_name[".vmi.text"].end_va - 1
 
@@ -47,7 +47,7 @@ DAMAGED: dict[str, tuple[str, Damage]] = {
 @pytest.mark.parametrize("what", DAMAGED)
 def test_damage_outside_of_the_kernels_code_is_found(what: str) -> None:
     original, twin = small_pair()
-    now = File(twin)
+    now = EditedFile(twin)
     number, damage = DAMAGED[what]
     damage(now)
     verdict = check_static(original, now.changed)
@@ -59,7 +59,7 @@ def test_every_byte_of_the_runtime_counts() -> None:
     start_va = twin.symbols.by_name["__vmi_start"].va
     end_va = twin.section_by_name[".vmi.text"].end_va
     for va in range(start_va, end_va, 97):
-        now = File(twin)
+        now = EditedFile(twin)
         now.write(va, bytes((twin.read(va, 1)[0] ^ 8,)))
         assert "VP071" in {rule.number for rule in check_static(original, now.changed).totals}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Is a boot that is watched the boot that nobody watches, with all that verify wants of it?"""
+"""Is a boot that is watched the boot that is not watched, with all that verify wants of it?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import pytest
 
 from tests.conftest import KernelFinder
 from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Ending
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import build_rom
 from vmipatch.verify import workload
@@ -43,7 +44,9 @@ def audited(kernel_data: bytes) -> BootResult:
 def test_watching_changes_nothing(kernel_data: bytes, audited: BootResult) -> None:
     terminal = Silence()
     rom = build_rom(Flavor.PARAVIRT).data
-    machine = build_machine(Mode.AUDIT, terminal, MachineOptions(limit_ns=LIMIT_NS), rom=rom)
+    machine = build_machine(
+        MachineSpec(Mode.AUDIT, MachineOptions(limit_ns=LIMIT_NS), rom), terminal
+    )
     image = ElfImage.parse(kernel_data, "tiny")
     alone = machine.run(Boot(image, COMMAND_LINE, workload.initramfs()))
     assert (alone.blocks, alone.now_ns) == (audited.blocks, audited.now_ns)

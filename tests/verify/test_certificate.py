@@ -17,10 +17,11 @@ from vmipatch.image.trim import without_debug
 from vmipatch.image.types import SectionFlag
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.certificate import SCHEMA, certificate
+from vmipatch.verify.judge import judge
 from vmipatch.verify.plan import Kernel
 from vmipatch.verify.static import RULES
 from vmipatch.verify.translations import Translations
-from vmipatch.verify.verdict import Verdict, judge
+from vmipatch.verify.verdict import Verdict
 
 ORIGINAL, OUTPUT = (Kernel.of(image) for image in small_pair())
 
@@ -60,8 +61,14 @@ def test_what_was_not_done_is_named_with_the_way_to_it() -> None:
     verdict = judge(evidence(boot(Phase.AUDIT), static=None, translations=None))
     found = read(verdict, None)
     assert found["input_sha256"] is None
-    assert found["proven"] == {"outcome": "not done", "rules": [], "broken": {}, "counts": {}}
-    assert len(found["not_done"]) == 7
+    assert found["proven"] == {
+        "outcome": "not done",
+        "rules": [],
+        "broken": {},
+        "counts": {},
+        "file": None,
+    }
+    assert len(found["not_done"]) == 8
     assert any("--original" in line["how"] for line in found["not_done"])
 
 

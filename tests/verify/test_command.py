@@ -39,7 +39,7 @@ def check_holds(kernel: Path, original: Path, directory: Path, *options: str) ->
     done = vmipatch("verify", kernel, "--original", original, "--json", file, *options)
     assert done.returncode == ExitCode.SUCCESS, done.stdout + done.stderr
     assert done.stdout.endswith(f"{kernel}: {Statement.PROVEN_AND_BOOTED.value}\n")
-    assert ESCAPE not in done.stdout + done.stderr, "this is no terminal"
+    assert ESCAPE not in done.stdout + done.stderr, "this is not a terminal"
     assert all(re.match(r"[\w ,]+: (begun|done, [\d.]+ s)$", x) for x in done.stderr.splitlines())
     return report_of(file)
 

@@ -23,7 +23,7 @@ class FakeCpu:
     """Watches as a Cpu does; `execute` is the guest."""
 
     def __init__(self) -> None:
-        self.registers = SimpleNamespace(cpl=KERNEL_RING)
+        self.registers = SimpleNamespace(cpl=KERNEL_RING, cr0=1 << 31)  # PG
         self.watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, va: int, call: Callable[[], None]) -> Callable[[], None]:

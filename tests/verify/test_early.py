@@ -9,9 +9,8 @@ from tests.rewrite.smallkernel import Branch, SmallKernel, Word
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.symbols import STT_OBJECT
 from vmipatch.scan import before_paging
-from vmipatch.scan.site import Reason
+from vmipatch.verify.static import before_paging as of_the_proof
 from vmipatch.verify.static import check_static
-from vmipatch.verify.static.early import BEFORE_PAGING
 
 VECTOR = "0e000000 60000000 008e0000"
 """The words of struct idt_data before the address: vector 14, __KERNEL_CS, an interrupt gate."""
@@ -51,14 +50,23 @@ def test_interrupt_that_is_taken_for_early_code_is_found(
     handler: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert broken(kernel(handler, table)) == set()
-    monkeypatch.setattr(before_paging, "_entries", before_paging._physical)
+    take_physical_words_for_entries(monkeypatch)
     assert broken(kernel(handler, table)) == {"VP085"}
 
 
 def test_what_no_interrupt_reaches_may_run_before_paging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(before_paging, "_entries", before_paging._physical)
+    take_physical_words_for_entries(monkeypatch)
     assert broken(kernel("other_cpu", "other")) == set()
 
 
-def test_reason_is_the_one_that_the_manifest_gives() -> None:
-    assert Reason.BEFORE_PAGING.value == BEFORE_PAGING
+def test_mistake_of_the_scan_alone_is_a_reason_that_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(before_paging, "_entries", before_paging._physical)
+    assert broken(kernel("other_cpu", "other")) == {"VP087"}
+
+
+def take_physical_words_for_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan and proof make one mistake: a processor starts at every physical address."""
+    monkeypatch.setattr(before_paging, "_entries", before_paging._physical)
+    monkeypatch.setattr(of_the_proof, "_second_entries", lambda graph: graph.physical())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.elfbuilder import RODATA
-from tests.support.smallmodule import Call, Distance, SmallModule, Word
+from tests.support.smallmodule import BranchTo, Distance, SmallModule, Word
 from vmipatch.image.elf import SECTION_HEADER_LEN, SHOFF_AT, ElfImage
 from vmipatch.image.module import Module
 from vmipatch.image.relocations import RAW_REL
@@ -20,13 +20,14 @@ from vmipatch.verify.static.rules import (
     ANNOTATION_RELOCATION,
     BRANCH_LEADS_ELSEWHERE,
     DATA_CHANGED,
+    FILE_END,
+    FOREIGN_SIGNATURE,
     INSTRUCTION_CHANGED,
     NATIVE_UNLISTED,
     NEW_SECTION,
     RECORD_CALL,
     RELOCATION_ENTRY,
     RELOCATION_LEADS_ELSEWHERE,
-    UNLOADED_CHANGED,
     Rule,
 )
 
@@ -34,9 +35,9 @@ from vmipatch.verify.static.rules import (
 def sample() -> bytes:
     module = SmallModule()
     text = module.section(".text")
-    text.function("f", "9c 58 fa", Call("g"), Call("printk"), "a1", Word(".data", 4), "c3")
+    text.function("f", "9c 58 fa", BranchTo("g"), BranchTo("printk"), "a1", Word(".data", 4), "c3")
     text.function("g", "0f32 e664 fb c3")
-    module.section(".init.text").function("start", "fa", Call("f"), "c3")
+    module.section(".init.text").function("start", "fa", BranchTo("f"), "c3")
     module.section(".data", RODATA, 4).put(Word(".text", 2), "11223344")
     module.section("__ex_table", RODATA, 4).put(
         Distance(".text", 2), Distance(".text", 3), "00000000"
@@ -67,9 +68,9 @@ def test_module_that_needs_a_rewrite_is_not_proven_as_it_is() -> None:
     assert set(verdict.totals) == {NATIVE_UNLISTED}
 
 
-def test_signature_behind_a_rewritten_module_is_a_finding(pair: tuple[bytes, bytes]) -> None:
+def test_signature_after_a_rewritten_module_is_a_finding(pair: tuple[bytes, bytes]) -> None:
     signed = pair[1] + bytes(12) + b"~Module signature appended~\n"
-    assert set(check_module(pair[0], signed).totals) == {UNLOADED_CHANGED}
+    assert set(check_module(pair[0], signed).totals) == {FOREIGN_SIGNATURE, FILE_END}
 
 
 Fault = Callable[[ElfImage, bytearray], None]

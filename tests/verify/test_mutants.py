@@ -16,7 +16,7 @@ from tests.verify.campaign import (
     EQUIVALENT,
     FOUND,
     MISSED,
-    Outcome,
+    FaultOutcome,
     page,
     try_alone,
     try_roms,
@@ -67,6 +67,6 @@ def test_fault_of_the_rom_is_found_by_execution(victim: Victim, seed: int, kind:
 
 def test_page_counts_equivalent_faults_apart() -> None:
     results = [FOUND] * 5 + [EQUIVALENT] * 2 + [MISSED]
-    text = page([("k", Outcome("native bit", result, "")) for result in results], [7])
+    text = page([("k", FaultOutcome("native bit", result, "")) for result in results], [7])
     assert "Seeds 7: 5 of 6 faults found, 1 missed, 2 equivalent." in text
     assert "| native bit | 5 | 6 | 2 |" in text

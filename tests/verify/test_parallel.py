@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,13 @@ def linger(_tell: Tell) -> int:
     return 0
 
 
+def hang(_tell: Tell) -> int:
+    """As in a library's loop that no signal ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
+    time.sleep(60)
+    return 0
+
+
 class Ear(Watcher):
     def __init__(self) -> None:
         self.heard_of: list[tuple[str, Any]] = []
@@ -52,6 +60,16 @@ def test_results_come_in_the_order_of_the_steps() -> None:
     assert run_steps(steps, ear, workers=3) == [0, 1, 4, 9, 16]
     assert ("2", News(2, "line 2")) in ear.heard_of
     assert ear.heard_of.index(("2", News(2, "line 2"))) < ear.heard_of.index(("2", 4))
+
+
+def test_process_that_hangs_is_killed() -> None:
+    steps = [
+        Step("hangs", hang, lambda code: code, limit_s=0.5),
+        Step("lives", partial(square, 3), int, limit_s=600),
+    ]
+    begun_s = time.monotonic()
+    assert run_steps(steps, Watcher()) == [-signal.SIGKILL, 9]
+    assert time.monotonic() - begun_s < 30
 
 
 def test_death_of_a_process_is_a_result() -> None:

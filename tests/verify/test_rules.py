@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.elfbuilder import DATA, RODATA, TEXT, ElfBuilder
+from tests.verify.judged import judged
 from tests.verify.pair import ALT_VA, DATA_VA, PAGE_OFFSET, RODATA_VA, TEXT_VA, small_pair
 from vmipatch.choices import Padding
 from vmipatch.errors import InputNotUnderstood
@@ -19,7 +20,13 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32
 from vmipatch.verify.static import RULES, check_static
 from vmipatch.verify.static.added import check_added_words
+from vmipatch.verify.static.bzimage.check import RULES_OF_BZIMAGES
+from vmipatch.verify.static.check import OF_COMPARISON, OF_FILES, ON_THE_WAY
+from vmipatch.verify.static.comparison import Check, Comparison, Inputs
+from vmipatch.verify.static.headers import is_comparable
+from vmipatch.verify.static.manifest import read_manifest
 from vmipatch.verify.static.records import check_record_relocations
+from vmipatch.verify.static.reproduce.check import check_file
 from vmipatch.verify.static.verdict import KEPT_OF_A_RULE, Report
 from vmipatch.vmi.calls import VmiCall
 from vmipatch.vmi.record import RECORD_LEN, unpack_records
@@ -28,7 +35,7 @@ RECORDS, INIT_RECORDS = ".vmi.annotation", ".vmi.annotation.init"
 EX_TABLE_VA = RODATA_VA + 0x100
 
 
-class File:
+class EditedFile:
     """One file of a pair, to be changed at addresses, symbols and headers."""
 
     def __init__(self, image: ElfImage) -> None:
@@ -99,65 +106,69 @@ class File:
         return ElfImage.parse(bytes(self.data), self.image.name)
 
 
-Damage = Callable[[File, File], None]
+Damage = Callable[[EditedFile, EditedFile], None]
 
 
-def barrier_lost(was: File, now: File) -> None:
+def barrier_lost(was: EditedFile, now: EditedFile) -> None:
     now.write(now.find("reads_clock", "c3c3cc") + 2, "90")
 
 
-def led_into_instruction(was: File, now: File) -> None:
+def led_into_instruction(was: EditedFile, now: EditedFile) -> None:
     was.add(was.find("start_kernel", "e8") + 1, 1)
 
 
-def led_into_body(was: File, now: File) -> None:
-    """The jz leads to the hlt of sti; hlt in both files."""
+def led_into_body(was: EditedFile, now: EditedFile) -> None:
+    """The jz targets the hlt of sti; hlt in both files."""
     for file in (was, now):
         jump_va = file.find("start_kernel", "e8") + 5
         target_va = file.find("start_kernel", "fbf4") + 1
         file.write(jump_va + 1, struct.pack("<b", target_va - jump_va - 2))
 
 
-def alternative_over_site(was: File, now: File) -> None:
+def alternative_over_site(was: EditedFile, now: EditedFile) -> None:
     was.add(ALT_VA, was.at("runs_on") - (was.at("runs_on") + 2))
     now.add(ALT_VA, now.at("runs_on") - now.find("runs_on", "31c0"))
 
 
-def order_lost(was: File, now: File) -> None:
+def order_lost(was: EditedFile, now: EditedFile) -> None:
     first, second = (now.image.read(EX_TABLE_VA + at, 12) for at in (0, 12))
     moved = struct.unpack("<iiI", second), struct.unpack("<iiI", first)
     for at, shift, (insn, fixup, kind) in ((0, 12, moved[0]), (12, -12, moved[1])):
         now.write(EX_TABLE_VA + at, struct.pack("<iiI", insn + shift, fixup + shift, kind))
 
 
-def identity_kept(was: File, now: File) -> None:
+def identity_kept(was: EditedFile, now: EditedFile) -> None:
     va = now.image.section_by_name[".notes"].va + 16
     now.write(va, was.image.read(va, 20))
 
 
-def records_swapped(was: File, now: File) -> None:
+def records_swapped(was: EditedFile, now: EditedFile) -> None:
     now.put(now.off(INIT_RECORDS), now.records()[:RECORD_LEN])
     now.put(now.off(RECORDS), now.records(INIT_RECORDS)[:RECORD_LEN])
 
 
-def record_doubled(was: File, now: File) -> None:
+def record_doubled(was: EditedFile, now: EditedFile) -> None:
     now.put(now.off(RECORDS) + RECORD_LEN, now.records()[:RECORD_LEN])
 
 
-def idt_leads_to_early_code(was: File, now: File) -> None:
+def idt_leads_to_early_code(was: EditedFile, now: EditedFile) -> None:
     for file in (was, now):
         file.add(file.at("def_idts"), file.at("early") - file.at("loads_twice"))
 
 
-def reason_lost(was: File, now: File) -> None:
+def reason_lost(was: EditedFile, now: EditedFile) -> None:
     # It is entered by a physical address, and switches paging on: its iret stays native.
     va = now.find("early", "cf")
     now.swap(f'"va":{va}'.encode(), f'"va":{va + 1}'.encode())
 
 
-def other_function_redirected(was: File, now: File) -> None:
+def other_function_redirected(was: EditedFile, now: EditedFile) -> None:
     old, new = (f'"redirect":[[{was.at(name)}'.encode() for name in ("start_kernel", "runs_on"))
     now.swap(old, new)
+
+
+def unknown_reason(was: EditedFile, now: EditedFile) -> None:
+    now.swap(b"runs before paging is on", b"walks before paging is on"[:24])
 
 
 DAMAGES: list[tuple[str, Damage]] = [
@@ -201,11 +212,19 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("VP080", led_into_instruction),
     ("VP081", reason_lost),
     ("VP085", idt_leads_to_early_code),
+    ("VP087", unknown_reason),
     ("VP073", lambda was, now: now.symbol_field("__vmi_annotation_end", 4, 16)),
 ]
-ON_THEIR_OWN = {*("VP012", "VP013", "VP023", "VP024", "VP025", "VP054", "VP074", "VP075", "VP082")}
+ON_THEIR_OWN = {
+    *("VP012", "VP013", "VP023", "VP024", "VP025", "VP054", "VP074", "VP075", "VP082"),
+    *("VP086", "VP088", "VP089", "VP090", "VP098"),
+    *(rule.number for rule in check_file.rules if rule.number >= "VP100"),
+}
 """Rules with tests of their own: below, in test_out_of_line, in tests/rewrite (test_code_pages,
-test_emulated, test_computed_entries), the last in test_decoder_bugs."""
+test_emulated, test_computed_entries, test_aligned, test_own_address), in test_decoder_bugs and
+test_decisions, that of the two readers in tests/image, those of the file in reproduce."""
+OF_BZIMAGES = {f"VP{number}" for number in range(140, 148)}
+"""Those of tests/verify/bzimage."""
 
 
 @pytest.mark.parametrize("padding", list(Padding))
@@ -217,7 +236,7 @@ def test_rewritten_kernel_holds(padding: Padding) -> None:
 
 @pytest.mark.parametrize(("number", "damage"), DAMAGES, ids=[n for n, _ in DAMAGES])
 def test_rule_is_broken_by_what_it_forbids(number: str, damage: Damage) -> None:
-    was, now = (File(image) for image in small_pair())
+    was, now = (EditedFile(image) for image in small_pair())
     damage(was, now)
     verdict = check_static(was.changed, now.changed)
     assert not verdict.holds
@@ -226,7 +245,30 @@ def test_rule_is_broken_by_what_it_forbids(number: str, damage: Damage) -> None:
 
 
 def test_every_rule_has_a_damage() -> None:
-    assert {rule.number for rule in RULES} == {n for n, _ in DAMAGES} | ON_THEIR_OWN
+    assert {rule.number for rule in RULES} == {n for n, _ in DAMAGES} | ON_THEIR_OWN | OF_BZIMAGES
+
+
+def test_every_rule_is_registered_with_a_check() -> None:
+    checks: tuple[Check[Any], ...] = (*OF_FILES, *OF_COMPARISON, check_file)
+    of_kernels = {rule for check in checks for rule in check.rules}
+    assert set(RULES) == {*ON_THE_WAY, *of_kernels, *RULES_OF_BZIMAGES}
+
+
+@pytest.mark.parametrize(("number", "damage"), DAMAGES, ids=[n for n, _ in DAMAGES])
+def test_check_reports_nothing_but_what_it_is_registered_with(number: str, damage: Damage) -> None:
+    was, now = (EditedFile(image) for image in small_pair())
+    damage(was, now)
+    original, output = was.changed, now.changed
+    report = Report(output.symbols.place_of)
+    inputs = Inputs(original, output, read_manifest(output, report), report)
+    comparison = Comparison.of(inputs) if is_comparable(inputs) else None
+    assert set(report.verdict().totals) <= set(ON_THE_WAY)
+    checks: list[tuple[Check[Any], Any]] = [(check, inputs) for check in OF_FILES]
+    checks += [(check, comparison) for check in OF_COMPARISON if comparison]
+    for check, subject in checks:
+        fresh = replace(inputs, report=Report(hex))
+        check(fresh if subject is inputs else replace(subject, inputs=fresh))
+        assert set(fresh.report.verdict().totals) <= set(check.rules)
 
 
 def test_rules_are_numbered_once() -> None:
@@ -240,9 +282,8 @@ def test_relocation_of_a_record_is_found() -> None:
     builder.symbol("native", DATA_VA)
     builder.relocation(DATA_VA + 4, R_386_32, "native")
     image = builder.image()
-    report = Report(image.symbols.place_of)
-    check_record_relocations(image, report)
-    assert [f.rule.number for f in report.verdict().findings] == ["VP012"]
+    findings = judged(check_record_relocations, output=image)
+    assert [f.rule.number for f in findings] == ["VP012"]
 
 
 def test_word_of_added_code_that_the_kernel_lacks_is_found() -> None:
@@ -253,17 +294,16 @@ def test_word_of_added_code_that_the_kernel_lacks_is_found() -> None:
     builder.relocation(TEXT_VA, R_386_32, "pointers")
     builder.relocation(DATA_VA, R_386_32, "pointers")
     image = builder.image()
-    report = Report(image.symbols.place_of)
-    check_added_words(image, report)
-    assert [(f.rule.number, f.va) for f in report.verdict().findings] == [("VP013", TEXT_VA)]
+    findings = judged(check_added_words, output=image)
+    assert [(f.rule.number, f.va) for f in findings] == [("VP013", TEXT_VA)]
 
 
 def test_proof_against_another_file_than_the_rewritten_one_is_none() -> None:
     original, output = small_pair()
     other, same = (hashlib.sha256(original.data + end).hexdigest() for end in (b"x", b""))
     assert check_static(original, output, original_sha256=same).holds
-    (finding,) = check_static(original, output, original_sha256=other).findings
-    assert finding.rule.number == "VP054"
+    finding, way_back = check_static(original, output, original_sha256=other).findings
+    assert (finding.rule.number, way_back.rule.number) == ("VP054", "VP145")
     assert same in finding.message and other in finding.message
 
 

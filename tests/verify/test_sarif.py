@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.verify.pair import small_pair
-from tests.verify.test_rules import DAMAGES, Damage, File
-from vmipatch.verify.report_sarif import sarif
-from vmipatch.verify.static import RULES, Finding, StaticVerdict, check_static
+from tests.verify.test_rules import DAMAGES, Damage, EditedFile
+from vmipatch.verify.report_sarif import FINGERPRINT, sarif
+from vmipatch.verify.static import RULES, StaticFinding, StaticVerdict, check_static
 
 
 def read(kernel: str, verdict: StaticVerdict | None) -> Any:
@@ -28,7 +29,7 @@ def read(kernel: str, verdict: StaticVerdict | None) -> Any:
 
 
 def test_every_rule_can_be_reported() -> None:
-    found = tuple(Finding(rule, 0xC1000000 + i, "f+0x1", "m") for i, rule in enumerate(RULES))
+    found = tuple(StaticFinding(rule, 0xC1000000 + i, "f+0x1", "m") for i, rule in enumerate(RULES))
     run = read("a kernel.vmi", StaticVerdict(found, dict.fromkeys(RULES, 1), {}))
     listed = run["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in listed] == [rule.number for rule in RULES]
@@ -40,7 +41,7 @@ def test_every_rule_can_be_reported() -> None:
 
 @pytest.mark.parametrize(("number", "damage"), DAMAGES[::8], ids=[n for n, _ in DAMAGES[::8]])
 def test_finding_says_where_it_is(number: str, damage: Damage) -> None:
-    was, now = (File(image) for image in small_pair())
+    was, now = (EditedFile(image) for image in small_pair())
     damage(was, now)
     verdict = check_static(was.changed, now.changed)
     run = read("k", verdict)
@@ -56,3 +57,39 @@ def test_finding_says_where_it_is(number: str, damage: Damage) -> None:
 def test_check_that_did_not_take_place_is_no_clean_bill() -> None:
     run = read("k", None)
     assert run["invocations"] == [{"executionSuccessful": False}]
+
+
+FINDING = StaticFinding(
+    RULES[0], 0xC1000010, "f+0x10 (0xc1000010)", "`90` stands where `40` should"
+)
+
+
+def fingerprints(*findings: StaticFinding, kernel: str = "k") -> list[str]:
+    run = read(kernel, StaticVerdict(findings, {RULES[0]: len(findings)}, {}))
+    return [result["partialFingerprints"][FINGERPRINT] for result in run["results"]]
+
+
+def test_fingerprint_stays_when_code_is_laid_out_anew() -> None:
+    moved = replace(FINDING, va=0xC1000090, place="f+0x90 (0xc1000090)")
+    assert fingerprints(FINDING) == fingerprints(moved)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(FINDING, rule=RULES[1]), replace(FINDING, place="g+0x10"),
+     replace(FINDING, message="`90` is gone")],
+)  # fmt: skip
+def test_fingerprint_tells_findings_apart(other: StaticFinding) -> None:
+    assert fingerprints(FINDING) != fingerprints(other)
+    assert fingerprints(FINDING) != fingerprints(FINDING, kernel="another")
+
+
+def test_findings_that_are_alike_are_numbered() -> None:
+    once, again = fingerprints(FINDING, FINDING)
+    assert once != again
+    assert fingerprints(FINDING) == [once]
+
+
+def test_every_rule_has_a_name_that_is_a_uri() -> None:
+    rules = read("k", None)["tool"]["driver"]["rules"]
+    assert [rule["helpUri"] for rule in rules] == [f"urn:vmipatch:rule:{r.number}" for r in RULES]

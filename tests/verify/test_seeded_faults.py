@@ -14,13 +14,13 @@ import pytest
 
 from tests.conftest import KernelFinder
 from tests.verify import faults
-from tests.verify.faults import Fault, Victim
+from tests.verify.faults import SeededFault, Victim
 from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite.rewrite import RewriteOptions
 from vmipatch.tables.find import find_all
 from vmipatch.tables.table import TableName
-from vmipatch.verify.static import Finding, check_static
+from vmipatch.verify.static import StaticFinding, check_static
 from vmipatch.verify.static.rules import RECORD_OVERLAP
 
 pytestmark = pytest.mark.kernels
@@ -50,14 +50,14 @@ def whole(victim: Victim) -> Victim:
     return victim
 
 
-def missed(victim: Victim, seeded: Iterable[Fault]) -> list[Fault]:
+def missed(victim: Victim, seeded: Iterable[SeededFault]) -> list[SeededFault]:
     """Run the proof and return the faults to which no finding points."""
     every = list(seeded)
     findings = check_static(victim.original, victim.damaged).findings
     return [fault for fault in every if not any(points_at(f, fault) for f in findings)]
 
 
-def points_at(finding: Finding, fault: Fault) -> bool:
+def points_at(finding: StaticFinding, fault: SeededFault) -> bool:
     """Whether a finding is at the fault, or at the record whose body the fault is in.
 
     A record that claims its neighbour's site is the other one of two that share bytes.
@@ -91,12 +91,12 @@ def test_wrong_bytes_of_sites_and_other_code_are_found(whole: Victim, dice: rand
     assert not missed(whole, seeded)
 
 
-def test_table_entries_left_behind_are_found(whole: Victim, dice: random.Random) -> None:
+def test_table_entries_left_after_are_found(whole: Victim, dice: random.Random) -> None:
     seed_tables(whole, dice)
 
 
 @pytest.mark.slow
-def test_table_entries_of_a_large_kernel_left_behind_are_found(
+def test_table_entries_of_a_large_kernel_left_after_are_found(
     kernel: KernelFinder, dice: random.Random
 ) -> None:
     original = ElfImage.parse(kernel("smp-pae").read_bytes(), "smp-pae")

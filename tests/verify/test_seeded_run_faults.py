@@ -22,7 +22,7 @@ from tests.verify import faults
 from tests.verify.faults import Victim
 from vmipatch.choices import Extent
 from vmipatch.image.elf import ElfImage
-from vmipatch.rewrite.annotate import Annotations, annotate
+from vmipatch.rewrite.annotate import AnnotationSegment, annotate
 from vmipatch.rewrite.rewrite import RewriteOptions, rewrite
 from vmipatch.rewrite.translate import ThunkCode, thunk_code
 from vmipatch.scan.site import Site
@@ -113,7 +113,7 @@ def wrong_record(
     permanent = [s for s in ground.executed if s.kind in ("cli", "sti", "pushf", "popf", "iret")]
     site = dice.choice(permanent)
 
-    def damaged(*arguments: Any) -> Annotations:
+    def damaged(*arguments: Any) -> AnnotationSegment:
         good = annotate(*arguments)
         for name in ("records", "init_records"):
             part = getattr(good, name)
@@ -166,7 +166,7 @@ def wrong_thunk(
 
 
 def lost_shadow(ground: Field, dice: random.Random) -> Seeded:
-    """Nops behind `sti` instead of prefixes in front of it."""
+    """Nops after `sti` instead of prefixes in front of it."""
     victim = ground.victim
     victim.heal()
     site = dice.choice([s for s in ground.executed if s.kind in ("sti", "sti+hlt")])
@@ -189,7 +189,7 @@ def wrong_target(ground: Field, kind: Kind, dice: random.Random) -> Seeded:
             victim.heal()
 
 
-def candidates(ground: Field, kind: Kind, dice: random.Random) -> Iterator[faults.Fault]:
+def candidates(ground: Field, kind: Kind, dice: random.Random) -> Iterator[faults.SeededFault]:
     if kind is Kind.BRANCH:
         return faults.branches_off_by_one(ground.victim, dice, 200)
     table = next(t for t in find_all(ground.original) if t.name is TableName.EX_TABLE)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from tests.verify.evidence import CONSOLE, TRACE, boot, evidence, full_verdict
-from vmipatch.emu.audit import Finding as Emulated
+from vmipatch.emu.report import EmulatedInstruction as Emulated
 from vmipatch.emu.report import Ending
 from vmipatch.verify.boots import Phase
 from vmipatch.verify.coverage import NativeSite, Sites
+from vmipatch.verify.judge import judge
 from vmipatch.verify.translations import Translations
-from vmipatch.verify.verdict import Aspect, Outcome, Statement, judge
+from vmipatch.verify.verdict import Aspect, Outcome, Statement
 
 
 def test_boots_and_proof_that_hold_are_called_so() -> None:
@@ -109,3 +110,26 @@ def test_second_instruction_of_a_native_pair_is_listed_with_it() -> None:
     for va, holds in ((0xC1234560, True), (0xC1234561, True), (0xC1234562, False)):
         seen = boot(Phase.AUDIT, emulated=(emulated(va, False),))
         assert judge(evidence(seen, sites=sites)).holds is holds
+
+
+def test_race_that_is_lost_is_told_with_the_length_of_its_turns() -> None:
+    lost = boot(Phase.RACED, turn_len=1500, traces=(TRACE[:-1],))
+    won = boot(Phase.RACED, turn_len=15000)
+    verdict = judge(evidence(boot(Phase.ORIGINAL), cpus=2, raced=(lost, won)))
+    assert not verdict.holds
+    assert verdict.findings
+    assert all(each.message.startswith("in turns of 1500 bytes: ") for each in verdict.findings)
+    assert judge(evidence(boot(Phase.ORIGINAL), cpus=2, raced=(won,))).holds
+
+
+def test_processors_that_the_rewritten_kernel_does_not_start_are_a_finding() -> None:
+    both, one = boot(Phase.ORIGINAL, processors=2), boot(Phase.NATIVE)
+    verdict = judge(evidence(both, one, cpus=2))
+    assert [str(finding) for finding in verdict.findings] == [
+        "rewritten, native: workload: processors that executed code: 1, "
+        "in the boot it is compared with 2"
+    ]
+    assert verdict.phases[2].what.endswith(" on 2 processors")
+    verdict = judge(evidence(one, cpus=2))
+    assert verdict.holds
+    assert verdict.phases[2].what.endswith(" on 1 of 2 processors")

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from vmipatch.emu.events import Cause, Event, Vector
-from vmipatch.emu.registers import Segment
+from vmipatch.emu.processor.events import Cause, Event, Vector
+from vmipatch.emu.processor.segment import SegmentState
 from vmipatch.verify.lockstep.calls import ProcessWatcher
-from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.events import EventKind
 from vmipatch.verify.lockstep.later import Later
 from vmipatch.verify.system_calls import NUMBERS
 from vmipatch.verify.user_space import GATE, Detail
@@ -26,7 +26,7 @@ class FakeMachine:
 
     def __init__(self, detail: Detail = Detail.EXACT) -> None:
         self.cpu = self.registers = self.mmu = self.memory = self.privilege = self
-        self.task = Segment(0x80, TSS_VA, 0x67, 0x8900)
+        self.task = SegmentState(0x80, TSS_VA, 0x67, 0x8900)
         self.cpl, self.cr3, self.esp, self.eip, self.eax, self.cr2 = 3, 0, 0, 0, 0, 0
         self.kernel_stack = 0
         self.pages: dict[tuple[int, int], int] = {}
@@ -38,7 +38,7 @@ class FakeMachine:
         self.later = Later(cast(Any, self))
         self.watcher = ProcessWatcher(cast(Any, self), detail, self.emit, self.later)
 
-    def emit(self, kind: Kind, channel: str, text: str, va: int | None = None) -> None:
+    def emit(self, kind: EventKind, channel: str, text: str, va: int | None = None) -> None:
         self.told.append((channel, text))
 
     def gpr(self, number: int) -> int:

@@ -21,7 +21,7 @@ _REGISTERS = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 def wrong_flag_once(original: ElfImage, call: int, patch: pytest.MonkeyPatch) -> bytes:
     """The kernel rewritten, but that the thunks of `pushf; pop r` turn IF over in what they give
     at their call number `call`, all together. They count in a word of memory: the end of the first
-    stack, which nobody comes to.
+    stack, which is never reached.
     """
     word_va = _counter_va(rewrite(original).data)
 

@@ -17,7 +17,7 @@ def shared_stack(machine: FakeMachine, parent: int, child: int) -> None:
     machine.pages[child, STACK_VA & -0x1000] = 0x500000 + parent * 0x1000
 
 
-def test_calls_are_told_with_what_is_behind_their_pointers() -> None:
+def test_calls_are_told_with_what_is_after_their_pointers() -> None:
     machine = FakeMachine()
     machine.bytes[BUFFER_VA] = b"hello\n\0more"
     machine.run(1)
@@ -199,6 +199,6 @@ def test_detail_says_how_much_is_compared() -> None:
         machine.bytes[BUFFER_VA] = b"took 12 ms"
         machine.run(1)
         machine.call("write", 1, BUFFER_VA, 10)
-        machine.back(10)
+    timed.back(10)
     assert timed.of("task 1") == ["write(1, *, n) 'took # ms'", "write = n"]
-    assert numbers.of("task 1") == ["call_4()", "call_4() is back"]
+    assert numbers.of("task 1") == ["call_4()"]

@@ -7,7 +7,7 @@ import random
 
 from vmipatch.image.symbols import SymbolTable
 from vmipatch.verify.lockstep.compare import MOST_WAITING, Comparer, Divergence
-from vmipatch.verify.lockstep.events import Event, Kind
+from vmipatch.verify.lockstep.events import EventKind, SeenEvent
 from vmipatch.verify.lockstep.report import headline, history
 
 MACHINES = 3
@@ -15,8 +15,8 @@ Stream = list[tuple[str, str]]
 """Channels and texts."""
 
 
-def event(channel: str, text: str, now_ns: int = 0, kind: Kind = Kind.CALL) -> Event:
-    return Event(kind, channel, text, now_ns, 0x1000)
+def event(channel: str, text: str, now_ns: int = 0, kind: EventKind = EventKind.CALL) -> SeenEvent:
+    return SeenEvent(kind, channel, text, now_ns, 0x1000)
 
 
 def fed(*streams: Stream, seed: int = 1) -> Comparer:
@@ -49,7 +49,7 @@ def test_order_between_channels_is_free_and_within_one_it_is_not() -> None:
     for seed in range(20):
         comparer = fed(STREAM, other, STREAM, seed=seed)
         assert comparer.divergence is None
-        assert comparer.compared == {Kind.CALL: len(STREAM)}
+        assert comparer.compared == {EventKind.CALL: len(STREAM)}
         swapped = [STREAM[2], STREAM[0], STREAM[1], STREAM[3]]
         assert diverged(STREAM, STREAM, swapped, seed=seed).channel == "task 1"
 
@@ -77,7 +77,7 @@ def test_machine_that_says_less_or_more_is_found() -> None:
 
 def test_event_that_is_wrong_by_itself_needs_no_other_machine() -> None:
     comparer = Comparer(MACHINES)
-    wrong = event("virtual interrupt flag", "it is off", kind=Kind.FLAG)
+    wrong = event("virtual interrupt flag", "it is off", kind=EventKind.FLAG)
     comparer.take(2, wrong)
     assert comparer.divergence is not None
     assert comparer.divergence.wrong is wrong

@@ -6,9 +6,10 @@ from __future__ import annotations
 from tests.verify.evidence import diverged, evidence, lockstep, world_end
 from vmipatch.emu.report import Ending
 from vmipatch.verify import workload
+from vmipatch.verify.judge import judge
 from vmipatch.verify.lockstep.check import Lockstep
-from vmipatch.verify.lockstep.events import Kind
-from vmipatch.verify.verdict import Aspect, Finding, Statement, judge
+from vmipatch.verify.lockstep.events import EventKind
+from vmipatch.verify.verdict import Aspect, Finding, Statement
 
 
 def findings(found: Lockstep) -> tuple[Finding, ...]:
@@ -29,7 +30,7 @@ def test_divergence_is_a_finding_that_says_what_each_machine_said() -> None:
 
 
 def test_wrong_flag_is_a_finding_by_itself() -> None:
-    (finding,) = findings(diverged(None, None, "it is off", kind=Kind.FLAG))
+    (finding,) = findings(diverged(None, None, "it is off", kind=EventKind.FLAG))
     assert finding.message == "task 1: it is off"
 
 

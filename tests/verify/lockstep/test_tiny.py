@@ -15,7 +15,7 @@ from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE
 from vmipatch.verify.coverage import function_of
 from vmipatch.verify.lockstep.check import Lockstep, LockstepOrder, check_lockstep
-from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.events import EventKind
 from vmipatch.verify.sites.shapes import patched_sites
 from vmipatch.verify.user_space import Detail
 
@@ -40,8 +40,14 @@ def test_three_tinies_do_the_same_to_the_end_of_the_workload(
     found = lockstep(kernel("tiny"), rewritten("tiny").read_bytes())
     assert found.holds, found.headline
     assert all(end is not None and end.said[-1] == workload.DONE for end in found.ends)
-    assert found.compared[Kind.CALL] > 1500 and found.compared[Kind.RESULT] > 1500
-    for kind in (Kind.FAULT, Kind.CONSOLE, Kind.PORT, Kind.SIGNAL, Kind.PROCESS):
+    assert found.compared[EventKind.CALL] > 1500 and found.compared[EventKind.RESULT] > 1500
+    for kind in (
+        EventKind.FAULT,
+        EventKind.CONSOLE,
+        EventKind.PORT,
+        EventKind.SIGNAL,
+        EventKind.PROCESS,
+    ):
         assert found.compared[kind] > 10, kind
     assert found.flags_checked > 50_000
 

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support.absent import program
 from tests.support.qemu import EMULATOR
 from tests.verify.sites.kernels import example, paravirt_rom
 from tests.verify.sites.random_guest import build_random_guest
 from vmipatch.choices import Mode, Padding
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.hypervisor.paravirt import ParavirtPrivilege
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
-from vmipatch.emu.paravirt import ParavirtPrivilege
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Ending
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.wrap import wrap
 from vmipatch.rewrite import rewrite
@@ -45,22 +45,18 @@ def printed_by_example() -> str:
 
 def printed(image: ElfImage, mode: Mode) -> str:
     terminal = Silence()
-    machine = build_machine(mode, terminal, OPTIONS, rom=paravirt_rom())
+    machine = build_machine(MachineSpec(mode, OPTIONS, paravirt_rom()), terminal)
     result = machine.run(Boot(image))
     assert result.ending is Ending.RESET, f"{result.details}\n{terminal.heard.decode('ascii')}"
     privilege = machine.privilege
     if isinstance(privilege, ParavirtPrivilege) and "rewritten" in image.name:
         assert privilege.is_paravirtual
-        assert not [finding for finding in privilege.audit.findings() if finding.is_unprivileged]
+        assert not [finding for finding in privilege.findings() if finding.is_unprivileged]
     return terminal.heard.decode("ascii").replace("\r", "")
 
 
 def printed_in_qemu(image: ElfImage, folder: Path) -> str:
-    if shutil.which(EMULATOR) is None:
-        message = f"{EMULATOR} is missing: `make programs`"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    program(EMULATOR)
     kernel = folder / "bzImage"
     kernel.write_bytes(wrap(image, None))
     command = [EMULATOR, "-accel", "tcg", "-nographic", "-no-reboot", "-nic", "none", "-m", "64"]

@@ -11,15 +11,16 @@ import pytest
 
 from tests.conftest import KernelFinder
 from tests.verify.sites.kernels import example, paravirt_rom, rewritten_example
-from vmipatch.emu.paravirt import Watch
+from vmipatch.choices import Mode
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.isa.forms import FORMS, Treatment
+from vmipatch.isa.forms import FORMS, FormTreatment
 from vmipatch.verify.sites import SitesReport, check_sites
 from vmipatch.verify.sites.shapes import shapes_of
 
 SAMPLE, CAMPAIGN = 20, 1000
 KERNELS = ("tiny", "smp-pae")
+ROM_MODES = (Mode.PARAVIRT, Mode.AUDIT)
 
 WITHOUT_A_SITE = {
     "lmsw r/m16": "no translation: it stays native and faults",
@@ -34,13 +35,13 @@ def complaints(report: SitesReport) -> str:
 def test_example_has_a_site_of_every_form_with_a_call() -> None:
     sites = [shape.site for shape in shapes_of(rewritten_example()).shapes]
     parts = {part.form.name for site in sites for part in site.parts}
-    wanted = {form.name for form in FORMS if form.treatment is Treatment.CALL}
+    wanted = {form.name for form in FORMS if form.treatment is FormTreatment.CALL}
     assert wanted - parts == set(WITHOUT_A_SITE)
 
 
-@pytest.mark.parametrize("watch", Watch)
-def test_translations_of_the_example(watch: Watch) -> None:
-    report = check_sites(rewritten_example(), paravirt_rom(), states=SAMPLE, watch=watch)
+@pytest.mark.parametrize("mode", ROM_MODES)
+def test_translations_of_the_example(mode: Mode) -> None:
+    report = check_sites(rewritten_example(), paravirt_rom(), states=SAMPLE, mode=mode)
     assert not report.findings, complaints(report)
 
 
@@ -65,14 +66,14 @@ def test_campaign_over_a_kernel(rewritten: KernelFinder, name: str, seed: int) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("watch", Watch)
-def test_campaign_over_the_example(watch: Watch, seed: int) -> None:
+@pytest.mark.parametrize("mode", ROM_MODES)
+def test_campaign_over_the_example(mode: Mode, seed: int) -> None:
     report = check_sites(
         rewritten_example(),
         paravirt_rom(),
         states=CAMPAIGN // 4,
         seed=f"campaign {seed}",
-        watch=watch,
+        mode=mode,
     )
     assert not report.findings, complaints(report)
 

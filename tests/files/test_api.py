@@ -17,7 +17,7 @@ import pytest
 import vmipatch
 from tests.cli.commands import ENVIRONMENT, invoke
 from tests.files.samples import contents, make_tree, module, one_of_each
-from tests.rewrite.test_debug_sections import kernel as kernel_with_debug
+from tests.restore.test_round_trip import kernel_with_debug
 from vmipatch.errors import EnvironmentProblem, InputNotUnderstood, NotServed
 from vmipatch.files.kind import Kind
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from tests.cli.commands import invoke, validated
+from tests.cli.commands import ROOT, invoke, validated
 from tests.files.samples import one_of_each
 from vmipatch.errors import ExitCode
-from vmipatch.files.kind import Kind
+from vmipatch.files.kind import ANY, Kind
 
 COMPARED = [Kind.VMLINUX, Kind.MODULE, Kind.PACKED_MODULE, Kind.TREE]
-"""What `verify` compares with an original today; a bzImage is booted."""
+"""The kinds that `verify` compares with an original today; a bzImage is booted."""
 PAPERS = ("--json", "--certificate", "--sarif", "--report")
 
 
@@ -51,6 +53,8 @@ def test_every_paper_of_a_proof_is_written(
     assert row["output_sha256"] == hashlib.sha256(proven.read_bytes()).hexdigest()
     assert json.loads(places["--sarif"].read_text())["runs"][0]["results"] == []
     assert "holds: proven from its bytes, not booted" in places["--report"].read_text()
+    told = {paper: place.read_text() for paper, place in places.items()}
+    assert [paper for paper, text in told.items() if str(tmp_path.parent) in text] == []
 
 
 @pytest.mark.parametrize("kind", [Kind.MODULE, Kind.TREE], ids=lambda kind: kind.value)
@@ -69,9 +73,11 @@ def test_findings_are_in_every_paper(kind: Kind, files: dict[Kind, Path], tmp_pa
     assert json.loads(places["--certificate"].read_text())["holds"] is False
     assert json.loads(places["--sarif"].read_text())["runs"][0]["results"]
     assert "VP" in places["--report"].read_text()
+    told = {paper: place.read_text() for paper, place in places.items()}
+    assert [paper for paper, text in told.items() if str(tmp_path.parent) in text] == []
 
 
-@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+@pytest.mark.parametrize("kind", [k for k in Kind if k in ANY], ids=lambda kind: kind.value)
 def test_rewrite_reports_the_hashes_of_its_outputs(
     kind: Kind, files: dict[Kind, Path], tmp_path: Path
 ) -> None:
@@ -82,7 +88,7 @@ def test_rewrite_reports_the_hashes_of_its_outputs(
     if kind in (Kind.VMLINUX, Kind.BZIMAGE):
         report = validated(log.read_text(), "rewrite-1")
         rows = {row["path"]: row["sha256"] for row in report["outputs"]}
-        written = {str(output): output}
+        written = {output.name: output}
     else:
         report = validated(log.read_text(), "tree-1")
         rows = {row["path"]: row["output_sha256"] for row in report["files"]}
@@ -102,3 +108,39 @@ def test_scan_counts_a_tree_as_its_modules(files: dict[Kind, Path], tmp_path: Pa
     table = invoke("scan", files[Kind.TREE]).stdout.splitlines()
     counted = sum(each["count"] for row in report["modules"] for each in row["sites"])
     assert int(table[-1].split()[-1]) == counted > 0
+
+
+@pytest.mark.parametrize("kind", COMPARED, ids=lambda kind: kind.value)
+def test_certificate_is_the_predicate_of_a_statement(
+    kind: Kind, files: dict[Kind, Path], tmp_path: Path
+) -> None:
+    output = _rewritten(files[kind], tmp_path)
+    plain, attested = tmp_path / "plain", tmp_path / "attested"
+    for place, form in ((plain, "json"), (attested, "in-toto")):
+        done = invoke(
+            "verify", "--static", output, "--original", files[kind], "--certificate", place,
+            "--certificate-format", form,
+        )  # fmt: skip
+        assert done.returncode == ExitCode.SUCCESS, done.stderr
+    rules = json.loads((ROOT / "docs" / "schemas" / "in-toto-statement-1.json").read_text())
+    found = json.loads(attested.read_text())
+    jsonschema.Draft202012Validator(rules).validate(found)
+    name = "tree-certificate-1" if kind is Kind.TREE else "certificate-1"
+    certificate = validated(json.dumps(found["predicate"]), name)
+    assert certificate == json.loads(plain.read_text())
+    assert found["predicateType"] == f"urn:vmipatch:{name.replace('-1', ':1')}"
+    shipped = {s["name"]: s["digest"]["sha256"] for s in found["subject"]}
+    root = output if kind is Kind.TREE else output.parent
+    assert shipped == {
+        name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in shipped
+    }
+    if kind is Kind.TREE:
+        assert set(shipped) == {row["path"] for row in certificate["modules"]}
+    assert set(certificate["tool"]["decoders"]) == {"capstone", "iced-x86"}
+    assert certificate["tool"]["emulator"]["unicorn"] == version("unicorn")
+
+
+def test_form_of_a_certificate_that_is_not_written_is_refused(files: dict[Kind, Path]) -> None:
+    done = invoke("verify", files[Kind.VMLINUX], "--certificate-format", "in-toto")
+    assert done.returncode == ExitCode.USAGE
+    assert "--certificate writes" in done.stderr

@@ -32,7 +32,7 @@ def fed(pipe: Path, data: bytes) -> Iterator[Path]:
     writer.start()
     yield pipe
     writer.join(timeout=60)
-    assert not writer.is_alive(), "nobody has read it"
+    assert not writer.is_alive(), "no one has read it"
     pipe.unlink()
 
 

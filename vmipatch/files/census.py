@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from vmipatch.image.annotated import annotated_sites, annotations_of
+from vmipatch.image.by_segments import with_sections
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.entry_points import entry_points
 from vmipatch.image.module import is_linked_module
 from vmipatch.isa.decode import text_of
+from vmipatch.names import base_name
 from vmipatch.scan import Disposition, ScanResult, Site, scan
 from vmipatch.scan.decodings import Decodings, decodings_of
 from vmipatch.scan.ledger import ByteClass, SectionAccount
 from vmipatch.scan.made import Made, made_at_run_time
+from vmipatch.vmi.api13 import ROW_OF_13
+from vmipatch.vmi.record13 import Annotations, Record13
 
 SCHEMA: Final = "vmipatch.scan/2"
 
@@ -25,10 +31,15 @@ class Census:
     kernel: str
     """The name of the file."""
     result: ScanResult = field(repr=False)
+    """Sites, zones and tables, as the scanner gives them."""
     decodings: tuple[Decodings, ...] = field(repr=False)
     """Sensitive decodings at any byte, a section each."""
     made: tuple[Made, ...] = field(repr=False)
     """Code that the kernel makes while it runs."""
+    annotations: Annotations | None = None
+    """Whose the records in its annotation section are; None without one."""
+    annotated: tuple[Record13, ...] = field(default=(), repr=False)
+    """Its call sites of VMI API 13, in the order of the records."""
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -43,6 +54,11 @@ class Census:
         """
         return self.result.code_map.refused
 
+    @property
+    def has_unknown_annotations(self) -> bool:
+        """Whether there are records that are neither a rewritten kernel's nor of API 13."""
+        return self.annotations is Annotations.UNKNOWN
+
     def place_of(self, site: Site) -> str:
         """Function and offset of a site, such as `do_exit+0x8`."""
         return self.result.image.symbols.place_of(site.va)
@@ -55,11 +71,25 @@ class Census:
         """The JSON report (docs/schemas/scan-2.json)."""
         accounts = zip(self.result.ledger.sections, self.decodings, strict=True)
         return {
-            "kernel": self.kernel,
+            "kernel": base_name(self.kernel),
             "sections": [_section(account, found) for account, found in accounts],
             "sites": [self._site(site) for site in self.result.sites],
+            "evidence": self._evidence(),
             "made_at_run_time": [_made(each) for each in self.made],
             "tables_not_understood": list(self.tables_not_understood),
+            "annotations": self.annotations and self.annotations.name.lower(),
+            "annotated_sites": [self._annotated(record) for record in self.annotated],
+        }
+
+    def _annotated(self, record: Record13) -> dict[str, Any]:
+        return {
+            "address": record.native_va,
+            "symbol": self.result.image.symbols.place_of(record.native_va),
+            "call": int(record.call),
+            "name": ROW_OF_13[record.call].name,
+            "native": record.native.hex(),
+            "padding": record.pad_len,
+            "translation": record.translation.hex(),
         }
 
     def _site(self, site: Site) -> dict[str, Any]:
@@ -76,14 +106,34 @@ class Census:
             "vmi_name": None if site.call is None else site.call.name,
             "disposition": site.disposition.value,
             "reason": site.reason.value,
+            "evidence": self.result.why(site).value,
+        }
+
+    def _evidence(self) -> dict[str, Any]:
+        """The grounds of the account, and how many sites it proves to be instructions."""
+        image = self.result.image
+        branches, astray = self.result.code_map.consistency
+        unknown = sum(site.disposition is Disposition.UNKNOWN for site in self.sites)
+        return {
+            "symbols": len(image.symbols) > 0,
+            "relocations": len(self.result.code_map.relocations) > 0,
+            "entries": list(entry_points(image)),
+            "branches": branches,
+            "branches_astray": astray,
+            "sites_proven": len(self.sites) - unknown,
+            "sites_unknown": unknown,
         }
 
 
 def census_of(image: ElfImage) -> Census:
     """The census of a kernel, or of a module as it is linked. Raises the errors of scan."""
-    result = scan(image, tolerant=True)
+    image = with_sections(image)
+    result = scan(image, tolerant=True).proven()
     made = tuple(made_at_run_time(image))
-    return Census(image.name, result, tuple(decodings_of(result)), made)
+    census = Census(image.name, result, tuple(decodings_of(result)), made)
+    if is_linked_module(image):  # whose records are relocated when it is loaded
+        return census
+    return replace(census, annotations=annotations_of(image), annotated=annotated_sites(image))
 
 
 def _section(account: SectionAccount, found: Decodings) -> dict[str, Any]:

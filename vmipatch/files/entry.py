@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FileOutcome(enum.StrEnum):
-    """What a job came to for one file."""
+    """The outcome of a job for one file."""
 
     REWRITTEN = "rewritten"
     UNTOUCHED = "untouched"  # a module in which nothing had to be done
@@ -57,19 +57,25 @@ class Entry:
     path: str
     """Relative to the tree."""
     outcome: FileOutcome
+    """Rewritten, copied, failed, and so on."""
     sites: int = 0
+    """How many of its sites were rewritten, or verified."""
     left: Left = Left()
+    """Those that stay native, by reason."""
     added_len: int = 0
+    """Bytes of padding that its sites got."""
     signature_len: int = 0
     """Bytes of a signature that was taken off."""
     gives: str = ""
-    """What `restore` gives back of it, by the label of a Gives."""
+    """The label of the Gives that `restore` gives back of it."""
     message: str = ""
     """The error, where there was one; findings, one a line."""
     exit_code: int = 0
     """Of the error, where there was one."""
     input_sha256: str = ""
+    """Of the file that was read, in hexadecimal."""
     output_sha256: str = ""
+    """Of the file that was written; empty if none was."""
     static: StaticVerdict | None = field(default=None, repr=False, compare=False)
     """The proof, of a module that was verified."""
 

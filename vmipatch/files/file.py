@@ -12,7 +12,7 @@ from vmipatch.errors import EnvironmentProblem, NotServed
 from vmipatch.files.kind import Kind, with_article
 
 BYTES = "<bytes>"
-"""What a file is called that was given as bytes."""
+"""The name of a file that was given as bytes."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class File:
     """
 
     name: str
-    """What to call it in messages and reports: its path."""
+    """Its name in messages and reports: its path."""
     kind: Kind
+    """Told from its content."""
     sha256: str
     """Of the file as it was read, in hexadecimal: what every report and certificate names."""
 

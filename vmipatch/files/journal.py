@@ -14,6 +14,7 @@ from typing import Any, Final
 from vmipatch import __version__
 from vmipatch.files.entry import Entry, FileOutcome, Left
 from vmipatch.files.outputs import reported
+from vmipatch.image.stored_json import json_value
 
 JOURNAL: Final = "vmipatch.journal"
 """Its name, in the output tree."""
@@ -50,8 +51,8 @@ class Journal:
             return
         for line in lines:
             try:
-                entry = _decoded(json.loads(line))
-            except (ValueError, TypeError, KeyError, RecursionError):
+                entry = _decoded(json_value(line))
+            except (ValueError, TypeError, KeyError):
                 continue  # the line that was being written when the run ended, or not one of ours
             self.entries[entry.path] = entry
 

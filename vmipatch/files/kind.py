@@ -10,18 +10,20 @@ from vmipatch.errors import NotServed
 
 
 class Kind(enum.Enum):
-    """What vmipatch works on."""
+    """A kind of file that vmipatch works on."""
 
     VMLINUX = "vmlinux"  # an ELF file, linked; a debug twin too
     BZIMAGE = "bzImage"
     MODULE = "module"
     PACKED_MODULE = "packed module"  # by gzip, xz or zstd
     TREE = "module tree"
+    FLAT = "flat binary"  # or a.out: no header says where it is linked
 
 
 KERNELS: Final = frozenset({Kind.VMLINUX, Kind.BZIMAGE})
 MODULES: Final = frozenset({Kind.MODULE, Kind.PACKED_MODULE})
-ANY: Final = frozenset(Kind)
+ANY: Final = frozenset(Kind) - {Kind.FLAT}
+"""All whose content tells what they are."""
 
 
 def require_pair(kind: Kind, original: Kind, name: str) -> None:

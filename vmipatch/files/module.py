@@ -11,9 +11,11 @@ from vmipatch.files.entry import Entry, FileOutcome, Left
 from vmipatch.files.file import File, sha256_of
 from vmipatch.image.module import Module
 from vmipatch.image.packed import pack, packing_of, usual
+from vmipatch.names import base_name
 
 if TYPE_CHECKING:
     from vmipatch.files.census import Census
+    from vmipatch.files.diagnosis import Diagnosis
     from vmipatch.files.verification import Verification
     from vmipatch.restore import Restored
     from vmipatch.rewrite import RewriteOptions
@@ -56,6 +58,12 @@ class ModuleFile(File):
             data = pack(result.data, result.recipe or usual(packing_of(self.data)))
         return RewrittenModuleFile(self, data, result)
 
+    def doctor(self) -> Diagnosis:
+        """Find what `rewrite` will do, refuse and lose: the module is rewritten in memory."""
+        from vmipatch.files.diagnosis import diagnose
+
+        return diagnose(self)
+
     def verify(self, original: ModuleFile) -> Verification:
         """Prove that this module is `original`, laid out anew. Raises as `module` does."""
         from vmipatch.files.verification import verify_module
@@ -86,16 +94,21 @@ class ModuleFile(File):
         """Raise NotServed."""
         self.refuse("does not boot", LOADED_BY)
 
+    def xen_image(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotServed."""
+        self.refuse("does not boot", LOADED_BY)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RewrittenModuleFile:
     """A module with VMI call sites, or the input where there was nothing to do."""
 
     file: ModuleFile
-    """What was rewritten."""
+    """The file that was rewritten."""
     data: bytes = field(repr=False)
     """The new file, packed as the old one."""
     result: RewrittenModule = field(repr=False)
+    """The module, not packed, and what was done to it."""
 
     @property
     def sha256(self) -> str:
@@ -103,7 +116,7 @@ class RewrittenModuleFile:
         return sha256_of(self.data)
 
     def entry(self, path: str) -> Entry:
-        """What became of it, as a line of a tree's report."""
+        """Its outcome, as a line of a tree's report."""
         result = self.result
         return Entry(
             path=path,
@@ -121,4 +134,5 @@ class RewrittenModuleFile:
         """The JSON report (docs/schemas/tree-1.json): a tree of one module."""
         from vmipatch.files.tree_report import tree_report
 
-        return tree_report(output, [self.entry(output)])
+        name = base_name(output)
+        return tree_report(name, [self.entry(name)])

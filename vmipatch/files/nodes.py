@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmipatch.errors import EnvironmentProblem
+from vmipatch.image.packed import packing_of
+from vmipatch.image.packing import Compression
 
 MODULE_SUFFIXES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
 
 
 class NodeKind(enum.Enum):
-    """What a name in a directory stands for."""
+    """The kind of a name in a directory."""
 
     DIRECTORY = "directory"
     MODULE = "module"  # a regular file, by its name
@@ -54,6 +56,18 @@ def nodes_of(root: str) -> list[Node]:
 def is_module_name(path: str) -> bool:
     """Whether a file is named as modules are."""
     return path.endswith(MODULE_SUFFIXES)
+
+
+def unpacked_name(path: str) -> str:
+    """The name that a module had before it was packed."""
+    suffix = next(s for s in MODULE_SUFFIXES if path.endswith(s))
+    return path.removesuffix(suffix) + MODULE_SUFFIXES[0]
+
+
+def packed_name(path: str, data: bytes) -> str:
+    """The name of a module as its packing has it, that of the file `data`."""
+    suffixes = {Compression.GZIP: ".gz", Compression.XZ: ".xz", Compression.ZSTD: ".zst"}
+    return unpacked_name(path) + suffixes.get(packing_of(data), "")
 
 
 def _below(root: str, directory: str) -> Iterator[Node]:

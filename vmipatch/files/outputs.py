@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vmipatch.errors import EnvironmentProblem, OutputTaken
+from vmipatch.names import base_name
 
 STDOUT: Final = "-"
 """The path that means standard output."""
@@ -26,7 +27,7 @@ PERMISSIONS: Final = 0o777
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a job writes to one place."""
+    """A job's output to one place."""
 
     path: str
     """A file, a special file such as /dev/null, or STDOUT."""
@@ -112,7 +113,7 @@ def listed(outputs: Iterable[Output]) -> list[dict[str, Any]]:
     """Names, lengths and hashes of outputs, for a report."""
     return [
         {
-            "path": output.path,
+            "path": base_name(output.path),
             "length": len(output.data),
             "sha256": hashlib.sha256(output.data).hexdigest(),
         }

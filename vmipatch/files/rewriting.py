@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""What came of rewriting a kernel: the new file, what was done, what was lost."""
+"""What came of rewriting a kernel? The new file, what was done, what was lost."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from vmipatch.choices import BootCodeChoice
 from vmipatch.files.beside import linked_with
 from vmipatch.files.file import sha256_of
 from vmipatch.files.kind import Kind
-from vmipatch.files.maps import address_map, system_map
+from vmipatch.files.maps import address_map
+from vmipatch.files.system_map import system_map
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.hook import START
 from vmipatch.image.linked import LinkedKernel
 from vmipatch.image.relocations import has_relocations
 from vmipatch.image.twin import require_same_bytes
+from vmipatch.names import base_name
 from vmipatch.recover import complete
 from vmipatch.restore import Noted
 from vmipatch.rewrite import RewriteOptions, RewrittenImage, Treatment, rewrite
 from vmipatch.rewrite.bzimage import RewrittenBzImage, rewrite_bzimage
+from vmipatch.steps import step
 
 if TYPE_CHECKING:
     from vmipatch.files.kernel import KernelFile
@@ -33,6 +37,7 @@ class RewrittenKernel:
     name: str
     """The file that was rewritten."""
     kind: Kind
+    """The same of input and output."""
     kernel: RewrittenImage = field(repr=False)
     """The vmlinux: of a bzImage, what it holds."""
     packed: RewrittenBzImage | None = field(repr=False)
@@ -57,11 +62,11 @@ class RewrittenKernel:
 
     @property
     def noted(self) -> Noted | None:
-        """What `restore` gives back of the new file; None if nothing."""
+        """The part that `restore` gives back of the new file; None if nothing."""
         return self.packed.noted if self.packed else self.kernel.noted
 
     def system_map(self) -> str:
-        """The System.map of the new kernel."""
+        """The System.map of the new kernel, as its build would have written it."""
         return system_map(ElfImage.parse(self.kernel.data, self.name))
 
     def address_map(self) -> str:
@@ -85,7 +90,9 @@ def rewrite_kernel(
     """As KernelFile.rewrite says."""
     options = options or RewriteOptions()
     _require_served(file, options, debug, boot_code)
-    linked = linked_kernel(file, debug, whole=options.keep_original)
+    options = replace(options, start=options.start or START)
+    with step("reading symbols and relocations"):
+        linked = linked_kernel(file, debug, whole=options.keep_original)
     if file.bzimage is None:
         made = rewrite(linked, options)
         return RewrittenKernel(file.name, file.kind, made, None, linked.is_recovered)
@@ -94,7 +101,7 @@ def rewrite_kernel(
 
 
 def linked_kernel(file: KernelFile, debug: KernelFile | None, *, whole: bool) -> LinkedKernel:
-    """What is known of the kernel in `file`, by its debug twin if there is one."""
+    """The kernel in `file` and all that is known of it, by its debug twin if it has one."""
     linked = file.linked if debug is None else _twin(file, debug)
     return linked if whole else linked.without_debug()
 
@@ -120,6 +127,10 @@ def _require_served(
         file.refuse("has no debug twin", "give the vmlinux with its symbols itself")
     if file.kind is not Kind.BZIMAGE and boot_code is not BootCodeChoice.AUTO:
         file.refuse("has no boot code", "leave the choice of boot code out")
+    if file.kind is not Kind.VMLINUX and options.start is not None:
+        file.refuse("holds Linux, which begins at start_kernel", "leave the name of a start out")
+    if file.kind is not Kind.VMLINUX and options.keep:
+        file.refuse("holds Linux, whose copied code is known", "leave out what is to be kept")
     if debug is not None and debug.kind is not Kind.VMLINUX:
         debug.refuse("is not a debug twin", "give the vmlinux with symbols and relocations")
     for each in (file, debug):
@@ -132,8 +143,8 @@ def _kernel_report(done: RewrittenKernel, output: str) -> dict[str, Any]:
     manifest = result.manifest
     place = result.scan.image.symbols.place_of
     return {
-        "kernel": done.name,
-        "output": output,
+        "kernel": base_name(done.name),
+        "output": base_name(output),
         "input": "recovered" if done.is_recovered else "linked",
         "mode": manifest.mode,
         "shift_len": manifest.shift_len,

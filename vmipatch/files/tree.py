@@ -20,9 +20,10 @@ from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.file import read_file, sha256_of
 from vmipatch.files.kind import Kind
 from vmipatch.files.module import ModuleFile
-from vmipatch.files.nodes import Node, NodeKind, nodes_of
+from vmipatch.files.nodes import Node, NodeKind, nodes_of, packed_name
 from vmipatch.files.open import open_bytes
 from vmipatch.files.tree_copy import Copied, Watch, copy_tree
+from vmipatch.image.packed import packing_of
 
 if TYPE_CHECKING:
     from vmipatch.files.tree_census import TreeCensus
@@ -41,6 +42,7 @@ class ModuleTree:
     root: str
     """Its absolute path: what is done with it may be done by other processes."""
     kind: ClassVar[Kind] = Kind.TREE
+    """TREE, as with files."""
 
     @classmethod
     def of(cls, path: str, name: str | None = None) -> ModuleTree:
@@ -49,7 +51,7 @@ class ModuleTree:
 
     @property
     def nodes(self) -> list[Node]:
-        """What is in it now, by path. Raises EnvironmentProblem."""
+        """Its contents now, by path. Raises EnvironmentProblem."""
         return nodes_of(self.root)
 
     @property
@@ -146,7 +148,16 @@ class ModuleTree:
         """Raise NotServed."""
         raise NotServed("a module tree does not boot", file=self.name, hint=LOADED_BY)
 
+    def doctor(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotServed."""
+        hint = "give one of its modules; `rewrite` of a tree lists what is refused"
+        raise NotServed("a module tree has no diagnosis of its own", file=self.name, hint=hint)
+
     def wrap(self, *_: object, **__: object) -> NoReturn:
+        """Raise NotServed."""
+        raise NotServed("a module tree does not boot", file=self.name, hint=LOADED_BY)
+
+    def xen_image(self, *_: object, **__: object) -> NoReturn:
         """Raise NotServed."""
         raise NotServed("a module tree does not boot", file=self.name, hint=LOADED_BY)
 
@@ -176,4 +187,6 @@ def restored(data: bytes, name: str, path: str) -> tuple[bytes, Entry]:
     if not file.is_rewritten:
         return data, Entry(path, FileOutcome.UNTOUCHED)
     back = file.restore()
-    return back.data, Entry(path, FileOutcome.RESTORED, gives=back.gives.label)
+    # It may have been packed since, or unpacked.
+    name = path if packing_of(data) is packing_of(back.data) else packed_name(path, back.data)
+    return back.data, Entry(name, FileOutcome.RESTORED, gives=back.gives.label)

@@ -15,6 +15,7 @@ from vmipatch.files.file import read_file, sha256_of
 from vmipatch.files.nodes import Node
 from vmipatch.files.pool import run_all
 from vmipatch.files.tree_copy import Watch
+from vmipatch.names import base_name, without_directory
 from vmipatch.scan.site import Disposition
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class TreeCensus:
     """The sites of all modules of a tree."""
 
     tree: str
+    """The name of the directory."""
     modules: tuple[ScannedEntry, ...] = field(repr=False)
     """By path; one that is not understood has FAILED and a message."""
 
@@ -48,12 +50,12 @@ class TreeCensus:
     def report(self) -> dict[str, Any]:
         """The JSON report (docs/schemas/tree-scan-1.json)."""
         return {
-            "tree": self.tree,
+            "tree": base_name(self.tree),
             "modules": [
                 {
                     "path": module.path,
                     "sha256": module.input_sha256 or None,
-                    "message": module.message,
+                    "message": without_directory(module.message, module.path),
                     "sites": [
                         {"class": kind, "disposition": what.value, "count": count}
                         for kind, what, count in module.counts

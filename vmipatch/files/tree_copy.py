@@ -42,7 +42,7 @@ _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What came of a whole tree."""
+    """The result of copying a whole tree."""
 
     entries: tuple[Entry, ...]
     """By path."""
@@ -126,9 +126,15 @@ class _Copy:
         output, entry = data, Entry(node.path, FileOutcome.COPIED)
         if node.kind is NodeKind.MODULE:
             output, entry = self.change(data, origin, node.path)
+            place = self._place(node, entry)
         times = status.st_atime_ns, status.st_mtime_ns
         write_all([CopiedOutput(place, output, status.st_mode, times)])
         return replace(entry, input_sha256=sha256_of(data), output_sha256=sha256_of(output))
+
+    def _place(self, node: Node, entry: Entry) -> str:
+        """Where a module goes: under the name that its packing has, unless that is taken."""
+        taken = os.path.lexists(os.path.join(self.source, entry.path))
+        return os.path.join(self.target, node.path if taken else entry.path)
 
     def kept(self, node: Node, journal: Journal) -> Entry | None:
         """The journal's entry if input and output are still those that it names."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from vmipatch.files.entry import Entry, FileOutcome
+from vmipatch.names import base_name, without_directory
 
 SCHEMA: Final = "vmipatch.tree/1"
 
@@ -18,7 +19,7 @@ def tree_report(tree: str, entries: Sequence[Entry]) -> dict[str, Any]:
     for entry in entries:
         reasons.update(dict(entry.left.reasons))
     return {
-        "tree": tree,
+        "tree": base_name(tree),
         "outcomes": dict(sorted(Counter(entry.outcome.value for entry in entries).items())),
         "sites": sum(entry.sites for entry in entries),
         "native": dict(sorted(reasons.items())),
@@ -36,7 +37,7 @@ def _file(entry: Entry) -> dict[str, Any]:
         "native": entry.left.count,
         "signature_len": entry.signature_len,
         "restore": entry.gives or None,
-        "message": entry.message,
+        "message": without_directory(entry.message, entry.path),
         "input_sha256": entry.input_sha256 or None,
         "output_sha256": entry.output_sha256 or None,
     }

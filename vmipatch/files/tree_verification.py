@@ -9,17 +9,19 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from vmipatch import __version__
 from vmipatch.errors import EnvironmentProblem, InputNotUnderstood, VmipatchError
 from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.file import read_file
 from vmipatch.files.kind import require_pair
-from vmipatch.files.nodes import Node, NodeKind, is_module_name
+from vmipatch.files.nodes import Node, NodeKind, is_module_name, unpacked_name
 from vmipatch.files.pool import run_all
 from vmipatch.files.tree_copy import Watch
 from vmipatch.files.tree_report import tree_report
-from vmipatch.verify.certificate import NEVER_COVERED, NOT_DONE_OF_MODULES
+from vmipatch.names import base_name, relative_name, without_directory
+from vmipatch.verify.certificate import NEVER_COVERED, NOT_DONE_OF_MODULES, signatures
+from vmipatch.verify.made_by import tool
 from vmipatch.verify.report_html_tree import TreeRow, html_tree_report
+from vmipatch.verify.report_json import static_file_json
 from vmipatch.verify.report_sarif import sarif
 from vmipatch.verify.static import RULES
 from vmipatch.verify.verdict import Statement
@@ -39,7 +41,9 @@ class TreeVerification:
     """The verdict about a tree, and the papers that can be written of it."""
 
     tree: str
+    """The directory that was verified."""
     original: str
+    """The one that it was made from."""
     entries: tuple[Entry, ...] = field(repr=False)
     """Of modules and of links that are named as modules, by path."""
 
@@ -59,7 +63,7 @@ class TreeVerification:
         return tree_report(self.tree, self.entries)
 
     def certificate(self) -> dict[str, Any]:
-        """What was proven of each module, with hashes (docs/schemas/tree-certificate-1.json)."""
+        """The proofs of each module, with hashes (docs/schemas/tree-certificate-1.json)."""
         return {
             "holds": self.holds,
             "statement": self.statement,
@@ -74,7 +78,9 @@ class TreeVerification:
                     if entry.static
                     else {},
                     "counts": dict(entry.static.counts) if entry.static else {},
-                    "message": entry.message,
+                    "file": static_file_json(entry.static),
+                    "signatures": signatures(entry.static),
+                    "message": without_directory(entry.message, entry.path),
                 }
                 for entry in self.entries
             ],
@@ -82,20 +88,30 @@ class TreeVerification:
                 {"what": what, "how": how} for what, how in (*NOT_DONE_OF_MODULES, NOT_COMPARED)
             ],
             "never_covered": list(NEVER_COVERED),
-            "tool": {"name": "vmipatch", "version": __version__},
+            "tool": tool(),
         }
+
+    def subjects(self) -> list[tuple[str, str]]:
+        """Path and SHA-256 of each module of the tree that was read."""
+        return [(e.path, e.output_sha256) for e in self.entries if e.output_sha256]
 
     def sarif(self) -> bytes:
         """The findings of all modules as SARIF 2.1.0."""
-        return sarif([(os.path.join(self.tree, e.path), e.static) for e in self.entries])
+        tree = relative_name(self.tree)
+        return sarif([(os.path.join(tree, entry.path), entry.static) for entry in self.entries])
 
     def html(self) -> str:
         """The verdict as a page."""
         rows = [
-            TreeRow(entry.path, entry.outcome.value, entry.sites, entry.message, entry.is_wrong)
+            TreeRow(
+                entry.path, entry.outcome.value, entry.sites,
+                without_directory(entry.message, entry.path), entry.is_wrong,
+                entry.input_sha256, entry.output_sha256,
+            )
             for entry in self.entries
-        ]
-        return html_tree_report(self.tree, self.original, self.statement, rows)
+        ]  # fmt: skip
+        names = base_name(self.tree), base_name(self.original)
+        return html_tree_report(*names, self.statement, rows, self.certificate())
 
 
 def verify_tree(
@@ -109,6 +125,8 @@ def verify_tree(
     require_pair(tree.kind, original.kind, tree.name)
     was = {node.path: node for node in original.nodes}
     now = {node.path: node for node in tree.nodes}
+    places = _packed_since(was, now)
+    now = {path: now[places.get(path, path)] for path in _paths(now, places)}
     if not any(node.kind is NodeKind.MODULE for node in was.values()):
         raise InputNotUnderstood(
             "there is no module in it, so nothing is proven",
@@ -118,7 +136,7 @@ def verify_tree(
     entries = list(_unlike(original.root, tree.root, was, now))
     wrong = {entry.path for entry in entries}
     wanted = [n for n in was.values() if n.kind is NodeKind.MODULE and n.path not in wrong]
-    for entry in run_all(wanted, _Verify(original.root, tree.root), executor, jobs):
+    for entry in run_all(wanted, _Verify(original.root, tree.root, places), executor, jobs):
         entries.append(entry)
         if watch is not None:
             watch(entry)
@@ -126,10 +144,26 @@ def verify_tree(
     return TreeVerification(tree.name, original.name, tuple(entries))
 
 
+def _packed_since(was: Mapping[str, Node], now: Mapping[str, Node]) -> dict[str, str]:
+    """From modules of the original to those that have their name with another packing's suffix."""
+    missing = {unpacked_name(p): p for p in was if is_module_name(p) and p not in now}
+    found: dict[str, list[str]] = {}
+    for path in sorted(p for p in now if is_module_name(p) and p not in was):
+        found.setdefault(unpacked_name(path), []).append(path)
+    return {missing[n]: paths[0] for n, paths in found.items() if n in missing and len(paths) == 1}
+
+
+def _paths(now: Mapping[str, Node], places: Mapping[str, str]) -> Iterator[str]:
+    """Paths of the output, those of modules that were packed since as the original has them."""
+    moved = set(places.values())
+    yield from (path for path in now if path not in moved)
+    yield from places
+
+
 def _unlike(
     original: str, tree: str, was: Mapping[str, Node], now: Mapping[str, Node]
 ) -> Iterator[Entry]:
-    """What is named as a module, and is not a module in both trees."""
+    """Entries that are named as a module, and are not a module in both trees."""
     for path in sorted(was.keys() | now.keys()):
         old, new = was.get(path), now.get(path)
         if not is_module_name(path) or _are(old, new, NodeKind.MODULE):
@@ -173,11 +207,13 @@ class _Verify:
 
     original: str
     tree: str
+    places: Mapping[str, str] = field(hash=False)
+    """Of modules that were packed since, or unpacked: from the original's path to their own."""
 
     def __call__(self, node: Node) -> Entry:
         from vmipatch.files.tree import open_module
 
-        path, place = node.path, os.path.join(self.tree, node.path)
+        path, place = node.path, os.path.join(self.tree, self.places.get(node.path, node.path))
         try:
             was = open_module(read_file(os.path.join(self.original, path)), path)
             return open_module(read_file(place), place).verify(was).entry(path)

@@ -11,6 +11,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
 from vmipatch.image.wrap import wrap
+from vmipatch.names import base_name
 
 SCHEMA: Final = "vmipatch.wrap/1"
 
@@ -31,8 +32,8 @@ class Wrapped:
     def report(self, kernel: str, output: str) -> dict[str, Any]:
         """The JSON report (docs/schemas/wrap-1.json)."""
         return {
-            "kernel": kernel,
-            "output": output,
+            "kernel": base_name(kernel),
+            "output": base_name(output),
             "output_len": len(self.data),
             "output_sha256": self.sha256,
             "kaslr": self.kaslr,

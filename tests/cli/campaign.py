@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.support.sweep import Detail, Target, sweep
+from tests.support.sweep import DamageDetail, Target, sweep
 from vmipatch.image.elf import ElfImage
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of damaged files."""
+    """Counts of the outcomes of damaged files."""
 
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By what was hit, the way, and the outcome."""
@@ -43,7 +43,7 @@ def campaign(
     """Damage a file in every chosen way; fails with all complaints."""
     tally = Tally()
 
-    def check(target: Target, detail: Detail) -> None:
+    def check(target: Target, detail: DamageDetail) -> None:
         data = target.damage(image, detail)
         try:
             outcome = judge(data) if data != image.data else "no damage"

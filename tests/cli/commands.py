@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command left: its exit code and streams."""
+    """The result of a command: its exit code and streams."""
 
     returncode: int
     stdout: str
@@ -50,7 +51,11 @@ def vmipatch(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Comp
 
 
 def validated(text: str, schema: str) -> dict[str, Any]:
-    """A report that keeps the schema of this name, for example `scan-1`."""
+    """A report that keeps the schema of this name, for example `scan-1`.
+
+    It has nothing of a path of this machine, where every test has its files.
+    """
+    assert tempfile.gettempdir() not in text
     document: dict[str, Any] = json.loads(text)
     rules = json.loads((ROOT / "docs" / "schemas" / f"{schema}.json").read_text())
     jsonschema.Draft202012Validator(rules).validate(document)

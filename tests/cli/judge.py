@@ -29,7 +29,7 @@ from vmipatch.image.module import Module, is_module
 from vmipatch.verify.static import check_static
 
 CPU_LIMIT_S = 600
-"""For one command, fifty times what the slowest needs: whoever needs more hangs."""
+"""For one command, fifty times what the slowest needs: a command that needs more hangs."""
 MEMORY_LIMIT_LEN = 6 << 30
 """Of address space, for one command: no size in a damaged file is believed that asks for more."""
 OLD = b"the file that was there before"
@@ -78,7 +78,7 @@ def _address_space_len() -> int:
 def check_command(data: bytes, *command: str, twin: bytes | None = None) -> bytes | None:
     """Run a command on a damaged file: what it wrote, None if it refused and wrote nothing.
 
-    `twin` is for --debug. The output replaces a file that must stay if there is none.
+    `twin` is for --debug. The output replaces a file that must stay without one.
     """
     written = _checked(data, {"output": "-o"}, command, twin)
     return None if written is None else written["output"]
@@ -98,7 +98,7 @@ def check_bzimage(data: bytes, *, twin: bytes | None = None) -> bytes | None:
 def _checked(
     data: bytes, outputs: dict[str, str], command: tuple[str, ...], twin: bytes | None
 ) -> dict[str, bytes] | None:
-    """What a command wrote, by the names of its `outputs`, which have these options."""
+    """The files that a command wrote, by the names of its `outputs`, which have these options."""
     given = {} if twin is None else {"twin": twin}
     with files(kernel=data, **given, **dict.fromkeys(outputs, OLD)) as directory:
         options = {name: "--debug" for name in given} | outputs
@@ -114,7 +114,7 @@ def _checked(
 
 
 def check_verdict(data: bytes, original: bytes) -> ExitCode:
-    """What the static check says of a file, one of them damaged: it holds, fails, or an error."""
+    """The static check's verdict on files, one of them damaged: it holds, fails, or an error."""
     with files(kernel=data, original=original) as directory:
         against = ("--original", str(directory / "original"))
         done = observed(directory, "verify", "--static", "-q", *against)
@@ -158,7 +158,7 @@ def files(**contents: bytes) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a boot loader sees of an ELF file: all that matters to the machine."""
+    """An ELF file as a boot loader sees it: all that matters to the machine."""
 
     entry: int
     segments: tuple[tuple[int, int, int, int, bytes], ...]
@@ -189,7 +189,7 @@ def _anonymous(segment: bytes) -> bytes:
 
 
 def in_memory(data: bytes) -> object:
-    """What is in memory of a kernel or module, in a form that can be compared."""
+    """Memory of a kernel or module, in a form that can be compared."""
     if not is_module(data):
         return Loaded.of(data)
     image = Module.parse(data).image
@@ -207,9 +207,9 @@ class Rewriting:
 
     original: bytes
     output: bytes
-    """What comes of the undamaged one: a vmlinux."""
+    """Output for the undamaged one: a vmlinux."""
     bzimage: bytes | None = None
-    """What the file is the debug twin of."""
+    """The bzImage that the file is the debug twin of."""
 
     @classmethod
     def of(cls, original: bytes, bzimage: bytes | None = None) -> Rewriting:
@@ -219,7 +219,7 @@ class Rewriting:
         return cls(original, output, bzimage)
 
     def rewritten(self, data: bytes) -> bytes | None:
-        """What comes of one copy."""
+        """Output for one copy."""
         if self.bzimage is None:
             return check_command(data, "rewrite")
         return check_bzimage(self.bzimage, twin=data)
@@ -230,7 +230,7 @@ class Rewriting:
         if written is None:
             return "refused"
         same_input = Loaded.of(damaged) == Loaded.of(self.original)
-        assert same_input or self.bzimage is None, "this is no twin"
+        assert same_input or self.bzimage is None, "this is not a twin"
         if same_input and Loaded.of(written) == Loaded.of(self.output):
             return "as the undamaged"
         code = check_verdict(written, damaged)
@@ -240,7 +240,7 @@ class Rewriting:
         return "unseen" if self._is_wrong(written) else "proven, another layout"
 
     def _is_wrong(self, written: bytes) -> bool:
-        """Whether it is no rewriting of the undamaged kernel, as far as memory goes."""
+        """Whether it is not a rewriting of the undamaged kernel, as far as memory goes."""
         linked = open_kernel(self.original, name="undamaged").linked
         output = ElfImage.parse(written, "written")
         found = check_static(linked.image, output, linked.fixed).findings
@@ -255,7 +255,7 @@ class Reading:
     rewritten: bytes
 
     def verify(self, damaged: bytes) -> str:
-        """What holds is what was written, to the last byte that is loaded."""
+        """A file that holds is the file that was written, to the last byte that is loaded."""
         code = check_verdict(damaged, self.original)
         if code is ExitCode.SUCCESS:
             assert in_memory(damaged) == in_memory(self.rewritten), "it holds, and is another"

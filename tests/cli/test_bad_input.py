@@ -30,7 +30,7 @@ def _one_error(result: Done | subprocess.CompletedProcess[str], file: Path) -> s
 
 
 def _without_relocations(data: bytes) -> bytes:
-    """What `strip --remove-relocations` leaves, as far as the headers tell."""
+    """The file as `strip --remove-relocations` leaves it, as far as the headers tell."""
     image = ElfImage.parse(data)
     (shoff,) = struct.unpack_from("<I", data, 32)
     result = bytearray(data)
@@ -105,7 +105,7 @@ def _small_disk(directory: Path) -> Iterator[Path]:
             subprocess.run(["umount", str(directory)], check=True)
 
 
-def test_full_disk_leaves_nothing_behind(guest: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing_after(guest: Path, tmp_path: Path) -> None:
     """On a file system of 16 KB where we may mount one, else on the device that is always full."""
     with _small_disk(tmp_path / "small") as disk:
         output = disk / "vmlinux.vmi" if disk.is_dir() else disk

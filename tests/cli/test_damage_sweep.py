@@ -122,7 +122,7 @@ def test_every_debug_twin_of_a_bzimage(kernel: KernelFinder) -> None:
 @pytest.mark.slow
 @pytest.mark.kernels
 def test_every_kernel_alone(kernel: KernelFinder) -> None:
-    """What a bzImage holds, without symbols: an ELF file and the relocation list behind it."""
+    """Contents of a bzImage, without symbols: an ELF file and the relocation list after it."""
     packed = BzImage.parse(kernel("tiny").with_name("bzImage").read_bytes())
     assert packed.relocs is not None
     whole = packed.vmlinux + emit_list(packed.relocs)

@@ -21,7 +21,7 @@ from vmipatch.choices import BootCodeChoice
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
-from vmipatch.image.packing import Compression, Maker, Recipe
+from vmipatch.image.packing import Compression, Packer, Recipe
 from vmipatch.image.repack.repack import repack
 from vmipatch.restore import restore_bzimage
 from vmipatch.rewrite.bzimage import rewrite_bzimage
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kernels
 
 FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEW, MANY = settings(FIXTURE, max_examples=5), settings(FIXTURE, max_examples=200)
-PLAIN = Recipe(Compression.NONE, Maker.LIBRARY, "")
+PLAIN = Recipe(Compression.NONE, Packer.LIBRARY, "")
 
 places = st.one_of(
     st.tuples(st.just("setup"), st.floats(0, 1, exclude_max=True)),

@@ -29,7 +29,7 @@ def _temporary_exists(directory: Path) -> bool:
 
 
 def test_interrupt_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    """The report goes to a pipe that nobody reads, so the ROM waits beside its place."""
+    """The report goes to a pipe that is not read, so the ROM waits beside its place."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     arguments = ["rom", "-o", str(tmp_path / "rom"), "--json", str(pipe)]

@@ -16,24 +16,36 @@ from vmipatch.cli.main import cli
 from vmipatch.cli.served import COMMON, EXTENTS, KINDS, long_name
 from vmipatch.errors import ExitCode, VmipatchError
 from vmipatch.files.kernel import KernelFile
-from vmipatch.files.kind import KERNELS, Kind
+from vmipatch.files.kind import ANY, KERNELS, Kind
 from vmipatch.files.module import ModuleFile
 from vmipatch.files.tree import ModuleTree
 
-NEEDED = {"rewrite": ["-o", "OUT"], "restore": ["-o", "OUT"], "wrap": ["-o", "OUT"]}
-"""What a command does not go without."""
+NEEDED = {name: ["-o", "OUT"] for name in ("rewrite", "restore", "wrap", "xen-image")}
+"""Arguments that a command requires."""
 VALUES = {
     "--output": ["OUT"], "--pad": ["nop"], "--debug": ["VMLINUX"], "--boot-code": ["keep"],
     "--vmlinux": ["PAPER"], "--system-map": ["PAPER"], "--address-map": ["PAPER"],
     "--jobs": ["2"], "--json": ["PAPER"], "--initrd": ["VMLINUX"], "--append": ["quiet"],
     "--states": ["3"], "--require-coverage": ["1"], "--limit": ["1"], "--certificate": ["PAPER"],
+    "--certificate-format": ["json"],
+    "--timeout": ["9"],
     "--sarif": ["PAPER"], "--report": ["PAPER"], "--rom": ["VMLINUX"], "--memory": ["8"],
-    "--trace": ["PAPER"], "--original": ["SAME"],
+    "--trace": ["PAPER"], "--original": ["SAME"], "--vary": ["2"], "--cpus": ["2"],
+    "--turn": ["1000"], "--races": ["1"], "--xen": ["VMLINUX"], "--bundle": ["PAPER"],
+    "--domain-memory": ["64"], "--start": ["main"], "--keep": ["a..b"],
+    "--base": ["0x1000"], "--module": ["VMLINUX"], "--disk": ["VMLINUX"],
 }  # fmt: skip
 """A value for each option that takes one; flags have none."""
-JOBS = ("scan", "rewrite", "verify", "restore", "run", "wrap")
+JOBS = ("scan", "rewrite", "verify", "restore", "doctor", "run", "wrap", "xen_image")
 
-ROWS = [(command, option, kind) for command in KINDS for option in KINDS[command] for kind in Kind]
+ROWS = [
+    (command, option, kind)
+    for command in KINDS
+    for option in KINDS[command]
+    for kind in Kind
+    if kind is not Kind.FLAT or command == "scan"
+]
+"""A flat binary is one by `scan --base` alone: to every other command it is a damaged file."""
 
 
 class Reached(VmipatchError):
@@ -42,7 +54,10 @@ class Reached(VmipatchError):
 
 @pytest.fixture(scope="module")
 def files(guest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Kind, Path]:
-    return one_of_each(tmp_path_factory.mktemp("kinds"), guest)
+    directory = tmp_path_factory.mktemp("kinds")
+    flat = directory / "flat"
+    flat.write_bytes(bytes.fromhex("fa f4 c3"))
+    return one_of_each(directory, guest) | {Kind.FLAT: flat}
 
 
 def _arguments(command: str, option: str, kind: Kind, files: dict[Kind, Path]) -> list[str]:
@@ -50,11 +65,18 @@ def _arguments(command: str, option: str, kind: Kind, files: dict[Kind, Path]) -
     words = [option, *VALUES.get(option, [])]
     if command == "verify":
         alone = option in ("--original", "--sites", "--states")
-        needs_original = option in ("--static", "--lockstep") or kind not in KERNELS
+        compares = ("--static", "--lockstep", "--debug", "--vary")
+        needs_original = option in compares or kind not in KERNELS
         words += ["--original", "SAME"] if needs_original and not alone else []
         words += ["--sites"] if option == "--states" else []
     if command == "run" and option not in ("--native", "--trap", "--paravirt", "--audit"):
         words += ["--audit" if option == "--rom" else "--native"]
+    if kind is Kind.FLAT and option != "--base":
+        words += ["--base", "0x1000"]
+    if option == "--turn" or (option == "--races" and kind in KERNELS):
+        words += ["--cpus", "2"]
+    if option == "--names":
+        words += ["--bundle", "PAPER"]
     if option != "--output":
         words += NEEDED.get(command, [])
     return words
@@ -152,7 +174,7 @@ def test_option_without_use_for_the_extent_is_refused(
 
 
 @pytest.mark.parametrize("option", ["--json", "--certificate", "--sarif", "--report"])
-@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+@pytest.mark.parametrize("kind", [k for k in Kind if k in ANY], ids=lambda kind: kind.value)
 def test_report_over_an_input_is_refused(
     option: str, kind: Kind, files: dict[Kind, Path], tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,12 +23,12 @@ QUIET = -1
 STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Other names of standard output, whose file would be replaced while a shell still holds it."""
 LINES = "\n\t"
-"""What may stand in a text of several lines."""
+"""Control characters that may stand in a text of several lines."""
 
 
 @dataclass(slots=True)
 class Console:
-    """What the user asked for with -v and -q, kept for all commands."""
+    """The user's -v and -q, kept for all commands."""
 
     verbosity: int = 0
     """How many -v, or QUIET, which wins."""
@@ -47,9 +47,9 @@ class Console:
         if self.verbosity > 0:
             _tell(text)
 
-    def data(self, text: str) -> None:
-        """Print what the user asked for. Raises EnvironmentProblem."""
-        write_all([Output(STDOUT, f"{escaped(text, LINES)}\n".encode())])
+    def data(self, text: str, style: Callable[[str], str] = str) -> None:
+        """Print what the user asked for, styled for a terminal. Raises EnvironmentProblem."""
+        write_all([Output(STDOUT, f"{style(escaped(text, LINES))}\n".encode())])
 
 
 def _tell(text: str) -> None:
@@ -102,6 +102,19 @@ class OutputPath(click.Path):
         return STDOUT if path in STDOUT_NAMES else path
 
 
+def address(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """An address of 32 bits, as Python writes numbers: 0x100000. A callback of options."""
+    if text is None:
+        return None
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise click.BadParameter(f"{text} is not an address of 32 bits, for example 0x100000")
+    return value
+
+
 json_option = click.option(
     "--json",
     "json_file",
@@ -115,19 +128,3 @@ def json_output(json_file: str, schema: str, report: dict[str, Any]) -> Output:
     """A report under the name and version of its schema, for example `vmipatch.scan/1`."""
     document = {"schema": schema, "vmipatch": __version__, **report}
     return Output(json_file, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns aligned by width, numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
-    numeric = [all(row[i].isdigit() for row in cells) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        parts = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        return "  ".join(parts).rstrip()
-
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, cells)])

@@ -13,10 +13,22 @@ from vmipatch.cli.console import Console, json_option, json_output, pass_console
 from vmipatch.files.outputs import STDOUT, check_outputs, write_all
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from vmipatch.verify.static.rules import Rule
 
 SCHEMA = "vmipatch.explain/1"
 WIDTH = 88
+
+
+def _rules(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Numbers of rules that begin so, for a shell that shows their titles beside them."""
+    from click.shell_completion import CompletionItem
+
+    from vmipatch.verify.static.rules import RULES
+
+    fitting = (rule for rule in RULES if rule.number.startswith(begun.upper()))
+    return [CompletionItem(rule.number, help=rule.title) for rule in fitting]
 
 
 @click.command(
@@ -24,7 +36,7 @@ WIDTH = 88
     epilog="Example: vmipatch explain VP001",
     short_help="Explain a numbered rule of the static check.",
 )
-@click.argument("rule", required=False)
+@click.argument("rule", required=False, shell_complete=_rules)
 @json_option
 @pass_console
 def explain_command(console: Console, rule: str | None, json_file: str | None) -> None:

@@ -18,7 +18,7 @@ import click
 
 from vmipatch import __version__
 from vmipatch.cli.console import Console, pass_console
-from vmipatch.errors import ExitCode, VmipatchError
+from vmipatch.errors import ExitCode, VmipatchError, escaped
 
 EPILOG = """\b
 Exit codes:
@@ -34,7 +34,7 @@ Exit codes:
 """
 
 INTERRUPTED = 128 + signal.SIGINT
-"""What a shell calls the end by Ctrl-C."""
+"""A shell's exit code for the end by Ctrl-C."""
 TERMINATED = 128 + signal.SIGTERM
 """The same of `kill` and of a batch system whose time is over."""
 GC_THRESHOLD = 100_000
@@ -57,8 +57,9 @@ class Commands(click.Group):
         """The command of that name, or None."""
         if cmd_name not in self.commands:
             return None
-        module = importlib.import_module(f"vmipatch.cli.{cmd_name}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"vmipatch.cli.{name}")
+        command: click.Command = getattr(module, f"{name}_command")
         return command
 
 
@@ -70,7 +71,8 @@ def cli(_: Console) -> None:
 
 
 for name in (
-    "scan", "rewrite", "verify", "restore", "wrap", "rom", "run", "explain", "completion",
+    "scan", "rewrite", "verify", "restore", "doctor", "wrap", "rom", "xen-image", "run", "explain",
+    "completion",
 ):  # fmt: skip
     cli.add_command(click.Command(name))
 
@@ -88,6 +90,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _tell("vmipatch: terminated")
         return TERMINATED
     except click.ClickException as error:
+        vars(error)["message"] = escaped(error.message)  # it names what was given: anything
         error.show()
         return error.exit_code
     except VmipatchError as error:
@@ -101,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the funnel: a user never sees a bare traceback
         if console.verbosity > 0:
             traceback.print_exc()
-        _tell(f"vmipatch: internal error: {error!r} (-v shows where; report it)")
+        _tell(f"vmipatch: internal error: {escaped(repr(error))} (-v shows where; report it)")
         return ExitCode.INTERNAL
     return code if isinstance(code, int) else ExitCode.SUCCESS
 

@@ -9,6 +9,7 @@ import click
 
 from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
+from vmipatch.cli.steps import steps_shown
 from vmipatch.cli.trees import (
     jobs_option,
     progress,
@@ -17,8 +18,10 @@ from vmipatch.cli.trees import (
     require_no_stream,
     tree_option,
 )
+from vmipatch.errors import escaped
 from vmipatch.files.kind import MODULES
 from vmipatch.files.outputs import Output, check_outputs, write_all
+from vmipatch.names import base_name
 
 SCHEMA = "vmipatch.restore/1"
 
@@ -58,12 +61,13 @@ def restore_command(
             done = file.restore(output, jobs=jobs, watch=watch)
         report_tree(console, output, done, json_file)
         return
-    restored = file.restore()
+    with steps_shown(console, kernel):
+        restored = file.restore()
     outputs = [Output(output, restored.data, 0o644 if file.kind in MODULES else 0o755)]
     if json_file is not None:
         report = {
-            "kernel": kernel,
-            "output": output,
+            "kernel": base_name(kernel),
+            "output": base_name(output),
             "gives": restored.gives.label,
             "output_len": len(restored.data),
             "output_sha256": restored.sha256,
@@ -71,4 +75,4 @@ def restore_command(
         }
         outputs.append(json_output(json_file, SCHEMA, report))
     write_all(outputs)
-    console.say(f"{output}: {len(restored.data)} bytes, {restored.gives.text}")
+    console.say(f"{escaped(output)}: {len(restored.data)} bytes, {restored.gives.text}")

@@ -11,6 +11,7 @@ import click
 from vmipatch.choices import BootCodeChoice, Padding
 from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
+from vmipatch.cli.steps import steps_shown
 from vmipatch.cli.trees import (
     jobs_option,
     progress,
@@ -19,6 +20,7 @@ from vmipatch.cli.trees import (
     require_no_stream,
     tree_option,
 )
+from vmipatch.errors import escaped
 from vmipatch.files.outputs import Output, check_outputs, listed, write_all
 
 if TYPE_CHECKING:
@@ -70,6 +72,19 @@ EXECUTABLE = 0o755
     help="Let `vmipatch restore` give back everything, debug sections too; the output holds a "
     "packed copy of what a note cannot tell.",
 )
+@click.option(
+    "--start",
+    metavar="SYMBOL",
+    help="For a kernel that is not Linux: the function before which the runtime runs. What targets "
+    "it is redirected.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="SYMBOL..SYMBOL",
+    help="For a kernel that is not Linux: code between two symbols that it copies elsewhere, or "
+    "that has 16 bits. It stays byte for byte; repeatable.",
+)
 @tree_option
 @jobs_option
 @json_option
@@ -85,6 +100,8 @@ def rewrite_command(
     map_file: str | None,
     moves_file: str | None,
     keep_original: bool,
+    start: str | None,
+    keep: tuple[str, ...],
     jobs: int | None,
     json_file: str | None,
 ) -> None:
@@ -101,7 +118,7 @@ def rewrite_command(
     from vmipatch.rewrite import RewriteOptions
 
     context = click.get_current_context()
-    options = RewriteOptions(None if pad == AUTO else Padding(pad), keep_original)
+    options = RewriteOptions(None if pad == AUTO else Padding(pad), keep_original, start, keep)
     papers = [twin_file, map_file, moves_file, json_file]
     check_outputs([kernel, debug], papers if os.path.isdir(kernel) else [output, *papers])
     file = open_any(kernel, keep_debug=keep_original)
@@ -115,7 +132,8 @@ def rewrite_command(
         return
     twin = None if debug is None else open_kernel(debug, keep_debug=keep_original)
     check_outputs([*file.read_with, *(twin.read_with if twin else ())], [output, *papers])
-    done = file.rewrite(options, debug=twin, boot_code=BootCodeChoice(boot_code))
+    with steps_shown(console, kernel):
+        done = file.rewrite(options, debug=twin, boot_code=BootCodeChoice(boot_code))
     outputs = [Output(output, done.data, 0o644 if done.packed else EXECUTABLE)]
     if twin_file is not None:
         outputs.append(Output(twin_file, done.vmlinux, EXECUTABLE))
@@ -124,14 +142,13 @@ def rewrite_command(
     if moves_file is not None:
         outputs.append(Output(moves_file, done.address_map().encode()))
     _write(outputs, done.report(output), json_file)
-    console.say(_summary(done, output))
+    console.say(summary(done, output))
     if done.packed is not None:
-        console.say(_packed_summary(done.packed, len(file.data), output))
+        console.say(packed_summary(done.packed, len(file.data), output))
     if done.noted is not None and done.noted.gives is not Gives.INPUT:
-        console.say(
-            f"{output}: `vmipatch restore` gives back {done.noted.gives.text} "
-            "(with --keep-original all of it)"
-        )
+        line = f"{escaped(output)}: `vmipatch restore` gives back {done.noted.gives.text}"
+        keeps_boot_code = done.packed is None or done.packed.boot_code is BootCodeChoice.KEEP
+        console.say(line + " (with --keep-original all of it)" * keeps_boot_code)
 
 
 def _write(outputs: list[Output], report: dict[str, Any], json_file: str | None) -> None:
@@ -172,18 +189,19 @@ def _rewrite_module(
     if json_file is not None:
         outputs.append(json_output(json_file, SCHEMA, done.report(output)))
     write_all(outputs)
-    console.say(_summary_of_module(done, output))
+    console.say(summary_of_module(done, output))
 
 
-def _summary_of_module(done: RewrittenModuleFile, output: str) -> str:
+def summary_of_module(done: RewrittenModuleFile, output: str) -> str:
+    """The lines about a module: what was done, and what does not come back."""
     from vmipatch.restore import Gives
 
     entry, noted = done.entry(output), done.result.noted
     if not done.result.is_changed:
-        return f"{output}: nothing to rewrite, the module is the input's"
+        return f"{escaped(output)}: nothing to rewrite, the module is the input's"
     signature = f", its signature of {entry.signature_len} bytes is gone: sign it again"
     line = (
-        f"{output}: {entry.sites} sites rewritten, {entry.left.count} left native, "
+        f"{escaped(output)}: {entry.sites} sites rewritten, {entry.left.count} left native, "
         f"{entry.added_len} bytes of padding added" + (signature if entry.signature_len else "")
     )
     if noted is None or noted.gives is Gives.INPUT:
@@ -191,7 +209,8 @@ def _summary_of_module(done: RewrittenModuleFile, output: str) -> str:
     return f"{line}\n{output}: `vmipatch restore` gives back {noted.gives.text}"
 
 
-def _summary(done: RewrittenKernel, output: str) -> str:
+def summary(done: RewrittenKernel, output: str) -> str:
+    """The line about a kernel."""
     result = done.kernel
     manifest, placement = result.manifest, result.placement
     left = len(manifest.native)
@@ -203,8 +222,8 @@ def _summary(done: RewrittenKernel, output: str) -> str:
     )
     filled = " as nops" if manifest.padding == Padding.NOP.value else ""
     return (
-        f"{output}: {len(result.sites)} sites rewritten{_out_of_line(result)}, {left} left native, "
-        f"{result.added_len} bytes of padding added{filled}, {moved}{dropped}"
+        f"{escaped(output)}: {len(result.sites)} sites rewritten{_out_of_line(result)}, "
+        f"{left} left native, {result.added_len} bytes of padding added{filled}, {moved}{dropped}"
     )
 
 
@@ -215,15 +234,16 @@ def _out_of_line(result: RewrittenImage) -> str:
     return f" ({count} through trampolines)" if count else ""
 
 
-def _packed_summary(packed: RewrittenBzImage, old_len: int, output: str) -> str:
+def packed_summary(packed: RewrittenBzImage, old_len: int, output: str) -> str:
+    """The lines about a bzImage: length, packing, and one for each loss."""
     whose = "the kernel's own" if packed.boot_code is BootCodeChoice.KEEP else "vmipatch's"
     growth = 100 * len(packed.data) / old_len - 100
     again = (
         "which gives the original stream too" if packed.repeats else "the original's was another"
     )
     lines = [
-        f"{output}: {len(packed.data)} bytes ({growth:+.2f} %), {whose} boot code",
-        f"{output}: packed by {packed.recipe}, {again}",
-        *(f"{output}: lost: {loss}" for loss in packed.losses),
+        f"{escaped(output)}: {len(packed.data)} bytes ({growth:+.2f} %), {whose} boot code",
+        f"{escaped(output)}: packed by {packed.recipe}, {again}",
+        *(f"{escaped(output)}: lost: {loss}" for loss in packed.losses),
     ]
     return "\n".join(lines)

@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from vmipatch.choices import Mode
-from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console, table
-from vmipatch.cli.served import OneOfEach, require_extent
-from vmipatch.errors import ExitCode
+from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
+from vmipatch.cli.served import OneOfEach, require_extent, require_kind
+from vmipatch.cli.steps import steps_shown
+from vmipatch.cli.table import table
+from vmipatch.emu.devices.ide import MOST_DISKS
+from vmipatch.emu.schedule import DEFAULT_TURN_LEN, MIN_TURN_LEN, MOST_PROCESSORS
+from vmipatch.errors import ExitCode, escaped
 from vmipatch.files.outputs import STDOUT, check_outputs, reported, write_all
+from vmipatch.steps import step
 
 if TYPE_CHECKING:
-    from vmipatch.emu.machine import Tracer
+    from vmipatch.emu.hooks import Tracer
     from vmipatch.emu.report import RunResult
     from vmipatch.files.running import Executed
 
 NS_PER_S: Final = 1_000_000_000
+_NO_BREAKPOINTS: Final = (
+    "the guest set breakpoints in debug registers that this machine does not have, as those of "
+    "ports (docs/guide.md)"
+)
 
 
 @click.command(
@@ -57,6 +66,20 @@ NS_PER_S: Final = 1_000_000_000
 )
 @click.option("--rom", "rom_file", type=click.Path(), help="The ROM of --paravirt, if not our own.")
 @click.option("--initrd", type=click.Path(), help="The initial file system.")
+@click.option(
+    "--module",
+    "module_texts",
+    multiple=True,
+    metavar="'FILE ARGUMENTS'",
+    help="Of a multiboot kernel: a file to put into memory for it, with its arguments; repeatable.",
+)
+@click.option(
+    "--disk",
+    "disk_files",
+    multiple=True,
+    type=click.Path(),
+    help="An ATA disk's content, which the run does not change; twice for two disks.",
+)
 @click.option("--append", default="console=ttyS0", show_default=True, help="The command line.")
 @click.option(
     "--memory",
@@ -71,9 +94,29 @@ NS_PER_S: Final = 1_000_000_000
     "--apic/--no-apic",
     default=False,
     show_default=True,
-    help="Whether CPUID shows the local APIC.",
+    help="Whether CPUID shows the local APIC; with several processors it always does.",
+)
+@click.option(
+    "--cpus",
+    type=click.IntRange(1, MOST_PROCESSORS),
+    default=1,
+    show_default=True,
+    help="Processors; more than one come with an I/O APIC, an MP table and ACPI.",
+)
+@click.option(
+    "--turn",
+    "turn_len",
+    type=click.IntRange(MIN_TURN_LEN),
+    metavar="BYTES",
+    help=f"Code that a processor executes before another one does.  [default: {DEFAULT_TURN_LEN}]",
 )
 @click.option("--limit", type=click.FloatRange(0), metavar="SECONDS", help="Virtual time to run.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Real time to run, by the wall clock.",
+)
 @click.option("--trace", "trace_file", type=OutputPath(), help="Write what leaves the fast path.")
 @json_option
 @pass_console
@@ -83,15 +126,20 @@ def run_command(
     mode: str | None,
     rom_file: str | None,
     initrd: str | None,
+    module_texts: tuple[str, ...],
+    disk_files: tuple[str, ...],
     append: str,
     memory: int,
     pae: bool,
     apic: bool,
+    cpus: int,
+    turn_len: int | None,
     limit: float | None,
+    timeout: float | None,
     trace_file: str | None,
     json_file: str | None,
 ) -> None:
-    """Run KERNEL, a vmlinux or bzImage, on an emulated PC until it reboots or stops.
+    """Run KERNEL, a vmlinux, bzImage or multiboot kernel, on an emulated PC until it ends.
 
     The serial port is the terminal; Ctrl-A x ends the run. Exit code 1 if not the kernel ended it.
     Time in the machine is virtual: the same kernel without input does the same each time.
@@ -99,31 +147,52 @@ def run_command(
     if mode is None:
         raise click.UsageError("say how: --native, --trap, --paravirt or --audit")
     from vmipatch.cli.terminal import HostTerminal
-    from vmipatch.emu.machine import MachineOptions
+    from vmipatch.emu.multiboot import BootModule
+    from vmipatch.emu.options import MachineOptions
     from vmipatch.files.file import read_file
     from vmipatch.files.open import open_kernel
     from vmipatch.files.running import SCHEMA
 
     way = Mode(mode)
     require_extent(click.get_current_context(), way)
+    if turn_len is not None and cpus == 1:
+        raise click.UsageError("--turn does not serve one processor: give --cpus as well")
     if trace_file == STDOUT:
         raise click.UsageError("--trace writes a file: standard output is the console's")
-    check_outputs([kernel, rom_file, initrd], [trace_file, json_file])
+    module_files = [text.partition(" ")[0] for text in module_texts]
+    check_outputs([kernel, rom_file, initrd, *module_files, *disk_files], [trace_file, json_file])
+    if len(disk_files) > MOST_DISKS:
+        raise click.UsageError(f"--disk serves {MOST_DISKS} disks")
     file = open_kernel(kernel)
+    require_kind(click.get_current_context(), file.kind, kernel)
     rom = None if rom_file is None else read_file(rom_file)
     disk = b"" if initrd is None else read_file(initrd)
+    modules = tuple(
+        BootModule(read_file(path), text)
+        for path, text in zip(module_files, module_texts, strict=True)
+    )
     limit_ns = None if limit is None else int(limit * NS_PER_S)
-    options = MachineOptions(memory << 20, pae, apic, limit_ns)
+    options = MachineOptions(
+        memory << 20, pae, apic, limit_ns, timeout, cpus, turn_len or DEFAULT_TURN_LEN,
+        disks=tuple(map(read_file, disk_files)),
+    )  # fmt: skip
     begun = time.perf_counter()
-    with HostTerminal(to_stderr=json_file == STDOUT) as terminal, _trace_to(trace_file) as tracer:
+    with (
+        HostTerminal(to_stderr=json_file == STDOUT) as terminal,
+        _trace_to(trace_file) as tracer,
+        contextlib.nullcontext() if terminal.is_seen else steps_shown(console, kernel),
+        step("running"),
+    ):
         done = file.run(
             way, initrd=disk, append=append, options=options, rom=rom, terminal=terminal,
-            trace=tracer,
+            trace=tracer, modules=modules,
         )  # fmt: skip
     seconds = time.perf_counter() - begun
-    console.say(f"\n{kernel}: {_summary(done.result)}, {seconds:.1f} s of real time")
+    console.say(f"\n{escaped(kernel)}: {_summary(done.result)}, {seconds:.1f} s of real time")
     console.say(_counts(done.result))
     console.detail(_unicorn(done.result))
+    if done.result.lacks_breakpoints:
+        console.say(_NO_BREAKPOINTS)
     if done.executed:
         console.say(_executed(done.executed))
     if json_file is not None:

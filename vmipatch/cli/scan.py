@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmipatch.cli.console import Console, json_option, json_output, pass_console, table
+from vmipatch.cli.console import Console, address, json_option, json_output, pass_console
 from vmipatch.cli.served import require_kind
+from vmipatch.cli.steps import steps_shown
+from vmipatch.cli.table import table
 from vmipatch.cli.trees import SHOWN, jobs_option, progress
-from vmipatch.errors import ExitCode
+from vmipatch.errors import ExitCode, escaped
 from vmipatch.files.outputs import STDOUT, check_outputs, write_all
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from vmipatch.scan import Disposition, ScanResult
     from vmipatch.scan.decodings import Decodings
     from vmipatch.scan.made import Made
+    from vmipatch.vmi.record13 import Record13
 
 
 @click.command(
@@ -29,24 +32,34 @@ if TYPE_CHECKING:
     short_help="Count the sensitive instructions of a kernel, by class and fate.",
 )
 @click.argument("kernel", type=click.Path())
+@click.option(
+    "--base",
+    callback=address,
+    metavar="ADDRESS",
+    help="Where a flat binary or the text of an a.out file is linked, such as 0x100000.",
+)
 @jobs_option
 @json_option
 @pass_console
-def scan_command(console: Console, kernel: str, jobs: int | None, json_file: str | None) -> None:
+def scan_command(
+    console: Console, kernel: str, base: int | None, jobs: int | None, json_file: str | None
+) -> None:
     """Count the sensitive instructions of KERNEL, by class and by what becomes of each.
 
-    KERNEL is a vmlinux, a bzImage, a module or a directory of modules.
+    KERNEL is a vmlinux or any other ELF kernel for i386, a bzImage, a module or a directory of
+    modules; with --base, a flat binary or an a.out file.
     """
     from vmipatch.files.open import open_any
     from vmipatch.files.tree import ModuleTree
 
     check_outputs([kernel], [json_file])
-    file = open_any(kernel)
+    file = open_any(kernel, base=base)
     require_kind(click.get_current_context(), file.kind, kernel)
     if isinstance(file, ModuleTree):
         _scan_tree(console, file, jobs, json_file)
         return
-    census = file.scan()
+    with steps_shown(console, kernel):
+        census = file.scan()
     if json_file is not None:
         from vmipatch.files.census import SCHEMA
 
@@ -55,13 +68,24 @@ def scan_command(console: Console, kernel: str, jobs: int | None, json_file: str
         console.data(summary(census))
     for reason in census.tables_not_understood:
         console.say(
-            f"{kernel}: {reason}: the census goes without this table, and rewrite refuses the file"
+            f"{escaped(kernel)}: {escaped(reason)}: the census goes without this table, "
+            "and rewrite refuses the file"
+        )
+    for record in census.annotated:
+        place = census.result.image.symbols.place_of(record.native_va)
+        console.detail(
+            f"{escaped(place)}: {record.native.hex()} becomes {record.translation.hex()}"
+        )
+    if census.has_unknown_annotations:
+        console.say(
+            f"{escaped(kernel)}: the records of its annotation section are neither those of a "
+            "rewritten kernel nor those of API 13"
         )
     for each in census.made:
         console.detail(f"{each.maker.what}: {each.maker.reason} ({each.maker.source})")
     for account in census.result.ledger.sections:
         for why, count in account.evidence.items():
-            console.detail(f"{account.name}: {count} bytes: {why.value}")
+            console.detail(f"{escaped(account.name)}: {count} bytes: {why.value}")
 
 
 def _scan_tree(console: Console, tree: ModuleTree, jobs: int | None, json_file: str | None) -> None:
@@ -78,17 +102,18 @@ def _scan_tree(console: Console, tree: ModuleTree, jobs: int | None, json_file: 
         console.complain(module.message)
     if len(wrong) > SHOWN:
         console.complain(f"and {len(wrong) - SHOWN} modules more (--json has them)")
-    console.say(f"{tree.name}: {len(census.modules)} modules, {len(wrong)} not understood")
+    console.say(f"{escaped(tree.name)}: {len(census.modules)} modules, {len(wrong)} not understood")
     if wrong:
         raise click.exceptions.Exit(ExitCode.INPUT)
 
 
 def summary(census: Census) -> str:
-    """What a person reads: tables of sites, reasons, bytes and decodings."""
+    """The text for a person: tables of sites, reasons, bytes and decodings."""
     result = census.result
     parts = [_census(census.counts()), _reasons(result), _bytes(result)]
     parts.append(_decodings(census.decodings))
     parts += [_made(census.made)] if census.made else []
+    parts += [_annotated(census.annotated)] if census.annotated else []
     return "\n\n".join(parts)
 
 
@@ -96,10 +121,12 @@ def _census(counts: Counter[tuple[str, Disposition]]) -> str:
     from vmipatch.scan import Disposition
 
     kinds = sorted({kind for kind, _ in counts})
-    columns = [[counts[kind, d] for kind in kinds] for d in Disposition]
+    unknown = any(d is Disposition.UNKNOWN for _, d in counts)
+    shown = [d for d in Disposition if unknown or d is not Disposition.UNKNOWN]
+    columns = [[counts[kind, d] for kind in kinds] for d in shown]
     columns.append([sum(row) for row in zip(*columns, strict=True)])
     columns = [[*column, sum(column)] for column in columns]
-    header = ["class", *(d.value for d in Disposition), "sites"]
+    header = ["class", *(d.value for d in shown), "sites"]
     return table(header, list(zip([*kinds, "all"], *columns, strict=True)))
 
 
@@ -130,6 +157,17 @@ def _decodings(decodings: Sequence[Decodings]) -> str:
     ]
     rows.append(("all", sum(found.total for found in decodings)))
     return table(["sensitive decodings at any byte", ""], rows)
+
+
+def _annotated(annotated: Sequence[Record13]) -> str:
+    from vmipatch.vmi.api13 import ROW_OF_13
+
+    counts = Counter(record.call for record in annotated)
+    rows: list[tuple[object, ...]] = [
+        (int(call), ROW_OF_13[call].name, counts[call]) for call in sorted(counts)
+    ]
+    rows.append(("", "all", len(annotated)))
+    return table(["call sites annotated for API 13 (-v lists them)", "call", "sites"], rows)
 
 
 def _made(made: Sequence[Made]) -> str:

@@ -11,15 +11,18 @@ import click
 from click.core import ParameterSource
 
 from vmipatch.choices import Extent, Mode
-from vmipatch.files.kind import ANY, KERNELS, Kind, with_article
+from vmipatch.files.kind import ANY, KERNELS, MODULES, Kind, with_article
 
 BZIMAGES: Final = frozenset({Kind.BZIMAGE})
+VMLINUXES: Final = frozenset({Kind.VMLINUX})
 TREES: Final = frozenset({Kind.TREE})
+FILES: Final = KERNELS | MODULES
+FLATS: Final = frozenset({Kind.FLAT})
 COMMON: Final = frozenset({"--verbose", "--quiet", "--help"})
 """Options of every command."""
 
 KINDS: Final[Mapping[str, Mapping[str, frozenset[Kind]]]] = {
-    "scan": {"--json": ANY, "--jobs": TREES},
+    "scan": {"--json": ANY | FLATS, "--base": FLATS, "--jobs": TREES},
     "rewrite": {
         "--output": ANY,
         "--pad": ANY,
@@ -29,12 +32,15 @@ KINDS: Final[Mapping[str, Mapping[str, frozenset[Kind]]]] = {
         "--system-map": KERNELS,
         "--address-map": KERNELS,
         "--keep-original": ANY,
+        "--start": VMLINUXES,
+        "--keep": VMLINUXES,
         "--tree": TREES,
         "--jobs": TREES,
         "--json": ANY,
     },
     "verify": {
         "--original": ANY,
+        "--debug": BZIMAGES,
         "--initrd": KERNELS,
         "--append": KERNELS,
         "--static": ANY,
@@ -44,8 +50,14 @@ KINDS: Final[Mapping[str, Mapping[str, frozenset[Kind]]]] = {
         "--full": KERNELS,
         "--lockstep": KERNELS,
         "--require-coverage": KERNELS,
+        "--cpus": KERNELS,
+        "--races": KERNELS,
+        "--xen": KERNELS,
         "--limit": KERNELS,
+        "--timeout": KERNELS,
+        "--vary": KERNELS,
         "--certificate": ANY,
+        "--certificate-format": ANY,
         "--sarif": ANY,
         "--report": ANY,
         "--tree": TREES,
@@ -53,6 +65,12 @@ KINDS: Final[Mapping[str, Mapping[str, frozenset[Kind]]]] = {
         "--json": ANY,
     },
     "restore": {"--output": ANY, "--tree": TREES, "--jobs": TREES, "--json": ANY},
+    "doctor": {
+        "--debug": BZIMAGES,
+        "--bundle": FILES,
+        "--names": FILES,
+        "--json": FILES,
+    },
     "run": {
         "--native": KERNELS,
         "--trap": KERNELS,
@@ -60,15 +78,27 @@ KINDS: Final[Mapping[str, Mapping[str, frozenset[Kind]]]] = {
         "--audit": KERNELS,
         "--rom": KERNELS,
         "--initrd": KERNELS,
+        "--module": VMLINUXES,
+        "--disk": KERNELS,
         "--append": KERNELS,
         "--memory": KERNELS,
         "--pae": KERNELS,
         "--apic": KERNELS,
+        "--cpus": KERNELS,
+        "--turn": KERNELS,
         "--limit": KERNELS,
+        "--timeout": KERNELS,
         "--trace": KERNELS,
         "--json": KERNELS,
     },
     "wrap": {"--output": KERNELS, "--kaslr": KERNELS, "--json": KERNELS},
+    "xen-image": {
+        "--output": KERNELS,
+        "--initrd": KERNELS,
+        "--append": KERNELS,
+        "--domain-memory": KERNELS,
+        "--json": KERNELS,
+    },
 }
 """From a command that takes a file, and an option of it, to the kinds of file that it serves."""
 
@@ -77,9 +107,15 @@ _COMPARES: Final = frozenset(Extent) - {Extent.SITES}
 EXTENTS: Final[Mapping[str, Mapping[str, frozenset[enum.Enum]]]] = {
     "verify": {
         "--original": _COMPARES,
+        "--debug": _COMPARES,
         "--initrd": _BOOTS | {Extent.LOCKSTEP},
         "--append": _BOOTS | {Extent.LOCKSTEP},
         "--limit": _BOOTS | {Extent.LOCKSTEP},
+        "--timeout": _BOOTS | {Extent.LOCKSTEP},
+        "--vary": _BOOTS - {Extent.QUICK},
+        "--cpus": _BOOTS,
+        "--races": _BOOTS,
+        "--xen": _BOOTS - {Extent.QUICK},
         "--states": frozenset({Extent.SITES}),
         "--require-coverage": _BOOTS,
     },
@@ -124,7 +160,7 @@ def given(context: click.Context) -> Iterator[str]:
 
 
 def long_name(option: click.Option) -> str:
-    """What the tables call an option."""
+    """The name of an option in the tables."""
     return next(name for name in option.opts if name.startswith("--"))
 
 

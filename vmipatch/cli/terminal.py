@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How does the user talk to a guest? Standard input and output are the end of its serial line."""
+"""How does the user talk to a guest? Standard input and output are the end of its serial line.
+
+What the guest writes goes to a terminal as it is, and escaped to anywhere else (`guest_text`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from vmipatch.cli.guest_text import GuestText
 from vmipatch.emu.report import Ending, GuestEnded
 from vmipatch.files.outputs import STDOUT, reported
 
@@ -24,7 +28,9 @@ class HostTerminal:
     """Standard input, raw if it is a terminal, and output."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self._out = (sys.stderr if to_stderr else sys.stdout).buffer
+        stream = sys.stderr if to_stderr else sys.stdout
+        self._out = stream.buffer
+        self._text = None if stream.isatty() else GuestText()
         self._name = "standard error" if to_stderr else STDOUT
         self._input = _standard_input()
         self._is_tty = self._input is not None and os.isatty(self._input)
@@ -47,11 +53,16 @@ class HostTerminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._flush()
+        self._flush(final=True)
         if self._saved is not None and self._input is not None:
             import termios
 
             termios.tcsetattr(self._input, termios.TCSADRAIN, self._saved)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the guest's output goes to a terminal, and shows by itself how far it is."""
+        return self._text is None
 
     def send(self, value: int) -> None:
         """A byte from the guest; what has been collected goes out line by line."""
@@ -73,8 +84,10 @@ class HostTerminal:
             self._input = None
         return self._without_escapes(data) if self._is_tty else data
 
-    def _flush(self) -> None:
+    def _flush(self, *, final: bool = False) -> None:
         unsent, self._unsent = bytes(self._unsent), bytearray()
+        if self._text is not None:
+            unsent = self._text.add(unsent, final=final)
         with reported(self._name):
             self._out.write(unsent)
             self._out.flush()
@@ -96,7 +109,7 @@ class HostTerminal:
 
 
 def _standard_input() -> int | None:
-    """The file descriptor, or None where there is none (closed, or replaced by an object)."""
+    """The file descriptor, or None without one (closed, or replaced by an object)."""
     try:
         return sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):

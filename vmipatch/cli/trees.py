@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from vmipatch.cli.console import QUIET, Console, json_output
-from vmipatch.errors import ExitCode, OutputTaken
+from vmipatch.cli.console import Console, json_output
+from vmipatch.cli.steps import steps_shown
+from vmipatch.errors import ExitCode, OutputTaken, escaped
 from vmipatch.files.entry import Entry, FileOutcome
 from vmipatch.files.nodes import nodes_of
 from vmipatch.files.outputs import STDOUT, lies_in, write_all
+from vmipatch.steps import step
 
 if TYPE_CHECKING:
     from vmipatch.files.tree_copy import Copied, Watch
@@ -43,9 +44,15 @@ jobs_option = click.option(
 @contextlib.contextmanager
 def progress(console: Console, length: int) -> Iterator[Watch]:
     """A bar on a terminal; the value is to be told of each file."""
-    hidden = console.verbosity <= QUIET or not sys.stderr.isatty()
-    with click.progressbar(length=length, label="modules", file=sys.stderr, hidden=hidden) as bar:
-        yield lambda _: bar.update(1)
+    done = 0
+    with steps_shown(console, "tree"), step("files") as tell:
+
+        def watch(_: Entry) -> None:
+            nonlocal done
+            done += 1
+            tell(done, length)
+
+        yield watch
 
 
 def require_no_stream(output: str) -> None:
@@ -69,7 +76,7 @@ def report_tree(console: Console, output: str, done: Copied, json_file: str | No
     if json_file is not None:
         write_all([json_output(json_file, SCHEMA, tree_report(output, done.entries))])
     if done.resumed:
-        console.say(f"{output}: {done.resumed} files were done already")
+        console.say(f"{escaped(output)}: {done.resumed} files were done already")
     conclude(console, output, done.entries, ExitCode.INPUT)
 
 
@@ -78,7 +85,7 @@ def conclude(console: Console, tree: str, entries: Sequence[Entry], failed: Exit
     wrong = [entry for entry in entries if entry.is_wrong]
     for entry in wrong[:SHOWN]:
         has_place = entry.outcome is FileOutcome.FAILED
-        console.complain(entry.message if has_place else f"{entry.path}: {entry.message}")
+        console.complain(entry.message if has_place else f"{escaped(entry.path)}: {entry.message}")
     if len(wrong) > SHOWN:
         console.complain(f"and {len(wrong) - SHOWN} modules more (--json has them)")
     console.say(_summary(tree, entries))
@@ -96,4 +103,4 @@ def _summary(tree: str, entries: Sequence[Entry]) -> str:
     signatures = f", {unsigned} signatures gone" if unsigned else ""
     short = sum(1 for entry in entries if entry.gives not in WHOLE)
     comes_back = f", {short} do not come back to the last byte" if short else ""
-    return f"{tree}: {shown or 'no files'}; {sites} sites{signatures}{comes_back}"
+    return f"{escaped(tree)}: {shown or 'no files'}; {sites} sites{signatures}{comes_back}"

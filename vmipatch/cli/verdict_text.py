@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import Final
 
 from vmipatch.choices import Mode
-from vmipatch.cli.console import table
+from vmipatch.cli.table import table
+from vmipatch.errors import escaped
 from vmipatch.verify.boots import BootResult
 from vmipatch.verify.certificate import left_out
 from vmipatch.verify.coverage import Coverage
+from vmipatch.verify.static.file_ledger import FileLedger
+from vmipatch.verify.variation import Variation
 from vmipatch.verify.verdict import Verdict, sensitive_exits
 
 SHOWN: Final = 12
@@ -18,7 +21,7 @@ NS_PER_S: Final = 1_000_000_000
 
 
 def summary(verdict: Verdict) -> str:
-    """What a person reads: findings, phases, coverage, exits, and the verdict as the last line."""
+    """The text for a person: findings, phases, coverage, exits, and the verdict as last line."""
     evidence = verdict.evidence
     findings = verdict.findings
     parts = ["\n".join(map(str, findings[:SHOWN]))] if findings else []
@@ -26,7 +29,11 @@ def summary(verdict: Verdict) -> str:
         parts[-1] += f"\nand {len(findings) - SHOWN} findings more (--json has them)"
     if evidence.lockstep is not None and evidence.lockstep.history:
         parts.append("\n".join(evidence.lockstep.history))
+    if evidence.variation is not None:
+        parts.append(_variation_text(evidence.variation))
     parts.append(_phase_table(verdict))
+    if evidence.static is not None and evidence.static.file is not None:
+        parts.append(file_text(evidence.static.file))
     if evidence.coverage is not None:
         parts.append(_coverage_text(evidence.coverage))
     deprivileged = [boot for boot in evidence.boots.values() if boot.mode is not Mode.NATIVE]
@@ -38,8 +45,16 @@ def summary(verdict: Verdict) -> str:
         parts.append(table(["sites", "left native because"], rows))
     if missing := left_out(verdict):
         parts.append(table(["not done", "how to have it"], missing))
-    parts.append(f"{evidence.kernel}: {verdict.statement.value}")
+    parts.append(f"{escaped(evidence.kernel)}: {verdict.statement.value}")
     return "\n\n".join(parts)
+
+
+def _variation_text(variation: Variation) -> str:
+    varies = variation.varies
+    lines = [f"in {variation.runs} boots of the original, timer shifted, this varies:", *varies]
+    if len(varies) > SHOWN:
+        lines[SHOWN + 1 :] = [f"and {len(varies) - SHOWN} places more (--json has them)"]
+    return "\n".join(lines) if varies else f"{variation.runs} boots of the original do the same"
 
 
 def _phase_table(verdict: Verdict) -> str:
@@ -52,6 +67,16 @@ def _phase_table(verdict: Verdict) -> str:
         real = "-" if seconds is None else f"{seconds:.1f} s"
         rows.append((phase.phase.value, phase.outcome.value, phase.what, virtual, real))
     return table(["phase", "outcome", "", "virtual time", "took"], rows)
+
+
+def file_text(ledger: FileLedger) -> str:
+    """The ledger of the bytes of a file, in brief: the certificate has all rows."""
+    rows = [(count, name) for name, count in ledger.groups.items()]
+    whole = (
+        f"{ledger.file_len} bytes compared with a file built from the original "
+        f"and {ledger.decided} decisions, {ledger.unexplained} unexplained"
+    )
+    return f"{table(['bytes', 'of the file'], rows)}\n{whole}"
 
 
 def _coverage_text(coverage: Coverage) -> str:

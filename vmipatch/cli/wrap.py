@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from vmipatch.cli.console import Console, OutputPath, json_option, json_output, pass_console
+from vmipatch.errors import escaped
 from vmipatch.files.outputs import Output, check_outputs, write_all
 
 
@@ -38,4 +39,4 @@ def wrap_command(
         outputs.append(json_output(json_file, SCHEMA, done.report(kernel, output)))
     write_all(outputs)
     where = "where its boot code decides" if done.kaslr else "where it is linked"
-    console.say(f"{output}: {len(done.data)} bytes, runs {where}")
+    console.say(f"{escaped(output)}: {len(done.data)} bytes, runs {where}")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What can be tried without a kernel of one's own: a guest kernel and recipes."""
+"""Examples that need no kernel of one's own: a guest kernel and recipes."""

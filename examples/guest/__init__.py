@@ -3,7 +3,7 @@
 
 The sources are the `.S` files beside this one; `build()` gives the ELF file. They are grouped
 by topic: boot (head, main, shutdown), services (console, paging, traps, irq, tasks, syscalls),
-ring 3 (user) and the observations (sensitive_*).
+a second processor (smp), ring 3 (user) and the observations (sensitive_*).
 """
 
 from examples.guest.build import build

@@ -6,7 +6,7 @@ from __future__ import annotations
 from importlib import resources
 
 from examples.guest.elf_writer import write_elf
-from examples.guest.link import PAGE_OFFSET, Kernel, link
+from examples.guest.link import PAGE_OFFSET, LinkedProgram, link
 from examples.guest.source import read_program
 
 LINK_VA = 0xC1000000
@@ -22,6 +22,7 @@ SOURCES = (
     "traps.S",
     "extable.S",
     "irq.S",
+    "pic.S",
     "paging.S",
     "tasks.S",
     "syscalls.S",
@@ -34,6 +35,8 @@ SOURCES = (
     "sensitive_control.S",
     "sensitive_cpu.S",
     "sensitive_int.S",
+    "mp_table.S",
+    "smp.S",
     "user.S",
     "shutdown.S",
 )
@@ -46,7 +49,7 @@ def sources() -> list[tuple[str, str]]:
     return [(name, folder.joinpath(name).read_text(encoding="utf-8")) for name in SOURCES]
 
 
-def link_guest(link_va: int = LINK_VA) -> Kernel:
+def link_guest(link_va: int = LINK_VA) -> LinkedProgram:
     """The guest linked at `link_va`. Raises AssemblyFailed for a mistake in the sources."""
     return link(read_program(sources()), link_va)
 

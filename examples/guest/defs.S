@@ -17,7 +17,7 @@
 #define TLS_SEL 0x33                    # written again and again, as for set_thread_area
 #define PERCPU_SEL 0xd8
 #define LDT_DATA_SEL 0x07               # LDT entry 0
-#define BEYOND_SEL 0x100                # behind the last entry of the GDT
+#define BEYOND_SEL 0x100                # after the last entry of the GDT
 
 # The frame that SAVE_ALL leaves.
 #define REG_BX 0
@@ -52,7 +52,7 @@
 
 #define NO_FAULT 0xff                   # in the place of a vector
 
-# Save all registers behind vector and error code; kernel segments in DS, ES, FS. Clobbers EDX.
+# Save all registers after vector and error code; kernel segments in DS, ES, FS. Clobbers EDX.
 .macro SAVE_ALL
     cld
     push gs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# Which descriptors exist: GDT, LDT, TSS, and how a base gets into one.
+# Which descriptors exist: GDT, LDT, TSS, IDT, and how a base or a handler gets into one.
 
 SECTION(.text)
 
@@ -38,6 +38,20 @@ FUNC(cpu_init)
     ret
 END(cpu_init)
 
+# in: ECX = vector, EDX = type word (0x8e00 interrupt gate, 0xef00 trap gate for ring 3, ...),
+#     EAX = handler; clobbers EAX, EDX
+FUNC(set_gate)
+    push eax
+    and eax, 0xffff0000
+    or edx, eax
+    pop eax
+    and eax, 0xffff
+    or eax, KERNEL_CS << 16
+    mov [idt_table + ecx * 8], eax
+    mov [idt_table + ecx * 8 + 4], edx
+    ret
+END(set_gate)
+
 SECTION(.data)
 
 # Indices as in Linux for i386.
@@ -66,7 +80,7 @@ END(ldt)
 OBJECT(tss, 128)
     .long 0, 0, KERNEL_DS
     .skip 88
-    .word 0, 104                        # the I/O bitmap lies behind the limit: no port is open
+    .word 0, 104                        # the I/O bitmap lies beyond the limit: no port is open
 END(tss)
 
 OBJECT(gdt_descr, 4)

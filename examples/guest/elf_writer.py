@@ -4,9 +4,17 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from examples.guest.link import PAGE_LEN, PAGE_OFFSET, Kernel, Linked, Reference, Symbol
+from examples.guest.link import (
+    PAGE_LEN,
+    PAGE_OFFSET,
+    LinkedProgram,
+    LinkedSection,
+    LinkedSymbol,
+    Reference,
+)
 
 EHDR = struct.Struct("<16sHHIIIIIHHHHHH")
 PHDR = struct.Struct("<8I")
@@ -20,7 +28,8 @@ SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS, SHT_REL = 1, 2, 3, 8, 9
 SHF_WRITE, SHF_ALLOC, SHF_EXEC, SHF_INFO_LINK = 1, 2, 4, 0x40
 STT_SECTION = 3
 
-SEGMENTS = (
+Members = tuple[tuple[str, ...], int]
+SEGMENTS: tuple[Members, ...] = (
     ((".text", ".rodata", "__ex_table"), 5),
     ((".data",), 6),
     ((".init.text", ".init.data", ".bss"), 7),
@@ -59,7 +68,9 @@ class Header:
     off: int = 0
 
 
-def write_elf(kernel: Kernel, entry_pa: int) -> bytes:
+def write_elf(
+    kernel: LinkedProgram, entry_pa: int, segments: Sequence[Members] = SEGMENTS
+) -> bytes:
     """The ELF file of `kernel`, entered at physical address `entry_pa`."""
     headers = [Header("", 0, align=0)] + [_allocated(section) for section in kernel.sections]
     index = {header.name: i for i, header in enumerate(headers)}
@@ -78,17 +89,19 @@ def write_elf(kernel: Kernel, entry_pa: int) -> bytes:
         names.offset(header.name)
     names.offset(".shstrtab")
     headers.append(Header(".shstrtab", SHT_STRTAB, data=bytes(names.data)))
-    return _file(headers, names, entry_pa)
+    return _file(headers, names, entry_pa, segments)
 
 
-def _allocated(section: Linked) -> Header:
+def _allocated(section: LinkedSection) -> Header:
     place = section.place
     flags = SHF_ALLOC | SHF_WRITE * place.writable | SHF_EXEC * place.executable
     kind = SHT_PROGBITS if place.has_bytes else SHT_NOBITS
     return Header(place.name, kind, flags, section.va, section.code, align=place.align)
 
 
-def _relocations(section: Linked, numbers: dict[str, int], symtab: int, target: int) -> Header:
+def _relocations(
+    section: LinkedSection, numbers: dict[str, int], symtab: int, target: int
+) -> Header:
     def entry(reference: Reference) -> bytes:
         return REL.pack(reference.va, numbers[reference.symbol] << 8 | reference.kind)
 
@@ -99,7 +112,9 @@ def _relocations(section: Linked, numbers: dict[str, int], symtab: int, target: 
     )  # fmt: skip
 
 
-def _symbols(kernel: Kernel, index: dict[str, int]) -> tuple[bytes, bytes, dict[str, int], int]:
+def _symbols(
+    kernel: LinkedProgram, index: dict[str, int]
+) -> tuple[bytes, bytes, dict[str, int], int]:
     """.symtab, .strtab, the number of each name, and the first global number."""
     strings = Strings()
     rows = [SYM.pack(0, 0, 0, 0, 0, 0)]
@@ -109,7 +124,7 @@ def _symbols(kernel: Kernel, index: dict[str, int]) -> tuple[bytes, bytes, dict[
         numbers[name] = len(rows)
         rows.append(SYM.pack(0, section.va, 0, STT_SECTION, 0, index[name]))
 
-    def order(symbol: Symbol) -> tuple[bool, int, str]:
+    def order(symbol: LinkedSymbol) -> tuple[bool, int, str]:
         return symbol.is_global, symbol.va, symbol.name
 
     ordered = sorted(kernel.symbols, key=order)
@@ -122,8 +137,10 @@ def _symbols(kernel: Kernel, index: dict[str, int]) -> tuple[bytes, bytes, dict[
     return b"".join(rows), bytes(strings.data), numbers, first_global
 
 
-def _file(headers: list[Header], names: Strings, entry_pa: int) -> bytes:
-    """Lay the file out: allocated sections congruent to their addresses, the rest behind."""
+def _file(
+    headers: list[Header], names: Strings, entry_pa: int, segments: Sequence[Members]
+) -> bytes:
+    """Lay the file out: allocated sections congruent to their addresses, the rest after them."""
     out = bytearray(PAGE_LEN)
     for header in headers[1:]:
         modulus = PAGE_LEN if header.va else max(header.align, 1)
@@ -140,11 +157,11 @@ def _file(headers: list[Header], names: Strings, entry_pa: int) -> bytes:
         )  # fmt: skip
     EHDR.pack_into(
         out, 0, b"\x7fELF\x01\x01\x01".ljust(16, b"\0"), ET_EXEC, EM_386, 1, entry_pa,
-        EHDR.size, section_off, 0, EHDR.size, PHDR.size, len(SEGMENTS), SHDR.size,
+        EHDR.size, section_off, 0, EHDR.size, PHDR.size, len(segments), SHDR.size,
         len(headers), len(headers) - 1,
     )  # fmt: skip
     by_name = {header.name: header for header in headers}
-    for i, (members, flags) in enumerate(SEGMENTS):
+    for i, (members, flags) in enumerate(segments):
         row = _segment([by_name[name] for name in members], flags)
         PHDR.pack_into(out, EHDR.size + i * PHDR.size, *row)
     return bytes(out)

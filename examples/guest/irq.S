@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# How hardware interrupts arrive: entry stubs of 8 bytes each, PIC, PIT, the tick.
+# How hardware interrupts arrive: entry stubs of 8 bytes each, the tick.
 
 SECTION(.text)
 
@@ -53,7 +53,7 @@ FUNC(timer_interrupt)
     ret
 END(timer_interrupt)
 
-# An interrupt that nobody expects; acknowledged at both controllers. Clobbers EAX.
+# An unexpected interrupt; acknowledged at both controllers. Clobbers EAX.
 FUNC(spurious_interrupt)
     mov al, 0x20
     out 0xa0, al
@@ -75,7 +75,7 @@ END(wait_ticks)
 
 SECTION(.init.text)
 
-# Gates for the stubs; PICs at 0x20 and 0x28 with only IRQ 0 open; PIT at 100 Hz.
+# Gates for the stubs; then interrupts are on.
 # Clobbers EAX, ECX, EDX, ESI.
 FUNC(irq_init)
     mov ecx, 0x20
@@ -86,27 +86,10 @@ FUNC(irq_init)
     inc ecx
     cmp ecx, 0x30
     jb .Lnext_irq
-    mov esi, irq_setup
-.Lnext_port:
-    movzx edx, byte ptr [esi]
-    test edx, edx
-    jz .Lports_done
-    mov al, [esi + 1]
-    out dx, al
-    add esi, 2
-    jmp .Lnext_port
-.Lports_done:
+    call pic_init
     sti
     ret
 END(irq_init)
-
-SECTION(.init.data)
-
-# Pairs of port and value: ICW1-4 of both PICs, masks, PIT mode 2 with 1193182 / 100 = 11932.
-OBJECT(irq_setup, 1)
-    .byte 0x20, 0x11, 0xa0, 0x11, 0x21, 0x20, 0xa1, 0x28, 0x21, 4, 0xa1, 2, 0x21, 1, 0xa1, 1
-    .byte 0x21, 0xfe, 0xa1, 0xff, 0x43, 0x34, 0x40, 0x9c, 0x40, 0x2e, 0
-END(irq_setup)
 
 SECTION(.data)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from examples.guest.source import STT_NOTYPE, Program
@@ -21,6 +21,7 @@ from vmipatch.isa.assemble import Assembled, assemble
 PAGE_LEN = 4096
 PAGE_OFFSET = 0xC0000000
 EX_TABLE = "__ex_table"
+INIT_TEXT = ".init.text"
 SHIFT_LEN = 0x200000
 
 
@@ -44,7 +45,7 @@ PLACES = (
         EX_TABLE, 4, bounds=(("__start___ex_table",), ("__stop___ex_table", "__end_rodata"))
     ),
     Place(".data", PAGE_LEN, writable=True, bounds=(("_sdata",), ("_edata",))),
-    Place(".init.text", PAGE_LEN, executable=True, bounds=(("_sinittext",), ("_einittext",))),
+    Place(INIT_TEXT, PAGE_LEN, executable=True, bounds=(("_sinittext",), ("_einittext",))),
     Place(".init.data", PAGE_LEN, writable=True, bounds=((), ("__init_end",))),
     Place(
         ".bss", PAGE_LEN, writable=True, has_bytes=False,
@@ -64,7 +65,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Symbol:
+class LinkedSymbol:
     """A named address; `size` is 0 for plain labels."""
 
     name: str
@@ -76,7 +77,7 @@ class Symbol:
 
 
 @dataclass(frozen=True, slots=True)
-class Linked:
+class LinkedSection:
     """A section at its place."""
 
     place: Place
@@ -86,47 +87,47 @@ class Linked:
 
     @property
     def end_va(self) -> int:
-        """First address behind the section."""
+        """First address after the section."""
         return self.va + len(self.code)
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class LinkedProgram:
     """The linked program."""
 
-    sections: tuple[Linked, ...]
-    symbols: tuple[Symbol, ...]
+    sections: tuple[LinkedSection, ...]
+    symbols: tuple[LinkedSymbol, ...]
 
     def address(self, name: str) -> int:
-        """The value of a symbol. Raises KeyError if there is none."""
+        """The value of a symbol. Raises KeyError if missing."""
         for symbol in self.symbols:
             if symbol.name == name:
                 return symbol.va
         raise KeyError(name)
 
 
-def link(program: Program, base_va: int) -> Kernel:
+def link(program: Program, base_va: int, places: Sequence[Place] = PLACES) -> LinkedProgram:
     """Lay the sections of `program` out from `base_va` on and resolve all references.
 
     Raises AssemblyFailed for what the assembler refuses and for an undefined symbol.
     """
-    linker = _Linker(program, base_va)
-    sections = tuple(linker.linked(place) for place in PLACES)
-    return Kernel(sections, tuple(linker.symbols()))
+    linker = _Linker(program, base_va, places)
+    sections = tuple(linker.linked(place) for place in places)
+    return LinkedProgram(sections, tuple(linker.symbols()))
 
 
 class _Linker:
     """Addresses of everything, found by a first assembly with guessed outside symbols."""
 
-    def __init__(self, program: Program, base_va: int) -> None:
-        self.program = program
+    def __init__(self, program: Program, base_va: int, places: Sequence[Place]) -> None:
+        self.program, self.places = program, places
         self.names = self._names()
         guess = dict.fromkeys(itertools.chain(*self.names.values()), base_va + 0x345678)
         self.va: dict[str, int] = {}
         self.home = {name: section for section, names in self.names.items() for name in names}
         self.values: dict[str, int] = {}
         at = base_va
-        for place in PLACES:
+        for place in places:
             at += -at % place.align
             self.va[place.name] = at
             draft = self._draft(place, at, guess)
@@ -134,20 +135,21 @@ class _Linker:
             for bound, names in zip((at, at + len(draft.code)), place.bounds, strict=True):
                 self.values |= dict.fromkeys(names, bound)
             at += len(draft.code)
-        # Init memory is given back by the page.
-        self.values["__init_begin"] = self.va[".init.text"]
-        self.values["__init_end"] += -self.values["__init_end"] % PAGE_LEN
-        self.code = {place.name: self._assembled(place).code for place in PLACES}
+        if INIT_TEXT in self.va:  # init memory is given back by the page
+            self.values["__init_begin"] = self.va[INIT_TEXT]
+            self.values["__init_end"] += -self.values["__init_end"] % PAGE_LEN
+        self.code = {place.name: self._assembled(place).code for place in places}
 
     def _names(self) -> dict[str, list[str]]:
-        """What each section defines: its labels and the bounds given to it."""
+        """Names that each section defines: its labels and the bounds given to it."""
         names: dict[str, list[str]] = {}
-        for place in PLACES:
+        for place in self.places:
             names[place.name] = [name for bound in place.bounds for name in bound]
             if place.name != EX_TABLE:
                 lines = self.program.sections.setdefault(place.name, [])
                 names[place.name] += [x[:-1] for x in lines if x.endswith(":") and x[0] != "."]
-        names[".init.text"].append("__init_begin")
+        if INIT_TEXT in names:
+            names[INIT_TEXT].append("__init_begin")
         return names
 
     def _draft(self, place: Place, va: int, guess: Mapping[str, int]) -> Assembled:
@@ -185,17 +187,17 @@ class _Linker:
         )
         return b"".join(struct.pack("<iiI", *row) for row in words)
 
-    def linked(self, place: Place) -> Linked:
+    def linked(self, place: Place) -> LinkedSection:
         """A section with its references."""
         va, code = self.va[place.name], self.code[place.name]
         if place.name == EX_TABLE:
-            return Linked(place, va, code, ())
+            return LinkedSection(place, va, code, ())
         found = sorted(self._references(place, code), key=lambda r: r.va)
         if place.executable:
             ends = [self.values[d.end] for d in self.program.declared.values() if d.end]
             starts = [self.values[d.name] for d in self.program.declared.values()]
             code = _with_nops(code, va, starts, ends)
-        return Linked(place, va, code, tuple(found))
+        return LinkedSection(place, va, code, tuple(found))
 
     def _references(self, place: Place, code: bytes) -> Iterator[Reference]:
         """All words of `code` that depend on where something lies."""
@@ -221,9 +223,9 @@ class _Linker:
             yield Reference(va + at, R_386_32, self._symbol_of(distances[by]))
 
     def _symbol_of(self, name: str) -> str:
-        """What ld would write for `name`: local labels are section plus addend."""
+        """The symbol that ld would write for `name`: local labels are section plus addend."""
         is_bound = name not in self.program.declared and any(
-            name in names for place in PLACES for names in place.bounds
+            name in names for place in self.places for names in place.bounds
         )
         is_global = name in self.program.declared or is_bound or name == "__init_begin"
         return name if is_global else self.home[name]
@@ -236,17 +238,17 @@ class _Linker:
             place.name,
         )
 
-    def symbols(self) -> Iterator[Symbol]:
+    def symbols(self) -> Iterator[LinkedSymbol]:
         """Every symbol: labels of the sources and bounds of the sections."""
         for name, va in self.values.items():
             if name in self.program.invented:
                 continue
             section, declared = self.home[name], self.program.declared.get(name)
             if declared is None:
-                yield Symbol(name, va, 0, STT_NOTYPE, section, self._symbol_of(name) == name)
+                yield LinkedSymbol(name, va, 0, STT_NOTYPE, section, self._symbol_of(name) == name)
                 continue
             size = self.values[declared.end] - va if declared.end else 0
-            yield Symbol(name, va, size, declared.kind, section, True)
+            yield LinkedSymbol(name, va, size, declared.kind, section, True)
 
 
 def _differences(before: bytes, after: bytes, lowest: int) -> Iterator[tuple[int, int]]:
@@ -273,7 +275,7 @@ NOPS = {
     6: "8db600000000",
     7: "8db42600000000",
 }
-"""What gas pads i386 code with: no 0F 1F, which a plain i386 does not have."""
+"""The bytes that gas pads i386 code with: no 0F 1F, which a plain i386 does not have."""
 
 
 def _with_nops(code: bytes, va: int, starts: list[int], ends: list[int]) -> bytes:

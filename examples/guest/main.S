@@ -78,6 +78,7 @@ OBJECT(observers, 4)
     .long observe_pages
     .long observe_tasks
     .long observe_preemption
+    .long observe_processors
     .long run_user
 END(observers)
 GLOBAL(observers_end)

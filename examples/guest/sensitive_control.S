@@ -44,7 +44,7 @@ FUNC(observe_control)
     EX_NEXT fninit
     REPORT("fninit without ts: vector %x", eax)
 
-    # CR4 exists where CPUID does and reports a feature behind one of its bits; PSE is bit 4.
+    # CR4 exists where CPUID reports a feature that one of its bits enables; PSE is bit 4.
     xor ebx, ebx
     cmp dword ptr [has_cpuid], 0
     je .Lno_cr4

@@ -113,7 +113,7 @@ FUNC(observe_time)
     jmp .Lno_tsc
 END(observe_time)
 
-# Instructions of later CPUs, each behind its CPUID bit, and those that must not work here.
+# Instructions of later CPUs, each where its CPUID bit is set, and those that must not work here.
 FUNC(observe_optional)
     mov eax, NO_FAULT
     EX_NEXT rsm

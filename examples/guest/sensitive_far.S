@@ -45,10 +45,10 @@ retf_imm_target:
     mov eax, NO_FAULT
     mov dword ptr [code_pointer + 4], BEYOND_SEL
     EX_NEXT call fword ptr [code_pointer]
-    REPORT("call far: behind the table: vector %x error %x", eax, [last_error])
+    REPORT("call far: beyond the table: vector %x error %x", eax, [last_error])
     mov eax, NO_FAULT
     EX_NEXT jmp fword ptr [code_pointer]
-    REPORT("jmp far: behind the table: vector %x error %x", eax, [last_error])
+    REPORT("jmp far: beyond the table: vector %x error %x", eax, [last_error])
     mov dword ptr [code_pointer + 4], KERNEL_CS
     ret
 END(observe_far)

@@ -147,6 +147,6 @@ FUNC(observe_halt)
     xor ecx, ecx
     cmp ebx, [jiffies]
     setne cl
-    REPORT("ticks: behind cli: %y, behind sti: %y", edx, ecx)
+    REPORT("ticks: after cli: %y, after sti: %y", edx, ecx)
     ret
 END(observe_halt)

@@ -98,13 +98,13 @@ FUNC(observe_faults)
     mov eax, NO_FAULT
     EX_NEXT bound ecx, [bound_pair]
     REPORT("bound: vector %x", eax)
-    # The flag the fault left behind is the one from before it.
+    # The flag after the fault is the one from before it.
     cli
     mov eax, NO_FAULT
     EX_NEXT ud2
     READ_IF ebx
     sti
-    REPORT("fault behind cli: vector %x if=%x", eax, ebx)
+    REPORT("fault after cli: vector %x if=%x", eax, ebx)
     # A fixup of the other type: EAX stays.
     mov eax, NO_FAULT
     EX(second_way) ud2

@@ -113,7 +113,7 @@ FUNC(observe_bad_selectors)
     mov ecx, BEYOND_SEL
     mov eax, NO_FAULT
     EX_NEXT mov es, ecx
-    REPORT("mov es: behind the table: vector %x error %x", eax, [last_error])
+    REPORT("mov es: beyond the table: vector %x error %x", eax, [last_error])
     mov ecx, ABSENT_SEL
     mov eax, NO_FAULT
     EX_NEXT mov gs, ecx
@@ -125,7 +125,7 @@ FUNC(observe_bad_selectors)
     mov ecx, BEYOND_SEL
     mov eax, NO_FAULT
     EX_NEXT mov ss, ecx
-    REPORT("mov ss: behind the table: vector %x error %x", eax, [last_error])
+    REPORT("mov ss: beyond the table: vector %x error %x", eax, [last_error])
     mov ecx, PERCPU_SEL
     mov fs, ecx
     # QEMU's TCG checks neither limits nor null selectors: only survival is reported.
@@ -135,7 +135,7 @@ FUNC(observe_bad_selectors)
     xor ecx, ecx
     mov gs, ecx
     EX_NEXT mov ecx, gs:[0]
-    REPORT("gs: behind the limit and null: survived")
+    REPORT("gs: beyond the limit and null: survived")
     ret
 END(observe_bad_selectors)
 

@@ -6,9 +6,11 @@
 SECTION(.init.text)
 
 FUNC(observe_tables)
-    lgdt [gdt_descr]
+    mov ecx, gdt_descr
+    lgdt [ecx]
     lidt [idt_descr]
-    sgdt [table_register]
+    mov ecx, table_register
+    sgdt [ecx]
     mov eax, [table_register + 2]
     xor ecx, ecx
     cmp eax, [gdt_descr + 2]
@@ -36,8 +38,9 @@ FUNC(observe_tables)
     sldt ecx
     REPORT("lldt: null %x again %x", ebx, ecx)
     str eax
-    mov dword ptr [table_register], 0xcccccccc
-    str word ptr [table_register]
+    mov ecx, table_register
+    mov dword ptr [ecx], 0xcccccccc
+    str word ptr [ecx]
     REPORT("str: %x in memory %x", eax, [table_register])
 
     # A TSS that is loaded is busy; make it available before it is loaded again.
@@ -48,7 +51,7 @@ FUNC(observe_tables)
     mov eax, NO_FAULT
     mov ecx, BEYOND_SEL
     EX_NEXT lldt cx
-    REPORT("lldt: a selector behind the table: vector %x error %x", eax, [last_error])
+    REPORT("lldt: a selector beyond the table: vector %x error %x", eax, [last_error])
 
     jmp observe_checks
 END(observe_tables)
@@ -73,7 +76,7 @@ FUNC(observe_checks)
     lar eax, ecx
     setz bl
     movzx ebx, bl
-    REPORT("lar: behind the table: %y %x", ebx, eax)
+    REPORT("lar: beyond the table: %y %x", ebx, eax)
     mov ecx, SMALL_SEL
     lsl eax, ecx
     setz bl

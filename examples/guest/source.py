@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What the guest's `.S` files say: which sections, symbols and exception-table entries.
+"""What do the guest's `.S` files say? Sections, symbols and exception-table entries.
 
 The dialect, one statement a line, `#` starts a comment:
 
     #define NAME value          a constant, replaced as text in the files that follow
     SECTION(.text)              what follows belongs there
-    FUNC(name) ... END(name)    a global function, 16-byte aligned
+    FUNC(name) ... END(name)    a global function, 16-byte aligned; FUNC(name, 8) otherwise
     OBJECT(name, 4) ... END(name)   a global object, aligned as said
     GLOBAL(name)                a global label without a type
     jmp_near name               a jump of five bytes whatever the distance
     EX(fixup) insn              if insn faults, go on at the label `fixup`
-    EX_NEXT insn                if insn faults, go on behind it with EAX = vector
+    EX_NEXT insn                if insn faults, go on after it with EAX = vector
     REPORT("cli: if=%x", ebx)   print a line; %x is hexadecimal, %y yes or no
     USER_TEXT(ebx, "text")      EBX = address of the text, by position-independent code
 """
@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from examples.guest.spelling import respell
 from vmipatch.errors import AssemblyFailed
@@ -81,12 +82,14 @@ CODE = (".text", ".init.text")
 """Sections of kernel code; user code is data in .rodata."""
 
 
-def read_program(files: Iterable[tuple[str, str]]) -> Program:
-    """Read `(name, text)` of each source, in order.
+def read_program(
+    files: Iterable[tuple[str, str]], homes: Mapping[str, str] = MappingProxyType({})
+) -> Program:
+    """Read `(name, text)` of each source, in order; `homes` has other names for some sections.
 
     Raises AssemblyFailed, naming file and line, if a statement cannot be read.
     """
-    reader = _Reader()
+    reader = _Reader(homes)
     for name, text in files:
         reader.section = None
         for number, line in enumerate(text.splitlines(), 1):
@@ -101,8 +104,9 @@ def read_program(files: Iterable[tuple[str, str]]) -> Program:
 class _Reader:
     """Where the reading of the sources stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, homes: Mapping[str, str]) -> None:
         self.program = Program()
+        self.homes = homes
         self.section: str | None = None
         self.constants: dict[str, str] = {}
         self.macros: list[str] = []
@@ -161,23 +165,23 @@ class _Reader:
         self.emit(f"{label}:", insn)
 
     def ex_next(self, insn: str) -> None:
-        """A faulting `insn` goes on behind itself, with EAX = vector."""
+        """A faulting `insn` goes on after itself, with EAX = vector."""
         fixup = self.invent(f"ex_next_{len(self.program.ex_entries)}")
         self.guard(insn, fixup, ExKind.FAULT)
         self.emit(f"{fixup}:")
 
     def do_section(self, name: str) -> None:
-        self.section = name
-        self.program.sections.setdefault(name, [])
+        self.section = self.homes.get(name, name)
+        self.program.sections.setdefault(self.section, [])
 
     def declare(self, name: str, kind: int, end: str | None) -> None:
         if name in self.program.declared:
             raise ValueError(f"{name} is defined twice")
         self.program.declared[name] = Declared(name, kind, end)
 
-    def do_func(self, name: str) -> None:
+    def do_func(self, name: str, align: str = "16") -> None:
         self.declare(name, STT_FUNC, self.invent(f"end_of_{name}"))
-        self.emit(".p2align 4, 0xcc", f"{name}:")
+        self.emit(f".balign {align}, 0xcc", f"{name}:")
 
     def do_object(self, name: str, align: str) -> None:
         self.declare(name, STT_OBJECT, self.invent(f"end_of_{name}"))

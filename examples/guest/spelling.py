@@ -22,7 +22,8 @@ ONE_BYTE = {
 """Instructions of one byte."""
 
 TABLE_GROUP = {"sgdt": 0, "sidt": 1, "lgdt": 2, "lidt": 3}
-"""/n of the group 0F 01, here with an absolute address only (mod 00, r/m 101)."""
+"""/n of the group 0F 01, with an absolute address (mod 00, r/m 101) or one in a register."""
+BASES = {"eax": 0, "ecx": 1, "edx": 2, "ebx": 3, "esi": 6, "edi": 7}
 
 FAR = {"call_far": 0x9A, "jmp_far": 0xEA}
 """Direct far transfers: `jmp_far selector, address`."""
@@ -44,7 +45,10 @@ def respell(line: str) -> list[str]:
     if body in ONE_BYTE:
         return [f".byte {prefix}{ONE_BYTE[body]:#x}"]
     if table := _TABLE.match(statement):
-        return [f".byte 0x0f, 0x01, {TABLE_GROUP[table[1]] << 3 | 5:#x}", f".long {table[2]}"]
+        group = TABLE_GROUP[table[1]] << 3
+        if (base := BASES.get(table[2])) is not None:
+            return [f".byte 0x0f, 0x01, {group | base:#x}"]
+        return [f".byte 0x0f, 0x01, {group | 5:#x}", f".long {table[2]}"]
     if memory := _FAR_MEMORY.match(statement):
         return [f"l{memory[1]} {memory[2]}"]
     if far := _FAR.match(statement):

@@ -107,7 +107,7 @@ say_fault:
     ret
 END(sys_say)
 
-# skip(length): the next fault of ring 3 goes on that far behind its instruction.
+# skip(length): the next fault of ring 3 goes on that far after its instruction.
 FUNC(sys_skip)
     mov ecx, [eax + REG_BX]
     mov [user_skip], ecx

@@ -41,7 +41,7 @@ FUNC(schedule)
     ret
 END(schedule)
 
-# Put a new task behind the current one. in: EAX = task, EDX = its function; clobbers ECX
+# Put a new task after the current one. in: EAX = task, EDX = its function; clobbers ECX
 FUNC(kernel_thread)
     mov ecx, [eax + TASK_SP0]
     sub ecx, 24

@@ -96,7 +96,7 @@ END(asm_kernel_call)
 
 GLOBAL(__entry_text_end)
 
-# A trap that goes on behind its instruction: count it.
+# A trap that goes on after its instruction: count it.
 # in: EAX = frame; clobbers ECX
 FUNC(do_count)
     mov ecx, [eax + REG_VECTOR]
@@ -195,20 +195,6 @@ FUNC(trap_init)
     ret
 END(trap_init)
 
-# in: ECX = vector, EDX = type word (0x8e00 interrupt gate, 0xef00 trap gate for ring 3, ...),
-#     EAX = handler; clobbers EAX, EDX
-FUNC(set_gate)
-    push eax
-    and eax, 0xffff0000
-    or edx, eax
-    pop eax
-    and eax, 0xffff
-    or eax, KERNEL_CS << 16
-    mov [idt_table + ecx * 8], eax
-    mov [idt_table + ecx * 8 + 4], edx
-    ret
-END(set_gate)
-
 SECTION(.init.data)
 
 OBJECT(idt_gates, 4)
@@ -227,6 +213,7 @@ OBJECT(idt_gates, 4)
     .long 0x11, 0x8e00, asm_exc_alignment_check
     .long 0x80, 0xef00, entry_INT80_32
     .long 0x82, 0x8e00, asm_kernel_call
+    .long 0xf0, 0x8e00, asm_call_function
 END(idt_gates)
 GLOBAL(idt_gates_end)
 

@@ -14,7 +14,7 @@
 #define SYS_SET_TS 8
 #define SYS_BREAK_CS 9
 
-# The next fault goes on `length` bytes behind its instruction, EAX = vector, EDX = error code.
+# The next fault goes on `length` bytes after its instruction, EAX = vector, EDX = error code.
 .macro EXPECT_FAULT length
     mov eax, SYS_SKIP
     mov ebx, \length
@@ -208,7 +208,7 @@ OBJECT(user_image, 16)
     USER_TEXT(ebx, "user: pages on demand")
     call .Lsay
 
-    # Traps that go on behind their instruction.
+    # Traps that go on after their instruction.
     mov eax, SYS_TRAPS
     mov ebx, 3
     int 0x80
@@ -287,7 +287,7 @@ OBJECT(user_image, 16)
     USER_TEXT(ebx, "user: coprocessor on demand")
     call .Lsay
 
-    # RDTSC forbidden; where there is none, the answer is made up.
+    # RDTSC forbidden; without RDTSC the answer is made up.
     mov eax, SYS_TSD
     mov ebx, 1
     int 0x80

@@ -3,36 +3,36 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from examples.command import output_option, write
 from examples.vmi_guest.build import build_elf, build_image
-from vmipatch.errors import EnvironmentProblem, VmipatchError
+from examples.vmi_guest.build13 import build_elf_13, build_image_13
+
+_BUILDERS = {
+    ("3", False): build_elf,
+    ("3", True): build_image,
+    ("13", False): build_elf_13,
+    ("13", True): build_image_13,
+}
+"""By API, and whether the image is flat."""
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the guest.",
-)
+@output_option
 @click.option("--multiboot", is_flag=True, help="A flat multiboot image instead of an ELF file.")
-def main(output: Path, multiboot: bool) -> None:
+@click.option(
+    "--api",
+    type=click.Choice(["3", "13"]),
+    default="3",
+    show_default=True,
+    help="The interface that the guest knows.",
+)
+def main(output: Path, multiboot: bool, api: str) -> None:
     """Build the guest that checks a VMI ROM call by call and reports on the serial port."""
-    try:
-        image = build_image() if multiboot else build_elf()
-        try:
-            output.write_bytes(image)
-        except OSError as error:
-            raise EnvironmentProblem(str(error.strerror), file=str(output)) from error
-    except VmipatchError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    click.echo(f"{output}: {len(image)} bytes")
+    write(output, _BUILDERS[api, multiboot])
 
 
 if __name__ == "__main__":

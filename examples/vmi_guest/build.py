@@ -1,43 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""How is the conformance guest made of its sources? A multiboot image, also as an ELF file.
-
-Besides assembly the sources have, one a line:
-
-    VMI(NAME)                   a patchable site of that call, and a check of what it spoilt
-    VMI_RAW(NAME)               the site alone, for calls that do not come back
-    SITE(NAME, label)           as VMI_RAW, the label at the site
-    CHECK("text", got, wanted)  count, and say so if they differ
-    SAY("text %x %s", ...)      a line on the serial port
-    ONLY_IF_SERVED(NAME, label) go on at the label if the ROM declines the call
-    PUSH(name)                  push a constant
-    EXCEPTION_STUBS             one entry of 16 bytes for each exception
-"""
+"""How is the conformance guest made of its sources? A multiboot image, also as an ELF file."""
 
 from __future__ import annotations
 
 import enum
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
 from importlib import resources
 
+from examples.vmi_guest.writer import CheckedRow, Writer
 from vmipatch.isa.assemble import assemble
 from vmipatch.vmi.calls import VmiCall
-from vmipatch.vmi.table import ROW_OF, Clobbers
+from vmipatch.vmi.table import ROW_OF
 
 LOAD_PA = 0x100000
 IMAGE_LEN = 0x10000
 SOURCES = (
-    "guest.S", "support.S", "checks.S", "checks_memory.S", "checks_returns.S", "checks_devices.S",
+    "guest.S", "protocol.S", "support.S", "checks.S", "checks_tables.S", "checks_pages.S",
+    "checks_returns.S", "checks_devices.S",
 )  # fmt: skip
-_STATEMENT = re.compile(r"^\s*([A-Z_]+)\((.*)\)\s*(?:#.*)?$")
-_STRING = re.compile(r'^\s*("(?:[^"]*)")\s*,?\s*(.*)$')
 _TSS, _LDT = 0x208000, 0x209000
-_REGISTERS = ("eax", "ecx", "edx", "ebx", "", "ebp", "esi", "edi")
-_FLAGS_AT = 4
-_FLAGS = 0x8D5
-_SPOILT = {Clobbers.STANDARD: 0b10111, Clobbers.FLAGS: 1 << _FLAGS_AT, Clobbers.NOTHING: 0}
-_WITH_ERROR = (8, 10, 11, 12, 13, 14, 17)
 
 SYMBOLS = {
     "PAGE_OFFSET": 0xC0000000, "IMAGE_END": LOAD_PA + IMAGE_LEN, "STACK_TOP": 0x180000,
@@ -46,6 +29,7 @@ SYMBOLS = {
     "DIRECTORY": 0x201000, "DIRECTORY_2": 0x202000, "PAGE_TABLE": 0x203000, "IDT": 0x204000,
     "FRAME_A": 0x205000, "FRAME_B": 0x206000, "FIX_TABLE": 0x20A000, "TSS": _TSS, "LDT": _LDT,
     "WINDOW": 0x800000, "ANSWERS": 0x20B000, "ANSWER_COUNT": max(VmiCall) + 8,
+    "AP_STATE": 0x20C000, "AP_STATE_WORDS": 24, "SECOND_STACK": 0x18E000, "API": 3, "APIC": 0,
 }  # fmt: skip
 
 NATIVE: dict[VmiCall, str] = {
@@ -109,11 +93,11 @@ NATIVE: dict[VmiCall, str] = {
     VmiCall.SET_IOPL_MASK: "pushfd; and dword ptr [esp], 0xffffcfff;or dword ptr [esp], eax; popfd",
     VmiCall.IO_DELAY: "push eax; mov al, 0; out 0x80, al; pop eax",
 }
-"""What stands at a site before it is patched; nothing where nothing is to be done natively."""
+"""The bytes of a site before it is patched; none where nothing is to be done natively."""
 
 
 class End(enum.IntEnum):
-    """What the guest does when all is checked."""
+    """How the guest ends when all is checked."""
 
     SOFT_REBOOT = 0
     HARD_REBOOT = 1
@@ -122,14 +106,14 @@ class End(enum.IntEnum):
 
 def build_image(end: End = End.HARD_REBOOT) -> bytes:
     """The guest as a multiboot kernel, to be loaded at LOAD_PA."""
-    symbols = _symbols() | {"REBOOT_KIND": int(end)}
-    code = assemble(_source(), LOAD_PA, symbols=symbols, name="conformance guest").code
-    assert len(code) <= IMAGE_LEN, "the guest fits its image"
-    return code.ljust(IMAGE_LEN, b"\0")
+    symbols = symbols_of(end)
+    code = assemble(source(_Writer(), SOURCES), LOAD_PA, symbols=symbols, name="conformance guest")
+    assert len(code.code) <= IMAGE_LEN, "the guest fits its image"
+    return code.code.ljust(IMAGE_LEN, b"\0")
 
 
 def build_elf(end: End = End.HARD_REBOOT) -> bytes:
-    """The same as an ELF file, entered behind its multiboot header."""
+    """The same as an ELF file, entered after its multiboot header."""
     image = build_image(end)
     entry = int.from_bytes(image[28:32], "little")
     ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
@@ -138,12 +122,14 @@ def build_elf(end: End = End.HARD_REBOOT) -> bytes:
     return (header + load).ljust(0x1000, b"\0") + image
 
 
-def _symbols() -> dict[str, int]:
+def symbols_of(end: End) -> dict[str, int]:
+    """The names that the sources use."""
     tss_low, tss_high = _descriptor(_TSS, 0x67, 0x89)
     ldt_low, ldt_high = _descriptor(_LDT, 0xF, 0x82)
     return SYMBOLS | {
         "TSS_LOW": tss_low, "TSS_HIGH": tss_high,
         "TSS_DESCRIPTOR": tss_high << 32 | tss_low, "LDT_DESCRIPTOR": ldt_high << 32 | ldt_low,
+        "REBOOT_KIND": int(end),
     }  # fmt: skip
 
 
@@ -151,33 +137,44 @@ def _descriptor(base: int, limit: int, kind: int) -> tuple[int, int]:
     return limit | (base & 0xFFFF) << 16, base >> 16 & 0xFF | kind << 8 | base & 0xFF000000
 
 
-def _source() -> str:
-    writer = _Writer()
+def source(writer: Writer, names: Iterable[str]) -> str:
+    """The assembly of these files and of the writer's tables."""
     lines: list[str] = []
-    for name in SOURCES:
+    for name in names:
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
         for line in text.splitlines():
             lines += writer.expand(line)
     return "\n".join([*lines, *writer.tables()])
 
 
-class _Writer:
-    """Expands statements, and collects sites and texts."""
+class _Writer(Writer):
+    """Sites of API 3: native bytes with room for a near call, in a table of their own."""
 
     def __init__(self) -> None:
-        self.sites: list[tuple[str, VmiCall]] = []
-        self.texts: dict[str, str] = {}
+        super().__init__()
+        self.sites: list[tuple[str, IntEnum]] = []
 
-    def expand(self, line: str) -> Iterator[str]:
-        match = _STATEMENT.match(line)
-        if line.strip() == "EXCEPTION_STUBS":
-            yield from _exception_stubs()
-        elif match is None:
-            yield line
-        elif match[1] == "PUSH":
-            yield from _push(match[2])
-        else:
-            yield from getattr(self, f"_{match[1].lower()}")(match[2])
+    def call(self, name: str) -> VmiCall:
+        return VmiCall[name]
+
+    def row(self, call: IntEnum) -> CheckedRow:
+        return ROW_OF[VmiCall(call)]
+
+    def place(self, call: IntEnum, label: str = "", pushed: tuple[str, ...] = ()) -> Iterator[str]:
+        assert not pushed, "API 3 has no translations"
+        label = label or f"site_{len(self.sites)}"
+        self.sites.append((label, call))
+        yield f"{label}:"
+        native = NATIVE.get(VmiCall(call), "nop")
+        yield from (f"    {part.strip()}" for part in native.split(";"))
+        yield "    .byte 0x90, 0x90, 0x90, 0x90"
+        yield f"{label}_end:"
+
+    def only_if_served(self, call: IntEnum, label: str) -> Iterator[str]:
+        yield f"    mov eax, {call:d}"
+        yield "    call relocation"
+        yield "    cmp edx, 1"
+        yield f"    jne {label}"
 
     def tables(self) -> Iterator[str]:
         """Sites as u32 address, u32 call, u32 length; then the texts."""
@@ -186,96 +183,4 @@ class _Writer:
         for label, call in self.sites:
             yield f"    .long {label}, {call:d}, {label}_end - {label}"
         yield "sites_end:"
-        for text, label in self.texts.items():
-            yield f"{label}:"
-            yield f"    .asciz {text}"
-
-    def _place(self, call: VmiCall, label: str = "") -> Iterator[str]:
-        label = label or f"site_{len(self.sites)}"
-        self.sites.append((label, call))
-        yield f"{label}:"
-        yield from (f"    {part.strip()}" for part in NATIVE.get(call, "nop").split(";"))
-        yield "    .byte 0x90, 0x90, 0x90, 0x90"
-        yield f"{label}_end:"
-
-    def _vmi_raw(self, name: str) -> Iterator[str]:
-        yield from self._place(VmiCall[name])
-
-    def _site(self, arguments: str) -> Iterator[str]:
-        name, label = (part.strip() for part in arguments.split(","))
-        yield from self._place(VmiCall[name], label)
-
-    def _vmi(self, name: str) -> Iterator[str]:
-        call = VmiCall[name]
-        row = ROW_OF[call]
-        results = sum(1 << _REGISTERS.index(register) for register in row.results)
-        yield from _save("before")
-        yield f"    mov dword ptr [before + {4 * _FLAGS_AT}], {_FLAGS:#x}"
-        yield "    pushfd"
-        yield f"    or dword ptr [esp], {_FLAGS:#x}"
-        yield "    popfd"
-        yield from self._place(call)
-        yield "    pushfd"
-        yield f"    pop dword ptr [after + {4 * _FLAGS_AT}]"
-        yield from _save("after")
-        yield f"    and dword ptr [after + {4 * _FLAGS_AT}], {_FLAGS:#x}"
-        yield f"    mov dword ptr [result_mask], {results:#x}"
-        yield f"    mov dword ptr [spoilt_mask], {_SPOILT[row.clobbers]:#x}"
-        label = self._text(f'"{row.name}"')
-        yield f"    mov dword ptr [call_name], {label}"
-        yield "    call compare_registers"
-
-    def _only_if_served(self, arguments: str) -> Iterator[str]:
-        name, label = (part.strip() for part in arguments.split(","))
-        yield f"    mov eax, {VmiCall[name]:d}"
-        yield "    call relocation"
-        yield "    cmp edx, 1"
-        yield f"    jne {label}"
-
-    def _check(self, arguments: str) -> Iterator[str]:
-        text, rest = self._split(arguments)
-        got, wanted = (part.strip() for part in rest.rsplit(",", 1))
-        for operand in (text, wanted, got):
-            yield from _push(operand)
-        yield "    call check"
-        yield "    lea esp, [esp + 12]"
-
-    def _say(self, arguments: str) -> Iterator[str]:
-        text, rest = self._split(arguments)
-        values = [part.strip() for part in rest.split(",")] if rest else []
-        for operand in (*reversed(values), text):
-            yield from _push(operand)
-        yield "    call say"
-        yield f"    lea esp, [esp + {4 * len(values) + 4}]"
-
-    def _split(self, arguments: str) -> tuple[str, str]:
-        match = _STRING.match(arguments)
-        assert match is not None, arguments
-        return self._text(match[1]), match[2]
-
-    def _text(self, text: str) -> str:
-        return self.texts.setdefault(text, f"text_{len(self.texts)}")
-
-
-def _push(operand: str) -> Iterator[str]:
-    """PUSH; of a name, the assembler would make one of 16 bits."""
-    if operand in _REGISTERS or operand.startswith("dword"):
-        yield f"    push {operand}"
-    else:
-        yield "    .byte 0x68"
-        yield f"    .long {operand}"
-
-
-def _save(place: str) -> Iterator[str]:
-    for index, register in enumerate(_REGISTERS):
-        if register:
-            yield f"    mov dword ptr [{place} + {4 * index}], {register}"
-
-
-def _exception_stubs() -> Iterator[str]:
-    for vector in range(32):
-        yield ".p2align 4"
-        if vector not in _WITH_ERROR:
-            yield "    push 0"
-        yield f"    push {vector}"
-        yield "    jmp exception"
+        yield from super().tables()

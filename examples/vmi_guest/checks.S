@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# Every call of API 3.0, with what it must give and what it must leave alone.
+# Every call, with what it must give and what it must leave alone.
 
 all_checks:
     call interrupt_checks
@@ -17,21 +17,21 @@ all_checks:
 interrupt_checks:
     VMI(DISABLE_INTERRUPTS)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind DisableInterrupts", eax, 0)
+    CHECK("IF after DisableInterrupts", eax, 0)
     VMI(ENABLE_INTERRUPTS)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind EnableInterrupts", eax, 0x200)
+    CHECK("IF after EnableInterrupts", eax, 0x200)
     mov eax, 0xfffffdff
     VMI(SET_INTERRUPT_MASK)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind SetInterruptMask 0", eax, 0)
+    CHECK("IF after SetInterruptMask 0", eax, 0)
     mov eax, 0x200
     VMI(SET_INTERRUPT_MASK)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind SetInterruptMask 0x200", eax, 0x200)
+    CHECK("IF after SetInterruptMask 0x200", eax, 0x200)
     VMI(DISABLE_INTERRUPTS)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind DisableInterrupts", eax, 0)
+    CHECK("IF after DisableInterrupts", eax, 0)
     VMI(IO_DELAY)
     ret
 
@@ -54,7 +54,7 @@ waiting_checks:
     VMI(HALT)
     CHECK("tick that waited for Halt", dword ptr [ticks], 1)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind Halt", eax, 0x200)
+    CHECK("IF after Halt", eax, 0x200)
     VMI(DISABLE_INTERRUPTS)
     call let_tick_wait
     pushfd
@@ -85,23 +85,23 @@ register_checks:
     VMI(GET_CR0)
     mov edx, ebx
     or edx, 8
-    CHECK("TS behind SetCR0", eax, edx)
+    CHECK("TS after SetCR0", eax, edx)
     VMI(CLTS)
     VMI(GET_CR0)
-    CHECK("TS behind CLTS", eax, ebx)
+    CHECK("TS after CLTS", eax, ebx)
     VMI(GET_CR4)
     mov ebx, eax
     or eax, 0x80
     VMI(SET_CR4)
     VMI(GET_CR4)
     or ebx, 0x80
-    CHECK("PGE behind SetCR4", eax, ebx)
+    CHECK("PGE after SetCR4", eax, ebx)
     VMI(GET_CR3)
     CHECK("CR3", eax, DIRECTORY)
     mov eax, DIRECTORY_2
     VMI(SET_CR3)
     VMI(GET_CR3)
-    CHECK("CR3 behind SetCR3", eax, DIRECTORY_2)
+    CHECK("CR3 after SetCR3", eax, DIRECTORY_2)
     mov dword ptr [FRAME_A], 0xaaaa
     mov dword ptr [FRAME_B], 0xbbbb
     mov dword ptr [PAGE_TABLE], FRAME_A + 7
@@ -111,7 +111,7 @@ register_checks:
     mov eax, DIRECTORY
     VMI(SET_CR3)
     mov eax, dword ptr [WINDOW]
-    CHECK("page behind SetCR3", eax, 0xbbbb)
+    CHECK("page after SetCR3", eax, 0xbbbb)
     mov dword ptr [PAGE_TABLE], 0
     mov eax, 3
     VMI(FLUSH_TLB)
@@ -145,7 +145,12 @@ register_checks:
     SITE(RDPMC, site_of_rdpmc)
     mov dword ptr [resume], 0
 behind_rdpmc:
+    mov eax, API                        # API 13 has no NONE, and lets EIP be in the ROM
+    sub eax, 13
+    or eax, dword ptr [ring]
+    jz no_rdpmc_check
     CHECK("place of a fault of RDPMC", dword ptr [fault_eip], site_of_rdpmc)
+no_rdpmc_check:
     mov eax, 0x3000
     VMI(SET_IOPL_MASK)
     mov eax, 0

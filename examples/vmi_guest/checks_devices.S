@@ -25,12 +25,12 @@ port_checks:
     mov edx, 0x3ff
     mov ecx, 3
     VMI(OUTSB)
-    CHECK("count behind OUTSB", ecx, 0)
-    CHECK("source behind OUTSB", esi, source + 3)
+    CHECK("count after OUTSB", ecx, 0)
+    CHECK("source after OUTSB", esi, source + 3)
     lea edi, [scratch]
     mov ecx, 3
     VMI(INSB)
-    CHECK("destination behind INSB", edi, scratch + 3)
+    CHECK("destination after INSB", edi, scratch + 3)
     mov eax, dword ptr [scratch]
     and eax, 0xffffff
     CHECK("INSB", eax, 0x333333)
@@ -202,19 +202,22 @@ no_timer:
 apic_checks:
     ONLY_IF_SERVED(APIC_READ, no_apic)
     lea eax, [scratch]                  # a processor that never comes
-    mov edx, 1
+    mov edx, 7
     VMI(SET_INITIAL_AP_STATE)
-    mov eax, 0x300
-    mov edx, 0xc4610
+    mov eax, APIC + 0x310
+    mov edx, 0x07000000
+    VMI_RAW(APIC_WRITE)
+    mov eax, APIC + 0x300
+    mov edx, 0x4610
     VMI(APIC_WRITE)
-    mov eax, 0x30
+    mov eax, APIC + 0x30
     VMI(APIC_READ)
     and eax, 0xff
     CHECK("version of the APIC", eax, 0x14)
-    mov eax, 0xf0
+    mov eax, APIC + 0xf0
     mov edx, 0x1ff
     VMI(APIC_WRITE)
-    mov eax, 0x320
+    mov eax, APIC + 0x320
     mov edx, 0x41
     VMI(APIC_WRITE)
     mov eax, 0xfee00320                 # an address is as good as an offset
@@ -235,7 +238,8 @@ apic_checks:
     VMI(HALT)
     VMI(DISABLE_INTERRUPTS)
     CHECK("alarm by LVTT", dword ptr [ticks], 1)
-    mov eax, 0xf0
+    call second_checks
+    mov eax, APIC + 0xf0
     mov edx, 0xff
     VMI(APIC_WRITE)
     ret
@@ -246,7 +250,109 @@ no_apic:
     SAY("no APIC")
     ret
 
+# A second processor, if there is one, begins in the state that SetInitialAPState has told.
+second_checks:
+    mov edi, AP_STATE
+    mov ecx, AP_STATE_WORDS
+    mov eax, 0
+    .byte 0xf3, 0xab                    # rep stosd
+    VMI_RAW(GET_CR0)
+    mov dword ptr [AP_STATE], eax
+    VMI_RAW(GET_CR3)
+    mov dword ptr [AP_STATE + 8], eax
+    VMI_RAW(GET_CR4)
+    mov dword ptr [AP_STATE + 12], eax
+    lea eax, [second_start]
+    mov dword ptr [AP_STATE + 24], eax
+    mov dword ptr [AP_STATE + 28], 0xcd7
+    mov dword ptr [AP_STATE + 32], 0x11111111
+    mov dword ptr [AP_STATE + 36], 0x22222222
+    mov dword ptr [AP_STATE + 40], 0x33333333
+    mov dword ptr [AP_STATE + 44], 0x44444444
+    mov dword ptr [AP_STATE + 48], SECOND_STACK
+    mov dword ptr [AP_STATE + 52], 0x55555555
+    mov dword ptr [AP_STATE + 56], 0x66666666
+    mov dword ptr [AP_STATE + 60], 0x77777777
+    mov word ptr [AP_STATE + 64], KERNEL_CS
+    mov word ptr [AP_STATE + 66], KERNEL_DS
+    mov word ptr [AP_STATE + 68], USER_DS
+    mov word ptr [AP_STATE + 70], USER_DS
+    mov word ptr [AP_STATE + 76], LDT_SELECTOR
+    mov word ptr [AP_STATE + 78], 0x9f
+    lea eax, [gdt]
+    mov dword ptr [AP_STATE + 80], eax
+    mov dword ptr [AP_STATE + 84], IDT
+    mov word ptr [AP_STATE + 88], 0x7ff
+    mov eax, AP_STATE
+    mov edx, 1
+    VMI_RAW(SET_INITIAL_AP_STATE)
+    mov dword ptr [AP_STATE + 36], 0    # the state is what it was at the call
+    mov eax, APIC + 0x310
+    mov edx, 0x01000000
+    VMI_RAW(APIC_WRITE)
+    mov eax, APIC + 0x300
+    mov edx, 0x4500                     # INIT
+    VMI_RAW(APIC_WRITE)
+    mov eax, APIC + 0x300
+    mov edx, 0x4609                     # STARTUP; the page means nothing
+    VMI_RAW(APIC_WRITE)
+    mov ecx, 20000
+second_wait:
+    .byte 0xf3, 0x90                    # pause
+    cmp dword ptr [second_came], 0
+    jne second_has_come
+    loop second_wait
+    ret                                 # there is no second processor
+second_has_come:
+    SAY("second processor")
+    ret
+
+second_start:
+    mov dword ptr [AP_STATE], eax
+    mov eax, esp
+    CHECK("ESP of the second processor", eax, SECOND_STACK)
+    pushfd
+    pop eax
+    cld
+    and eax, 0xcd5                      # but for IF, which is virtual
+    CHECK("flags of the second processor", eax, 0xcd5)
+    CHECK("EAX of the second processor", dword ptr [AP_STATE], 0x11111111)
+    CHECK("EBX of the second processor", ebx, 0x22222222)
+    CHECK("ECX of the second processor", ecx, 0x33333333)
+    CHECK("EDX of the second processor", edx, 0x44444444)
+    CHECK("EBP of the second processor", ebp, 0x55555555)
+    CHECK("ESI of the second processor", esi, 0x66666666)
+    CHECK("EDI of the second processor", edi, 0x77777777)
+    mov eax, cs
+    and eax, 3
+    CHECK("ring of the second processor", eax, dword ptr [ring])
+    mov eax, ds
+    CHECK("DS of the second processor", eax, USER_DS)
+    VMI(GET_INTERRUPT_MASK)
+    CHECK("IF of the second processor", eax, 0)
+    VMI(GET_CR0)
+    and eax, 0x80000001
+    CHECK("CR0 of the second processor", eax, 0x80000001)
+    VMI(GET_CR3)
+    CHECK("CR3 of the second processor", eax, DIRECTORY)
+    VMI(GET_LDT)
+    and eax, 0xffff
+    CHECK("LDT of the second processor", eax, LDT_SELECTOR)
+    VMI(GET_TR)
+    and eax, 0xffff
+    CHECK("TR of the second processor", eax, 0)
+    mov eax, APIC + 0x20
+    VMI(APIC_READ)
+    shr eax, 24
+    CHECK("APIC of the second processor", eax, 1)
+    mov dword ptr [second_came], 1
+second_end:
+    VMI_RAW(HALT)
+    jmp second_end
+
 .p2align 2
+second_came:
+    .long 0
 checks_word:
     .long 0x600dc0de
 source:

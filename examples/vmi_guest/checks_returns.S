@@ -39,7 +39,7 @@ back_from_iret:
     and eax, 0x3200
     CHECK("IF and IOPL of the user", eax, 0x200)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind an interrupt gate", eax, 0)
+    CHECK("IF after an interrupt gate", eax, 0)
     mov eax, 0x3000
     VMI(SET_IOPL_MASK)
     mov dword ptr [resume_esp], esp
@@ -60,7 +60,7 @@ back_with_iopl:
     VMI(SET_IOPL_MASK)
     cmp dword ptr [ring], 0             # a bad frame: at CPL 0 the fault is in the ROM
     je no_bad_frame
-    cmp dword ptr [rom], 0              # and without one, behind the kernel's pointer
+    cmp dword ptr [rom], 0              # and without one, where the kernel's pointer points
     je no_bad_frame
     mov dword ptr [resume_esp], esp
     lea eax, [bad_frame]
@@ -79,7 +79,7 @@ bad_frame:
     mov eax, dword ptr [scratch]
     CHECK("stack of a bad frame", dword ptr [fault_esp], eax)
     VMI(GET_INTERRUPT_MASK)
-    CHECK("IF behind a bad frame", eax, 0)
+    CHECK("IF after a bad frame", eax, 0)
 no_bad_frame:
     cmp dword ptr [rom], 0
     jne sysexit_check
@@ -96,10 +96,10 @@ sysexit_check:
     mov ecx, USER_STACK - 64
     VMI_RAW(SYSEXIT)
 back_from_sysexit:
-    CHECK("ring behind SYSEXIT", dword ptr [user_cs], USER_CS)
-    CHECK("stack behind SYSEXIT", dword ptr [user_stack], USER_STACK - 64)
+    CHECK("ring after SYSEXIT", dword ptr [user_cs], USER_CS)
+    CHECK("stack after SYSEXIT", dword ptr [user_stack], USER_STACK - 64)
     mov eax, dword ptr [user_flags]
     and eax, 0x200
-    CHECK("IF behind SYSEXIT", eax, 0x200)
+    CHECK("IF after SYSEXIT", eax, 0x200)
 no_sysexit:
     ret

@@ -110,7 +110,7 @@ exception:                              # vector, error, EIP, CS, EFLAGS
     pop dword ptr [fault_error]
     pop dword ptr [fault_eip]
     mov dword ptr [fault_esp], esp
-    add dword ptr [fault_esp], 8        # behind CS and EFLAGS: nothing more from the same ring
+    add dword ptr [fault_esp], 8        # after CS and EFLAGS: nothing more from the same ring
     cmp dword ptr [resume], 0
     je exception_unexpected
     mov esp, dword ptr [resume_esp]
@@ -133,7 +133,7 @@ lvtt_handler:
     push eax
     push edx
     inc dword ptr ss:[ticks]
-    mov eax, 0xb0
+    mov eax, APIC + 0xb0
     mov edx, 0
     VMI_RAW(APIC_WRITE)
     pop edx
@@ -258,7 +258,7 @@ putc_wait:
     pop edx
     ret
 
-# Registers behind a call against those in front of it; `result_mask` are those it may change.
+# Registers after a call against those in front of it; `result_mask` are those it may change.
 compare_registers:
     pushfd
     pushad

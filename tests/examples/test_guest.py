@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +14,13 @@ import pytest
 
 from examples.guest import build
 from examples.guest.build import LINK_VA
+from tests.support.absent import program
+from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.build import MachineSpec, build_machine
+from vmipatch.emu.loader import Boot
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.report import Ending
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.relocations import R_386_32, R_386_PC32, Relocations
 from vmipatch.image.types import Section
@@ -23,9 +28,23 @@ from vmipatch.image.wrap import wrap
 from vmipatch.isa.classify import classify
 from vmipatch.isa.decode import InstructionStream, decode
 from vmipatch.isa.forms import FORMS
+from vmipatch.rewrite import RewriteOptions, rewrite
+from vmipatch.rom import build_rom
 
 MOVE_LEN = 0x200000
+SECOND_SAID = [
+    "processors: sum under a lock 7d0",
+    "processors: old code executed 0 times",
+    "processors: old page seen 0 times",
+    "processors: interrupts came: yes",
+]
+"""Each of two processors adds 1000 to the sum; the rest is done fifty times."""
 
+NEWER_KINDS = frozenset(
+    ("wbnoinvd", "enclv", "pconfig", "wrmsrns", "getsec", "setssbsy", "clrssbsy", "wruss", "hreset",
+     "loadiwkey", "enqcmds", "tpause", "umwait", "tdcall", "rdpru", "invlpgb", "tlbsync",
+     "pvalidate", "vmfunc", "wrss", "enqcmd")
+)  # fmt: skip
 NOT_IN_THE_KERNEL = {
     "sysenter": "ring 3 executes it: it is in the user's program in .rodata",
     "syscall": "not in 32-bit kernels, and nothing in ring 3 uses it",
@@ -51,6 +70,9 @@ NOT_IN_THE_KERNEL = {
     "invept r32, m128": "makes a hypervisor",
     "invvpid r32, m128": "makes a hypervisor",
     "encls": "SGX",
+    **dict.fromkeys(
+        (form.name for form in FORMS if form.kind in NEWER_KINDS), "no emulated CPU model has it"
+    ),
 }
 """Forms without an example, and why."""
 
@@ -190,13 +212,8 @@ def test_padding_is_made_of_nops_that_an_i386_has() -> None:
 
 
 def boot(tmp_path: Path, *arguments: str) -> str:
-    """What the guest prints in QEMU (TCG), from its banner on."""
-    emulator = shutil.which("qemu-system-i386")
-    if emulator is None:
-        message = "qemu-system-i386 is missing: apt-get install qemu-system-x86, or `make programs`"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    """Output of the guest in QEMU (TCG), from its banner on."""
+    emulator = program("qemu-system-i386")
     kernel = tmp_path / "bzImage"
     kernel.write_bytes(wrap(guest(), None))
     command = [emulator, "-accel", "tcg", "-nographic", "-no-reboot", "-nic", "none", "-m", "64"]
@@ -228,3 +245,29 @@ def test_two_boots_print_the_same(tmp_path: Path) -> None:
 @pytest.mark.qemu
 def test_output_does_not_depend_on_the_cpu_model(tmp_path: Path) -> None:
     assert boot(tmp_path, "-cpu", "pentium3") == boot(tmp_path, "-cpu", "max")
+
+
+@pytest.mark.qemu
+def test_second_processor_does_its_work_on_a_pc(tmp_path: Path) -> None:
+    lines = boot(tmp_path, "-smp", "2,sockets=2").splitlines()
+    assert [line for line in lines if line.startswith("processors:")] == SECOND_SAID
+    assert lines[-1] == "GUEST done"
+    alone = boot(tmp_path).splitlines()
+    assert [line for line in alone if line.startswith("processors:")] == ["processors: one"]
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_second_processor_does_its_work_in_every_mode(mode: Mode) -> None:
+    kernel = guest()
+    if mode.has_rom:
+        kernel = ElfImage.parse(rewrite(kernel, RewriteOptions()).data, "guest.vmi")
+    terminal = Silence()
+    options = MachineOptions(limit_ns=20_000_000_000, cpus=2)
+    machine = build_machine(MachineSpec(mode, options, build_rom(Flavor.PARAVIRT).data), terminal)
+    result = machine.run(Boot(kernel))
+    lines = terminal.heard.decode("ascii").replace("\r", "").splitlines()
+    assert [line for line in lines if line.startswith("processors:")] == SECOND_SAID
+    assert lines[-1] == "GUEST done"
+    assert result.ending is Ending.RESET
+    assert machine.processors is not None and machine.processors.started == 2
+    assert not [finding for finding in machine.privilege.findings() if finding.is_unprivileged]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Does a kernel on a ROM keep its paravirt calls, whatever version's way it is kept from copying?
 
-The example guest copies `cli` over a call, as apply_paravirt of Linux does. A copy is no site: at
-CPL 1 it would be an exit at best. Its variants have the variable of 2.6.22 to 4.15, no variable, as
-later ones, and a call of the tracer in front of everything else.
+The example guest copies `cli` over a call, as apply_paravirt of Linux does. A copy is not a site:
+at CPL 1 it would be an exit at best. Its variants have the variable of 2.6.22 to 4.15, no variable,
+as later ones, and a call of the tracer in front of everything else.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from examples.guest.elf_writer import write_elf
 from examples.guest.link import PAGE_OFFSET, link
 from examples.guest.source import read_program
 from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import Machine, MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
+from vmipatch.emu.machine import Machine
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Ending
+from vmipatch.emu.terminal import Silence
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import attach, rewrite
 from vmipatch.rom import build_rom
@@ -60,7 +62,7 @@ VARIANTS = {
         "end_pv_irq_ops_irq_disable": "some_constant_end",
     },
 }
-"""What is replaced in paravirt.S."""
+"""Replacements in paravirt.S."""
 KEPT_IN_MEMORY = {"SECTION(.init.text)": "SECTION(.text)"}
 """As in a kernel that loads modules."""
 KEPT = "paravirt: cli if=0 sti if=1"
@@ -79,7 +81,7 @@ def guest(variant: str) -> ElfImage:
 
 def run(image: ElfImage, mode: Mode) -> tuple[str, Machine]:
     terminal = Silence()
-    machine = build_machine(mode, terminal, OPTIONS, rom=build_rom(Flavor.PARAVIRT).data)
+    machine = build_machine(MachineSpec(mode, OPTIONS, build_rom(Flavor.PARAVIRT).data), terminal)
     result = machine.run(Boot(image))
     assert result.ending is Ending.RESET, result.details
     return terminal.heard.decode("ascii"), machine

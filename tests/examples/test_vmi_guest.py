@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from examples.vmi_guest.__main__ import main as write_guest
 from examples.vmi_guest.build import NATIVE, SOURCES, End, build_elf, build_image
 from tests.support.qemu import EMULATOR, STEADY_CLOCK
 from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
+from vmipatch.emu.options import MachineOptions
 from vmipatch.emu.report import Ending, RunResult
+from vmipatch.emu.terminal import Silence
 from vmipatch.errors import InputNotUnderstood
 from vmipatch.image.elf import ElfImage
-from vmipatch.rom import Rom, build_rom
+from vmipatch.rom import build_rom
 from vmipatch.rom.entries import RelocationType, relocation_type
 from vmipatch.vmi.calls import VmiCall
 
@@ -37,16 +39,18 @@ NEVER_DECLINED = {C.IRET, C.SYSEXIT}
 HAS_NO_NATIVE_FORM = TIMER | APIC | NEVER_DECLINED
 
 
-def run_on_hypervisor(rom: bytes, mode: Mode, end: End) -> tuple[RunResult, list[str]]:
+def run_on_hypervisor(
+    rom: bytes, mode: Mode, end: End, options: MachineOptions = OPTIONS
+) -> tuple[RunResult, list[str]]:
     """How it ended, and what the guest said."""
     terminal = Silence()
-    machine = build_machine(mode, terminal, OPTIONS, rom=rom)
+    machine = build_machine(MachineSpec(mode, options, rom), terminal)
     result = machine.run(Boot(ElfImage.parse(build_elf(end), "guest")))
     return result, terminal.heard.decode("ascii").splitlines()
 
 
 def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT, end: End = End.HARD_REBOOT) -> list[str]:
-    """What the guest said; the machine must have come to its end as the guest wanted."""
+    """Lines of the guest; the machine must have come to its end as the guest wanted."""
     result, lines = run_on_hypervisor(rom, mode, end)
     wanted = Ending.HALTED if end is End.SHUTDOWN else Ending.RESET
     assert result.ending is wanted, (result, lines)
@@ -54,15 +58,15 @@ def on_hypervisor(rom: bytes, mode: Mode = Mode.PARAVIRT, end: End = End.HARD_RE
     return lines
 
 
-def on_pc(rom: Rom | None, directory: Path) -> list[str]:
-    """What the guest said in QEMU, where SeaBIOS finds the ROM if there is one."""
+def on_pc(rom: bytes | None, directory: Path, guest: bytes = build_image()) -> list[str]:
+    """Lines of the guest in QEMU, where SeaBIOS finds the ROM if one is given."""
     kernel, image, console = (directory / name for name in ("guest", "vmi.rom", "console"))
-    kernel.write_bytes(build_image())
+    kernel.write_bytes(guest)
     command = [EMULATOR, "-accel", "tcg", "-display", "none", "-no-reboot", "-nic", "none"]
     command += [*STEADY_CLOCK, "-m", "16", "-kernel", str(kernel), "-monitor", "none"]
     command += ["-serial", f"file:{console}"]
     if rom is not None:
-        image.write_bytes(rom.data)
+        image.write_bytes(rom)
         command += ["-option-rom", str(image)]
     subprocess.run(command, check=True, timeout=60, capture_output=True)
     text = console.read_bytes().decode("ascii", errors="replace")
@@ -72,7 +76,7 @@ def on_pc(rom: Rom | None, directory: Path) -> list[str]:
 
 
 def _is_the_guests(line: str) -> bool:
-    return line.startswith(("maker", "mismatched", "no ", "licence", "FAIL"))
+    return line.startswith(("maker", "version", "mismatched", "no ", "licence", "FAIL"))
 
 
 def checks_passed(line: str) -> int:
@@ -100,6 +104,18 @@ def test_every_check_passes_in_an_audit_run() -> None:
     assert checks_passed(on_hypervisor(build_rom(Flavor.PARAVIRT).data, Mode.AUDIT)[-1]) > 900
 
 
+@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize("mode", [Mode.PARAVIRT, Mode.AUDIT])
+def test_second_processor_begins_in_the_state_that_the_guest_told(mode: Mode, minor: int) -> None:
+    """Every register of it, of a ROM that keeps all others and of one that does not."""
+    rom = build_rom(Flavor.PARAVIRT, api_minor=minor).data
+    _, alone = run_on_hypervisor(rom, mode, End.HARD_REBOOT)
+    result, said = run_on_hypervisor(rom, mode, End.HARD_REBOOT, replace(OPTIONS, cpus=2))
+    assert result.ending is Ending.RESET, (result, said)
+    assert said[-2] == "second processor"
+    assert checks_passed(said[-1]) > checks_passed(alone[-1]) + 20
+
+
 @pytest.mark.parametrize(("options", "made"), [([], build_elf), (["--multiboot"], build_image)])
 def test_command_writes_the_guest(
     options: list[str], made: Callable[[], bytes], tmp_path: Path
@@ -119,7 +135,7 @@ def test_guest_ends_as_it_wants(end: End) -> None:
 @pytest.mark.qemu
 @pytest.mark.parametrize("flavor", [Flavor.NATIVE, Flavor.TRACE])
 def test_every_check_passes_on_a_pc(flavor: Flavor, tmp_path: Path) -> None:
-    *said, last = on_pc(build_rom(flavor), tmp_path)
+    *said, last = on_pc(build_rom(flavor).data, tmp_path)
     assert said[1:] == ["version 3.1, hole from 0", "ring 0", "no timer", "no APIC"]
     assert checks_passed(last) > 600
     assert last in ROM_PAGE.read_text(encoding="utf-8"), "docs/vmi-rom.md shows this run"
@@ -175,13 +191,13 @@ def test_guest_that_refuses_the_rom_runs_natively(rom: bytes, said: str) -> None
 @pytest.mark.parametrize(
     ("rom", "said"),
     [
-        (build_rom(Flavor.NATIVE, license="BSD"), "licence BSD"),
-        (build_rom(Flavor.PARAVIRT), "failed to initialize"),
+        (build_rom(Flavor.NATIVE, license="BSD").data, "licence BSD"),
+        (build_rom(Flavor.PARAVIRT).data, "failed to initialize"),
         (None, "no ROM"),
     ],
 )
 def test_guest_on_a_pc_refuses_the_rom_and_runs_natively(
-    rom: Rom | None, said: str, tmp_path: Path
+    rom: bytes | None, said: str, tmp_path: Path
 ) -> None:
     """The paravirtual ROM finds no hypervisor there."""
     lines = on_pc(rom, tmp_path)
@@ -243,14 +259,14 @@ def test_guest_is_lost_where_sysexit_is_declined() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.PARAVIRT, Mode.AUDIT])
 def test_guest_may_be_told_to_jump_to_sysexit(mode: Mode) -> None:
-    """JUMP_REL where a site ends its path: nobody needs the return address."""
+    """JUMP_REL where a site ends its path: the return address is not needed."""
     rom = build_rom(Flavor.PARAVIRT, jump={C.SYSEXIT})
     checks_passed(on_hypervisor(rom.data, mode)[-1])
 
 
 @pytest.mark.qemu
 def test_guest_on_a_pc_may_be_told_to_jump_to_sysexit(tmp_path: Path) -> None:
-    checks_passed(on_pc(build_rom(Flavor.NATIVE, jump={C.SYSEXIT}), tmp_path)[-1])
+    checks_passed(on_pc(build_rom(Flavor.NATIVE, jump={C.SYSEXIT}).data, tmp_path)[-1])
 
 
 @pytest.mark.parametrize("call", [C.SET_TR, C.GET_CR0, C.SET_PXE])
@@ -276,4 +292,4 @@ def test_guest_is_lost_where_if_calls_become_padding() -> None:
     """NOP for DisableInterrupts: the guest's own check sees it, if it comes to an end or not."""
     rom = build_rom(Flavor.PARAVIRT, nop={C.DISABLE_INTERRUPTS}).data
     _, said = run_on_hypervisor(rom, Mode.PARAVIRT, End.HARD_REBOOT)
-    assert any(line.startswith("FAIL IF behind") for line in said)
+    assert any(line.startswith("FAIL IF after") for line in said)

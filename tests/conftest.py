@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import initramfs as packing
 from tests.support import kernels
+from tests.support.absent import absent
 
 # How long an example takes says something about the host, and nothing about vmipatch.
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,10 +30,7 @@ initial file system that runs the script."""
 
 def missing(what: str, remedy: str = "make kernels") -> NoReturn:
     """End the test for want of a kernel: a failure in CI, where everything has to run."""
-    message = f"{what} is missing: run `{remedy}`, or set {kernels.CACHE_VARIABLE} to a cache"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    absent(f"{what} is missing: run `{remedy}`, or set {kernels.CACHE_VARIABLE} to a cache")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +77,16 @@ def rewritten(kernel: KernelFinder, tmp_path_factory: pytest.TempPathFactory) ->
         return output
 
     return rewrite_once
+
+
+@pytest.fixture(scope="session")
+def multiboot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example multiboot kernel, which is not Linux."""
+    from examples.multiboot.build import build
+
+    path = tmp_path_factory.mktemp("multiboot") / "kernel"
+    path.write_bytes(build())
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.bombs import many_code_sections
 from tests.image.test_bzimage import KERNEL, bzimage
+from tests.image.test_multiboot import first
 from tests.image.test_wrap import broken, pair
 from tests.recover.stripped import ship
 from tests.recover.taken_out import without_relocations
 from tests.rewrite.smallkernel import SmallKernel
 from tests.rewrite.test_among_data import kernel as with_data
+from tests.scan.test_annotated import kernel as annotated
 from tests.support.elfbuilder import TEXT, ElfBuilder
 from tests.support.smallmodule import SmallModule
+from tests.xen.heads import builder
 from vmipatch.errors import ExitCode, NotSupported
 from vmipatch.files.open import open_any, open_kernel
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.linked import LinkedKernel, ReferencesFrom
+from vmipatch.image.packed import unpack
 from vmipatch.image.wrap import wrap
 from vmipatch.limits import Limit
 from vmipatch.recover import recover
@@ -32,6 +37,7 @@ from vmipatch.rewrite.emit_image import annotation_start_va
 from vmipatch.rewrite.module import rewrite_module
 from vmipatch.rewrite.reach import Stuck, _given_for
 from vmipatch.scan import scan
+from vmipatch.xen.kernel import find_places
 
 ROOT = Path(__file__).parents[1]
 SECTION = "## What is refused"
@@ -106,15 +112,31 @@ def taken_out() -> None:
     open_kernel(data).rewrite()
 
 
+def never_entered() -> None:
+    kernel = small()
+    kernel.is_entered = False
+    open_kernel(kernel.build()).rewrite()
+
+
+def with_addresses() -> None:
+    kernel = SmallKernel(room=False)
+    kernel.text.function("start_kernel", "fa c3")
+    kernel.text.put(bytes(-kernel.text.end_va % 4), first(1 << 16, bytes(20)))
+    rewrite(kernel.image())
+
+
+def header_after_code() -> None:
+    """Code before the header grows, and the header is the last that is still in 8192 bytes."""
+    kernel = SmallKernel(room=False)
+    kernel.text.function("entry", "fbf4 fbf4 c3")
+    kernel.text.put(b"\x90" * (8192 - 12 - 0x1000 - len(kernel.text.data)), first(3))
+    kernel.text.function("start_kernel", "fa c3")
+    rewrite(kernel.image())
+
+
 def symbols_gone() -> None:
     image, relocs = ship(small(), kallsyms=None)
     recover(image, relocs)
-
-
-def compared_bzimage() -> None:
-    kernel = open_kernel(rewrite(small().image()).data)
-    kernel = open_kernel(kernel.wrap().data)
-    kernel.verify(open_kernel(small().image().data))
 
 
 SAMPLES: dict[Limit, tuple[Callable[[], object], ...]] = {
@@ -125,9 +147,14 @@ SAMPLES: dict[Limit, tuple[Callable[[], object], ...]] = {
     Limit.PAYLOAD: (lambda: open_kernel(bzimage(gzip.compress(b"\x90" * 99))).scan(),),
     Limit.COMPRESSION: (lambda: open_kernel(bzimage(b"\xde\xad\xbe\xef" * 9)).scan(),),
     Limit.PACKED_WHOLE: (lambda: open_kernel(gzip.compress(KERNEL)).rewrite(),),
+    Limit.AFTER_STREAM: (lambda: unpack(2 * gzip.compress(SmallModule().build()), "m.ko.gz"),),
     Limit.NO_RELOCATIONS: (lambda: recover(ship(small())[0], None),),
     Limit.RELOCATIONS_TAKEN_OUT: (taken_out,),
     Limit.NO_SECTIONS: (without_sections,),
+    Limit.MANY_SECTIONS: (
+        lambda: ElfImage.parse(many_code_sections(600)),
+        lambda: ElfImage.parse(many_code_sections(17000, relocatable=True)),
+    ),
     Limit.NO_SYMBOLS: (symbols_gone,),
     Limit.KALLSYMS: (newer_kallsyms,),
     Limit.NO_ROOM: (without_room,),
@@ -135,12 +162,17 @@ SAMPLES: dict[Limit, tuple[Callable[[], object], ...]] = {
     Limit.DATA_AMONG_CODE: (lambda: rewrite(small("fa 0fff c0 c3").image()),),
     Limit.REFERENCE: (lambda: rewrite(small("fa eb01 b8 01000000 c3").image()),),
     Limit.STUCK_BRANCH: (stuck,),
+    Limit.BOOT_HEADER: (with_addresses, header_after_code),
+    Limit.NOT_ENTERED: (never_entered, lambda: open_kernel(SmallKernel().build()).rewrite()),
     Limit.TOO_HIGH: (too_high,),
     Limit.ONE_NAME_TABLE: (one_name_table,),
     Limit.WRAP_PLACE: (lambda: wrap(broken(pa=0x1000), None),),
     Limit.WRAP_SEGMENTS: (lambda: wrap(replace(pair(16 * MIB)[0], segments=()), None),),
+    Limit.ANNOTATED: (lambda: open_kernel(annotated().build()).rewrite(),),
+    Limit.XEN_NOT_REWRITTEN: (lambda: open_kernel(small().image().data).xen_image(),),
+    Limit.XEN_PAE: (lambda: find_places(builder(pae=False).image()),),
+    Limit.XEN_START: (lambda: find_places(small().image()),),
     Limit.WRAP_DISTANCE: (lambda: wrap(broken(va=0xD0000000), pair(16 * MIB)[1]),),
-    Limit.COMPARED_BZIMAGE: (compared_bzimage,),
 }
 """For each row something that meets it."""
 

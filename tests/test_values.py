@@ -19,7 +19,7 @@ import pytest
 
 import vmipatch
 from tests.files.samples import one_of_each
-from vmipatch.files.kind import Kind
+from vmipatch.files.kind import ANY, Kind
 from vmipatch.files.open import open_kernel
 
 UNHASHABLE = (dict, list, set, bytearray, collections.Counter, abc.Mapping, np.ndarray)
@@ -70,7 +70,7 @@ def test_frozen_value_hashes(kind: type) -> None:
 
 
 def _values(path: Path, guest: Path, out: Path) -> Iterator[object]:
-    """What can be had of one file."""
+    """Every value that can be had of one file."""
     opened = vmipatch.open(path)
     yield opened
     yield opened.scan()
@@ -93,7 +93,7 @@ def _values(path: Path, guest: Path, out: Path) -> Iterator[object]:
         yield again.verify(opened, vmipatch.VerifyOptions(vmipatch.Extent.STATIC))
 
 
-@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
+@pytest.mark.parametrize("kind", [k for k in Kind if k in ANY], ids=lambda kind: kind.value)
 def test_no_value_prints_a_file(kind: Kind, guest: Path, tmp_path: Path) -> None:
     for value in _values(one_of_each(tmp_path, guest)[kind], guest, tmp_path / "out"):
         assert len(repr(value)) < MOST, type(value)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.counting import (
-    Machine,
-    Range,
+    CountedRange,
+    CountingMachine,
     build_plugin,
     entry_pa,
     plugin_arguments,
@@ -46,12 +46,12 @@ SECTOR = bytes.fromhex(
     "f4"  # 7c17 hlt
 )
 BEFORE, NOP, LOOP, CLEAR, REPEATED, RESET = (
-    Range(0x7C00, 0x7C04),
-    Range(0x7C04, 0x7C05),
-    Range(0x7C05, 0x7C07),
-    Range(0x7C07, 0x7C11),
-    Range(0x7C11, 0x7C13),
-    Range(0x7C13, 0x7C17),
+    CountedRange(0x7C00, 0x7C04),
+    CountedRange(0x7C04, 0x7C05),
+    CountedRange(0x7C05, 0x7C07),
+    CountedRange(0x7C07, 0x7C11),
+    CountedRange(0x7C11, 0x7C13),
+    CountedRange(0x7C13, 0x7C17),
 )
 RANGES = (BEFORE, NOP, LOOP, CLEAR, REPEATED, RESET)
 
@@ -98,12 +98,12 @@ def test_rewritten_kernel_meets_the_nops_that_the_original_foretells(
     original = ElfImage.parse(kernel("tiny").read_bytes(), "tiny")
     result = rewrite(original, RewriteOptions(Padding.NOP))
     padded = ElfImage.parse(result.data, "tiny")
-    machine = Machine(plugin, initramfs("workload.sh", ()))
+    machine = CountingMachine(plugin, initramfs("workload.sh", ()))
 
     grown = growths(result)
     once = original.symbols.by_name["start_kernel"].va
     places = {once, *(growth.va for growth in grown)}
-    watched = tuple(with_gaps((Range(va, va + 1) for va in places), span_of(original)))
+    watched = tuple(with_gaps((CountedRange(va, va + 1) for va in places), span_of(original)))
     before = machine.count(bzimage(original, tmp_path / "before"), entry_pa(original), watched)
     assert before.at()[once] == 1
     foretold = native_cost(grown, before.at(), before.instructions)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.counting import Counts, Range, with_gaps
+from benchmarks.counting import CountedRange, Counts, with_gaps
 from benchmarks.native_cost import (
     FUNCTION_PADDING,
-    Growth,
-    Share,
+    CostOfPlace,
+    CostShare,
     added_when_run,
     native_cost,
 )
-from benchmarks.sample import Sample
+from benchmarks.sample import RunResults
 from vmipatch.choices import Padding
 from vmipatch.isa.classify import classify
 from vmipatch.rewrite.body import body_of
@@ -33,14 +33,14 @@ def site(code: bytes, *first: bytes) -> Site:
     return Site(0x1000, code, 1, forms, fusion, None, Disposition.REWRITTEN, Reason.CALL)
 
 
-def grown(va: int, added: int, what: str, function: str = "f") -> Growth:
-    return Growth(va, added, what, function)
+def grown(va: int, added: int, what: str, function: str = "f") -> CostOfPlace:
+    return CostOfPlace(va, added, what, function)
 
 
 def test_cost_is_the_sum_of_executions_times_added_instructions() -> None:
     growths = [grown(0x10, 1, "cli"), grown(0x20, 2, "in al, dx"), grown(0x30, 1, "cli")]
     cost = native_cost(growths, {0x10: 5, 0x20: 100, 0x30: 7}, 1000)
-    assert cost.forms == (Share("in al, dx", 100, 200), Share("cli", 12, 12))
+    assert cost.forms == (CostShare("in al, dx", 100, 200), CostShare("cli", 12, 12))
     assert cost.added == 212
     assert cost.per_cent == pytest.approx(21.2)
 
@@ -48,8 +48,8 @@ def test_cost_is_the_sum_of_executions_times_added_instructions() -> None:
 def test_shares_by_form_and_by_function_are_the_same_sum() -> None:
     growths = [grown(0x10, 1, "cli", "f"), grown(0x20, 1, "cli", "g"), grown(0x30, 1, "sti", "g")]
     cost = native_cost(growths, {0x10: 1, 0x20: 2, 0x30: 4}, 100)
-    assert cost.forms == (Share("sti", 4, 4), Share("cli", 3, 3))
-    assert cost.functions == (Share("g", 6, 6), Share("f", 1, 1))
+    assert cost.forms == (CostShare("sti", 4, 4), CostShare("cli", 3, 3))
+    assert cost.functions == (CostShare("g", 6, 6), CostShare("f", 1, 1))
 
 
 def test_padding_that_loses_a_nop_is_credited() -> None:
@@ -70,10 +70,10 @@ def test_site_that_was_not_watched_is_an_error_and_not_a_zero() -> None:
 @pytest.mark.parametrize(
     ("code", "parts", "padding", "added"),
     [
-        pytest.param(CLI, (), Padding.PREFIX, 0, id="a prefix is no instruction"),
+        pytest.param(CLI, (), Padding.PREFIX, 0, id="a prefix is not an instruction"),
         pytest.param(CLI, (), Padding.NOP, 1, id="a nop is one"),
         pytest.param(INVLPG, (), Padding.PREFIX, 1, id="a memory operand takes no prefix"),
-        pytest.param(IRET, (), Padding.NOP, 0, id="a nop behind iret is never reached"),
+        pytest.param(IRET, (), Padding.NOP, 0, id="a nop after iret is never reached"),
         pytest.param(STI_SYSEXIT, (STI, b"\x0f\x35"), Padding.NOP, 1, id="one in front is"),
     ],
 )
@@ -85,7 +85,7 @@ def test_body_adds_what_it_executes(
 
 
 def test_repeated_string_instructions_do_not_dilute_the_cost() -> None:
-    counts = Counts(1000, 400, (Range(0, 16), Range(16, 32)), (500, 20))
+    counts = Counts(1000, 400, (CountedRange(0, 16), CountedRange(16, 32)), (500, 20))
     assert counts.instructions == 600
     assert counts.watched_instructions == 120
     assert counts.at() == {0: 500, 16: 20}
@@ -93,16 +93,16 @@ def test_repeated_string_instructions_do_not_dilute_the_cost() -> None:
 
 @given(st.sets(st.integers(0x100, 0x1FF)))
 def test_ranges_and_gaps_together_are_the_whole_span_once(points: set[int]) -> None:
-    watched = [Range(va, va + 1) for va in points]
-    ranges = list(with_gaps(watched, Range(0x100, 0x200)))
+    watched = [CountedRange(va, va + 1) for va in points]
+    ranges = list(with_gaps(watched, CountedRange(0x100, 0x200)))
     covered = [va for entry in ranges for va in range(entry.start_va, entry.end_va)]
     assert covered == list(range(0x100, 0x200))
     assert set(watched) <= set(ranges)
 
 
 def test_sample_pairs_runs_and_keeps_the_outlier_out_of_the_median() -> None:
-    ours, yardstick = Sample.of([2.0, 4.0, 30.0]), Sample.of([1.0, 1.0, 3.0])
+    ours, yardstick = RunResults.of([2.0, 4.0, 30.0]), RunResults.of([1.0, 1.0, 3.0])
     assert ours.median == 4.0
     assert ours.spread == (2.0, 30.0)
-    assert ours.ratio_to(yardstick) == Sample.of([2.0, 4.0, 10.0])
+    assert ours.ratio_to(yardstick) == RunResults.of([2.0, 4.0, 10.0])
     assert ours.to_text(1) == "4.0 (2.0 .. 30.0)"

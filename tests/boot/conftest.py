@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.support import qemu
-from tests.support.console import Console, complaints
+from tests.support.console import GuestConsole, complaints
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
 from vmipatch.image.relocations import Relocations
@@ -31,7 +31,7 @@ class Variant(enum.Enum):
 COMPARABLE = "nokaslr initramfs_async=0 tsc=reliable tsc_early_khz=2500000 lpj=4000000"
 """Nothing random, nothing concurrent, and no clock that a busy host can make look broken."""
 
-Machine = Callable[..., qemu.Boot]
+Machine = Callable[..., qemu.QemuBoot]
 """pc(variant, name, append="", test="workload.sh", extra=(), machine=()) boots a kernel to its
 script's end; `extra` are more files for it, `machine` more arguments of QEMU."""
 
@@ -62,7 +62,7 @@ def pc(
         test: str = "workload.sh",
         extra: tuple[tuple[str, bytes], ...] = (),
         machine: tuple[str, ...] = (),
-    ) -> qemu.Boot:
+    ) -> qemu.QemuBoot:
         return qemu.boot(
             bzimage(variant, name),
             initramfs(test, extra),
@@ -74,8 +74,8 @@ def pc(
     return boot
 
 
-def check_finished(boot: qemu.Boot) -> None:
+def check_finished(boot: qemu.QemuBoot) -> None:
     """The script came to its end, the kernel rebooted, and it complained about nothing."""
-    assert boot.ending is qemu.Ending.RESET, f"{boot}"
-    assert Console.parse(boot.console).done, f"{boot}"
+    assert boot.ending is qemu.QemuEnding.RESET, f"{boot}"
+    assert GuestConsole.parse(boot.console).done, f"{boot}"
     assert not complaints(boot.console)

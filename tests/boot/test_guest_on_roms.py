@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.guest import build
-from tests.support.qemu import Ending, boot
+from tests.support.qemu import QemuEnding, boot
 from tests.support.roms import rom_arguments
 from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.qemu
 
 
 def observations(image: ElfImage, directory: Path, rom: bytes | None) -> list[str]:
-    """What a guest prints to its end."""
+    """The lines that a guest prints up to its end."""
     kernel, nothing = directory / "bzImage", directory / "initrd"
     kernel.write_bytes(wrap(image, None))
     nothing.write_bytes(bytes(4))
     machine = () if rom is None else rom_arguments(rom, directory)
     done = boot(kernel, nothing, extra=machine, timeout_s=60)
-    assert done.ending is Ending.RESET, f"{done}"
+    assert done.ending is QemuEnding.RESET, f"{done}"
     lines = done.console[done.console.find("GUEST i386") :].splitlines()
     assert lines[-1] == "GUEST done", f"{done}"
     return lines

@@ -15,7 +15,7 @@ import pytest
 from tests.boot.conftest import COMPARABLE, Machine, Variant, check_finished
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.support import kexec, qemu
-from tests.support.console import Console
+from tests.support.console import GuestConsole
 from tests.support.roms import rom_arguments
 from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
@@ -48,7 +48,7 @@ def check_all_seen(pc: Machine, test: str, extra: tuple[tuple[str, bytes], ...] 
     """The script finds everything it looks for, and the kernel does not complain."""
     boot = pc(Variant.REWRITTEN, "smp-pae", COMPARABLE, test, extra)
     check_finished(boot)
-    results = Console.parse(boot.console).test
+    results = GuestConsole.parse(boot.console).test
     assert results
     assert [line for line in results if not line.startswith("ok ")] == []
 
@@ -84,12 +84,12 @@ def test_kernel_starts_itself(
     boot = qemu.boot(bzimage, archive, append=COMPARABLE, memory_mib=MEMORY_MIB, extra=machine)
     check_finished(boot)
     assert boot.console.count("Linux version") == 2
-    found = boot.preface + boot.console  # the second runtime speaks behind the first kernel
+    found = boot.preface + boot.console  # the second runtime speaks after the first kernel
     assert found.count("vmi: paravirtual") == (2 if rom else 0)
 
 
 def places(image: ElfImage, names: Iterable[str]) -> bytes:
-    """What probes.sh reads: the place of a site in each of these functions of a kernel."""
+    """Input of probes.sh: the place of a site in each of these functions of a kernel."""
     return "".join(f"{name}+{site_offset(image, name)}\n" for name in names).encode()
 
 

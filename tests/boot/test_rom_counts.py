@@ -35,9 +35,9 @@ from benchmarks.counting import build_plugin
 from examples.guest import build as build_guest
 from tests.boot.conftest import COMPARABLE, Machine, Variant
 from tests.conftest import KernelFinder
-from tests.support.console import Console, compare
+from tests.support.console import GuestConsole, compare
 from tests.support.counted import Counted, count
-from tests.support.qemu import Boot, boot
+from tests.support.qemu import QemuBoot, boot
 from tests.support.roms import Patching, rom_arguments
 from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
@@ -55,6 +55,8 @@ POLLING = frozenset({"rdtsc", "in"})
 POLLED = frozenset({VmiCall.RDTSC, VmiCall.INB})
 REPEATED = frozenset({"ins", "outs"})
 """Counted anew for each iteration where they stand natively, as one call on a ROM."""
+IDLE = frozenset({"mov from dr", "hlt", "wbinvd", "ins", "outs", "str"})
+"""Kinds that no workload here executes: of debuggers, of panics, of sleep, of disks by PIO."""
 OPTIONS = f"{COMPARABLE} norandmaps"
 BEGIN = "start_kernel"
 INTERRUPTS_ON = "time_init"
@@ -114,7 +116,7 @@ def run(
 
     @cache
     def counted(variant: Variant, stop_va: int | None = None) -> Counted:
-        def start(more: tuple[str, ...]) -> Boot:
+        def start(more: tuple[str, ...]) -> QemuBoot:
             return pc(variant, "tiny", OPTIONS, machine=(*own_rom, *more))
 
         if variant is Variant.ORIGINAL:
@@ -130,9 +132,9 @@ def run(
 @pytest.mark.kernels
 def test_rom_is_called_as_often_as_sites_and_thunks_call_it(pair: Pair, run: CountRun) -> None:
     native = run(Variant.REWRITTEN, pair.patching.image.symbols.address("__vmi_start"))
-    assert not native.calls, "nobody calls the ROM before the runtime has run"
+    assert not native.calls, "nothing calls the ROM before the runtime has run"
     whole = run(Variant.REWRITTEN)
-    assert Console.parse(whole.boot.console).done
+    assert GuestConsole.parse(whole.boot.console).done
     assert calls_made(pair.patching, whole.since(native)) == whole.calls
     assert len(whole.calls) > 15
     assert whole.calls.total() > 100_000
@@ -193,7 +195,7 @@ def test_whole_run_executes_each_class_of_sites_about_as_often(
         if site.va not in polling:
             before[site.kind] += here
             after[site.kind] += there
-    assert len(+before) > 15
+    assert {kind for kind, count in before.items() if not count} <= IDLE
     differing = {
         kind: (before[kind], after[kind])
         for kind in before
@@ -205,7 +207,7 @@ def test_whole_run_executes_each_class_of_sites_about_as_often(
 def test_guest_executes_each_site_as_often_on_a_rom(plugin: Path, tmp_path: Path) -> None:
     """Waiting for the timer takes one system call less or more, and the paravirt call stays a call.
 
-    Elsewhere a copy of `cli` takes its place, which is no site.
+    Elsewhere a copy of `cli` takes its place, which is not a site.
     """
     image = ElfImage.parse(build_guest(), "guest")
     pair = Pair(image, rewrite(image))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from tests.boot.conftest import COMPARABLE, PROCESSORS, Machine, Variant, check_finished
-from tests.support.console import Console, compare, new_warnings
-from tests.support.qemu import Boot, Ending
+from tests.support.console import GuestConsole, compare, new_warnings
+from tests.support.qemu import QemuBoot, QemuEnding
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
 
@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.qemu, pytest.mark.kernels]
 def test_console_is_that_of_the_original(pc: Machine, name: str) -> None:
     original = pc(Variant.ORIGINAL, name, COMPARABLE)
     rewritten = pc(Variant.REWRITTEN, name, COMPARABLE)
-    assert Console.parse(original.console).done, f"the original does not finish: {original}"
-    assert rewritten.ending is Ending.RESET, str(rewritten)
-    assert Console.parse(rewritten.console).done, str(rewritten)
+    assert GuestConsole.parse(original.console).done, f"the original does not finish: {original}"
+    assert rewritten.ending is QemuEnding.RESET, str(rewritten)
+    assert GuestConsole.parse(rewritten.console).done, str(rewritten)
     assert compare(original.console, rewritten.console) == []
     assert new_warnings(original.console, rewritten.console) == []
 
@@ -48,9 +48,9 @@ def test_processor_goes_and_comes_back(pc: Machine) -> None:
     assert compare(original.console, boot.console) == []
 
 
-def where(boot: Boot) -> int:
+def where(boot: QemuBoot) -> int:
     """The address of the first byte of the running kernel, as whereabouts.sh prints it."""
-    line = Console.parse(boot.console).test[0]
+    line = GuestConsole.parse(boot.console).test[0]
     assert line.startswith("text "), str(boot)
     return int(line.removeprefix("text "), 16)
 
@@ -59,7 +59,7 @@ def test_kernel_works_at_a_random_address(pc: Machine) -> None:
     at_home = pc(Variant.REWRITTEN, "smp-pae", COMPARABLE, "whereabouts.sh")
     away = pc(Variant.REWRITTEN, "smp-pae", "", "whereabouts.sh")
     check_finished(away)
-    here, there = Console.parse(at_home.console), Console.parse(away.console)
+    here, there = GuestConsole.parse(at_home.console), GuestConsole.parse(away.console)
     assert here.test[1:] == there.test[1:]
     assert where(away) % 0x200000 == where(at_home) % 0x200000
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.corpus import fetch, given, judge, places, report, runner, state, table
-from tests.corpus.state import Results, Step, Subject
-from tests.corpus.table import Mode
+from tests.corpus.state import CorpusStep, Results, Subject
+from tests.corpus.table import InputMode
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
         if _chosen(kernel.name, options.names):
             found += runner.subjects(kernel, options.modes)
     product = state.product_checksum()
-    plan = runner.Plan(cache, product, options.steps, options.again)
+    plan = runner.StepPlan(cache, product, options.steps, options.again)
     if not options.report_only:
         try:
             runner.run(plan, found, options.jobs, _say)
@@ -54,8 +54,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=places.default_cache())
     parser.add_argument("--extra", type=Path, metavar="DIR", help="more kernels")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="subjects at once")
-    parser.add_argument("--steps", type=_steps, default=tuple(Step), help="scan,rewrite,... only")
-    parser.add_argument("--modes", type=_modes, default=tuple(Mode), help="twin,alone,... only")
+    parser.add_argument(
+        "--steps", type=_steps, default=tuple(CorpusStep), help="scan,rewrite,... only"
+    )
+    parser.add_argument(
+        "--modes", type=_modes, default=tuple(InputMode), help="twin,alone,... only"
+    )
     parser.add_argument("--no-get", action="store_true", help="work on what the cache has")
     parser.add_argument("--again", action="store_true", help="try again what did not hold")
     parser.add_argument("--report-only", action="store_true", help="do no step")
@@ -63,19 +67,19 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _steps(text: str) -> tuple[Step, ...]:
-    return tuple(Step[word.upper()] for word in text.split(","))
+def _steps(text: str) -> tuple[CorpusStep, ...]:
+    return tuple(CorpusStep[word.upper()] for word in text.split(","))
 
 
-def _modes(text: str) -> tuple[Mode, ...]:
-    return tuple(Mode(word) for word in text.split(","))
+def _modes(text: str) -> tuple[InputMode, ...]:
+    return tuple(InputMode(word) for word in text.split(","))
 
 
 def _chosen(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _subjects_of(row: table.Row, options: argparse.Namespace) -> Iterator[Subject]:
+def _subjects_of(row: table.CorpusRow, options: argparse.Namespace) -> Iterator[Subject]:
     try:
         if options.no_get or options.report_only:
             kernel = fetch.find(row, options.cache)
@@ -107,7 +111,7 @@ def _write_page(page: Path, cache: Path, product: str) -> None:
 
 
 def _ratio(lines: Sequence[report.Line]) -> float | None:
-    records = [line.record for line in lines if line.record.mode is Mode.ALONE]
+    records = [line.record for line in lines if line.record.mode is InputMode.ALONE]
     known = {record.name: record.known for record in records}
     first, second = (known.get(name, {}) for name in judge.TIMED)
     return judge.time_ratio(first, second)
@@ -119,7 +123,7 @@ def _lines(cache: Path, product: str, found: Sequence[Subject]) -> Iterator[repo
 
 def _judged(records: Sequence[state.Record]) -> Iterator[report.Line]:
     expected = {row.name: row.refused for row in table.ROWS}
-    twins = {record.name: record.known for record in records if record.mode is Mode.TWIN}
+    twins = {record.name: record.known for record in records if record.mode is InputMode.TWIN}
     for record in records:
         words = expected.get(record.name, table.NOTHING).get(record.mode, "")
         yield report.Line(record, judge.verdict(record, words, twins.get(record.name)))

@@ -10,9 +10,9 @@ import os
 import time
 from pathlib import Path
 
-from tests.corpus.state import Outcome, Result
+from tests.corpus.state import Result, StepOutcome
 from tests.support import initramfs, kernels, qemu
-from tests.support.console import Console, new_warnings
+from tests.support.console import GuestConsole, new_warnings
 from vmipatch.verify.console import in_order
 
 MEMORY_MIB = 512
@@ -26,9 +26,9 @@ ONE_PROCESSOR = (
     "console=ttyS0 reboot=t panic=-1 nosmp noapic nolapic acpi=off nokaslr norandmaps "
     "tsc=reliable tsc_early_khz=1000000 lpj=5000000 cryptomgr.notests"
 )
-"""What the emulated PC of vmipatch has."""
+"""Devices of vmipatch's emulated PC."""
 MARKS = ("vmi: paravirtual, ", " sites patched")
-"""What the runtime says where it found a ROM."""
+"""Messages of a runtime that found a ROM."""
 SHOWN = 3
 """Differences that a message quotes."""
 
@@ -55,16 +55,16 @@ def original(kernel: Path, checksum: str, initrd: Path, consoles: Path) -> Resul
     """Boot the kernel as it came, once for all products; its console is kept in `consoles`."""
     kept = _kept(consoles, checksum)
     if kept.is_file():
-        return Result(Outcome.HOLDS)
+        return Result(StepOutcome.HOLDS)
     begin_s = time.monotonic()
     done = _start(kernel, initrd, None)
     if wrong := _unfinished(done):
-        return Result(Outcome.LEFT_OUT, f"the kernel as it came does not boot here: {wrong}")
+        return Result(StepOutcome.LEFT_OUT, f"the kernel as it came does not boot here: {wrong}")
     consoles.mkdir(parents=True, exist_ok=True)
     new = kept.with_suffix(".new")
     new.write_text(done.console)
     os.replace(new, kept)
-    return Result(Outcome.HOLDS, figures={"real_s": round(time.monotonic() - begin_s)})
+    return Result(StepOutcome.HOLDS, figures={"real_s": round(time.monotonic() - begin_s)})
 
 
 def rewritten(
@@ -77,20 +77,20 @@ def rewritten(
     if not wrong and (option_rom is not None) != all(mark in said for mark in MARKS):
         wrong = "it did not find the ROM" if option_rom else "it found a ROM that is not there"
     wrong = wrong or difference(_kept(consoles, checksum).read_text(), done.console)
-    return Result(Outcome.FAILS if wrong else Outcome.HOLDS, wrong)
+    return Result(StepOutcome.FAILS if wrong else StepOutcome.HOLDS, wrong)
 
 
 def difference(before: str, after: str) -> str:
-    """What two consoles that came to the end of the workload do not share; empty if nothing."""
-    differences = in_order(Console.parse(before).test, Console.parse(after).test)
+    """Lines that two consoles up to the end of the workload do not share; empty if none."""
+    differences = in_order(GuestConsole.parse(before).test, GuestConsole.parse(after).test)
     differences += new_warnings(before, after)
     return " / ".join(differences[:SHOWN])
 
 
 def complaint(console: str, before: str) -> str:
-    """What is wrong with the console of a run in the hypervisor; empty if nothing."""
+    """The fault in the console of a run in the hypervisor; empty if there are none."""
     text = console.replace("\r\n", "\n").replace("\r", "\n")
-    if not Console.parse(text).done:
+    if not GuestConsole.parse(text).done:
         return f"not at the end of the workload, but at: {last_line(text)}"
     if not all(mark in text for mark in MARKS):
         return "it did not find the ROM"
@@ -104,12 +104,12 @@ def last_line(console: str) -> str:
 
 
 def kept_console(consoles: Path, checksum: str) -> str:
-    """What the original said, empty if it was not booted."""
+    """Console of the original, empty if it was not booted."""
     kept = _kept(consoles, checksum)
     return kept.read_text() if kept.is_file() else ""
 
 
-def _start(kernel: Path, initrd: Path, option_rom: Path | None) -> qemu.Boot:
+def _start(kernel: Path, initrd: Path, option_rom: Path | None) -> qemu.QemuBoot:
     machine = (*SOCKETS, *(() if option_rom is None else ("-option-rom", str(option_rom))))
     return qemu.boot(
         kernel,
@@ -122,8 +122,8 @@ def _start(kernel: Path, initrd: Path, option_rom: Path | None) -> qemu.Boot:
     )
 
 
-def _unfinished(done: qemu.Boot) -> str:
-    if done.ending is qemu.Ending.RESET and Console.parse(done.console).done:
+def _unfinished(done: qemu.QemuBoot) -> str:
+    if done.ending is qemu.QemuEnding.RESET and GuestConsole.parse(done.console).done:
         return ""
     return f"{done.ending.value}, after: {last_line(done.console)}"
 

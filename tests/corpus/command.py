@@ -38,7 +38,7 @@ class Ran:
 
     @property
     def message(self) -> str:
-        """What it complained about, in one line."""
+        """The complaint, in one line."""
         if self.timed_out:
             return f"not at its end after {self.cpu_s:.0f} s of CPU time"
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]

@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.corpus.places import Kernel
-from tests.corpus.table import Build, Compiler, OwnKernel, Package, Row, Source
+from tests.corpus.places import CorpusKernel
+from tests.corpus.table import Build, Compiler, CorpusRow, DebianPackage, OwnKernel, SourcePackage
 from tests.support import kernels
 
 HERE = Path(__file__).parent
@@ -27,20 +27,20 @@ class NotAvailable(Exception):
     """A kernel that can be neither fetched nor built here; the message says what is missing."""
 
 
-def find(row: Row, cache: Path) -> Kernel | None:
+def find(row: CorpusRow, cache: Path) -> CorpusKernel | None:
     """The kernel of a row if the cache has it, as its recipe says."""
     if isinstance(row.origin, OwnKernel):
         built = kernels.find(row.origin.name)
-        return Kernel.in_directory(row.name, built.directory) if built else None
-    kernel = Kernel.in_directory(row.name, cache / row.name)
-    if isinstance(row.origin, Package):
+        return CorpusKernel.in_directory(row.name, built.directory) if built else None
+    kernel = CorpusKernel.in_directory(row.name, cache / row.name)
+    if isinstance(row.origin, DebianPackage):
         whole = kernel.packed and kernel.modules and (kernel.linked or not row.origin.debug)
         return kernel if whole else None
     whole = kernel.packed and kernel.linked and _follows(kernel, row.origin)
     return kernel if whole else None
 
 
-def get(row: Row, cache: Path, jobs: int) -> Kernel:
+def get(row: CorpusRow, cache: Path, jobs: int) -> CorpusKernel:
     """The kernel of a row, fetched or built if the cache lacks it. Raises NotAvailable."""
     if found := find(row, cache):
         return found
@@ -49,7 +49,7 @@ def get(row: Row, cache: Path, jobs: int) -> Kernel:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{row.name}-") as directory:
         scratch, out = Path(directory), Path(directory) / "out"
-        if isinstance(row.origin, Package):
+        if isinstance(row.origin, DebianPackage):
             fetch(row.origin, scratch, out)
         else:
             _check_tools(row.origin.compiler)
@@ -63,14 +63,14 @@ def get(row: Row, cache: Path, jobs: int) -> Kernel:
     return found
 
 
-def fetch(package: Package, scratch: Path, out: Path) -> None:
+def fetch(package: DebianPackage, scratch: Path, out: Path) -> None:
     """Unpack Debian's packages. Raises NotAvailable."""
     debug = "debug" if package.debug else ""
     pinned = (package.suite, package.image, package.version)
     _script("package.sh", scratch, *pinned, debug, out)
 
 
-def source_tree(source: Source, cache: Path) -> Path:
+def source_tree(source: SourcePackage, cache: Path) -> Path:
     """The unpacked sources, kept in the cache for the next build. Raises NotAvailable."""
     tree = cache / "sources" / f"{source.package}_{source.version}"
     if not tree.is_dir():
@@ -95,7 +95,7 @@ def fragment_text(recipe: Build) -> str:
     return "\n".join((CONFIGS / f"{name}.config").read_text() for name in recipe.fragments)
 
 
-def _follows(kernel: Kernel, recipe: Build) -> bool:
+def _follows(kernel: CorpusKernel, recipe: Build) -> bool:
     """Whether a configuration has every option of the recipe that its version knows.
 
     A version that does not know an option has no line of it, neither set nor unset; an option

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.corpus.places import Kernel
+from tests.corpus.places import CorpusKernel
 
 PREFIX = "given/"
 """Of the names of such kernels, so that none is taken for a row of the table."""
@@ -27,7 +27,7 @@ _PACKED_WORD = re.compile(r"vmlinuz|bzImage", re.I)
 _LINKED = "vmlinux"
 
 
-def kernels_in(directory: Path) -> Iterator[Kernel]:
+def kernels_in(directory: Path) -> Iterator[CorpusKernel]:
     """The kernels below a directory, named by their paths, in order. Raises NotADirectoryError."""
     if not directory.is_dir():
         raise NotADirectoryError(directory)
@@ -39,9 +39,9 @@ def kernels_in(directory: Path) -> Iterator[Kernel]:
         twin = next((each for each in twin_names(path) if each in linked), None)
         twins |= {twin} if twin else set()
         config = _config_of(path)
-        yield Kernel(_name(path, directory), path, twin, config_file=config)
+        yield CorpusKernel(_name(path, directory), path, twin, config_file=config)
     for path in sorted(linked - twins):
-        yield Kernel(_name(path, directory), None, path, config_file=_config_of(path))
+        yield CorpusKernel(_name(path, directory), None, path, config_file=_config_of(path))
 
 
 def twin_names(packed: Path) -> tuple[Path, ...]:

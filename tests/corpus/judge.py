@@ -10,8 +10,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.corpus.state import Outcome, Record, Result, Step
-from tests.corpus.table import Mode
+from tests.corpus.state import CorpusStep, Record, Result, StepOutcome
+from tests.corpus.table import InputMode
 from vmipatch.scan.site import Reason
 
 NATIVE_WITH_RELOCATIONS = frozenset(
@@ -38,7 +38,7 @@ TIMED = ("debian11-686", "debian12-686")
 
 
 class Colour(enum.Enum):
-    """What a row came to."""
+    """The result of a row."""
 
     GREEN = "green"
     REFUSED = "refused"
@@ -49,66 +49,66 @@ class Colour(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """A colour and why it is not green."""
 
     colour: Colour
     why: str = ""
 
 
-Known = Mapping[Step, Result]
-"""What is known of one subject."""
+Known = Mapping[CorpusStep, Result]
+"""The results known of one subject."""
 
 
-def verdict(record: Record, expected: str = "", twin: Known | None = None) -> Verdict:
-    """What a kernel came to.
+def verdict(record: Record, expected: str = "", twin: Known | None = None) -> Judgement:
+    """The verdict on a kernel.
 
     `expected`: the words with which it is rightly refused, empty if it is not. `twin`: what is
     known of the same kernel with its debug twin, if there is one.
     """
     known = record.known
-    rewrite = known.get(Step.REWRITE)
+    rewrite = known.get(CorpusStep.REWRITE)
     if expected and rewrite is not None:
         return _refusal(known, rewrite, expected)
     for step in record.steps:
         result = known.get(step)
         if result is not None and not result.holds:
-            return Verdict(Colour.RED, f"{step.value}: {result.message}")
+            return Judgement(Colour.RED, f"{step.value}: {result.message}")
     missing = [step.value for step in record.steps if step not in known]
     if len(missing) == len(record.steps):
-        return Verdict(Colour.OPEN, "not tried")
+        return Judgement(Colour.OPEN, "not tried")
     if rewrite is not None and (wrong := _left_native(record.mode, rewrite, twin)):
-        return Verdict(Colour.RED, wrong)
+        return Judgement(Colour.RED, wrong)
     if missing:
-        return Verdict(Colour.OPEN, f"not done: {', '.join(missing)}")
-    return Verdict(Colour.GREEN)
+        return Judgement(Colour.OPEN, f"not done: {', '.join(missing)}")
+    return Judgement(Colour.GREEN)
 
 
 def time_ratio(first: Known, second: Known) -> float | None:
     """CPU time of one `rewrite` by that of another, None if one was not measured."""
-    times = [known[Step.REWRITE] for known in (first, second) if Step.REWRITE in known]
+    times = [known[CorpusStep.REWRITE] for known in (first, second) if CorpusStep.REWRITE in known]
     if len(times) < 2 or not all(each.holds for each in times):
         return None
     return times[0].cpu_s / times[1].cpu_s
 
 
-def _refusal(known: Known, rewrite: Result, expected: str) -> Verdict:
-    scan = known.get(Step.SCAN)
+def _refusal(known: Known, rewrite: Result, expected: str) -> Judgement:
+    scan = known.get(CorpusStep.SCAN)
     if scan is not None and not scan.holds:
-        return Verdict(Colour.RED, f"scan: {scan.message}")
-    if rewrite.outcome is Outcome.REFUSED and expected in rewrite.message:
-        return Verdict(Colour.REFUSED, rewrite.message)
-    return Verdict(Colour.RED, f"should be refused for {expected}: {rewrite.message or 'is not'}")
+        return Judgement(Colour.RED, f"scan: {scan.message}")
+    if rewrite.outcome is StepOutcome.REFUSED and expected in rewrite.message:
+        return Judgement(Colour.REFUSED, rewrite.message)
+    return Judgement(Colour.RED, f"should be refused for {expected}: {rewrite.message or 'is not'}")
 
 
-def _left_native(mode: Mode, rewrite: Result, twin: Known | None) -> str:
-    """What is wrong with how much is left native; empty if nothing."""
-    if mode in (Mode.TWIN, Mode.LINKED):
+def _left_native(mode: InputMode, rewrite: Result, twin: Known | None) -> str:
+    """The fault in how much is left native; empty if there are none."""
+    if mode in (InputMode.TWIN, InputMode.LINKED):
         allowed = {reason.value for reason in NATIVE_WITH_RELOCATIONS}
         if others := sorted(rewrite.figures["native"].keys() - allowed):
             return f"left native: {'; '.join(others)}"
-    if mode is Mode.ALONE and twin is not None:
-        other = twin.get(Step.REWRITE)
+    if mode is InputMode.ALONE and twin is not None:
+        other = twin.get(CorpusStep.REWRITE)
         if other is not None and other.holds:
             done, possible = (each.figures["sites"]["rewritten"] for each in (rewrite, other))
             if done < LEAST_SHARE * possible:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.corpus.table import Mode
+from tests.corpus.table import InputMode
 from tests.support import kernels
 
 _PACKED_NAMES = ("vmlinuz", "bzImage")
@@ -46,7 +46,7 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class CorpusKernel:
     """One kernel as vmipatch gets it; a file that there is not is None."""
 
     name: str
@@ -58,8 +58,8 @@ class Kernel:
     config_file: Path | None = None
 
     @classmethod
-    def in_directory(cls, name: str, directory: Path) -> Kernel:
-        """What a directory of the cache has."""
+    def in_directory(cls, name: str, directory: Path) -> CorpusKernel:
+        """The kernel in a directory of the cache."""
         modules, config = directory / "modules", directory / "config"
         return cls(
             name,
@@ -69,14 +69,14 @@ class Kernel:
             config if config.is_file() else None,
         )
 
-    def input(self, mode: Mode) -> Path | None:
-        """What is rewritten in this mode."""
+    def input(self, mode: InputMode) -> Path | None:
+        """The file that is rewritten in this mode."""
         match mode:
-            case Mode.LINKED:
+            case InputMode.LINKED:
                 return self.linked
-            case Mode.MODULES:
+            case InputMode.MODULES:
                 return self.modules
-            case Mode.TWIN if self.linked is None:
+            case InputMode.TWIN if self.linked is None:
                 return None
         return self.packed
 
@@ -93,7 +93,7 @@ class Kernel:
 
     @property
     def version(self) -> str:
-        """What the bzImage's header says, up to the first space; empty if unknown."""
+        """The version in the bzImage's header, up to the first space; empty if unknown."""
         if self.packed is None:
             return ""
         head = self.packed.read_bytes()[:0x10000]
@@ -103,7 +103,7 @@ class Kernel:
 
     @property
     def compiler(self) -> str:
-        """What the configuration names; empty if unknown."""
+        """The compiler that the configuration names; empty if unknown."""
         found = _COMPILER.search(self.config)
         if found is None:
             return ""
@@ -115,7 +115,7 @@ class Kernel:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a reader wants to know of it; what is not known is empty."""
+        """Facts for a reader; one that is not known is empty."""
         return {"version": self.version, "compiler": self.compiler, "kind": self.kind}
 
     @property

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.corpus.judge import MOST_TIME, Colour, Verdict
-from tests.corpus.state import PRODUCT_LEN, Record, Step
+from tests.corpus.judge import MOST_TIME, Colour, Judgement
+from tests.corpus.state import PRODUCT_LEN, CorpusStep, Record
 from tests.corpus.tried import KINDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "support.md"
@@ -20,7 +20,7 @@ class Line:
     """One kernel in one mode, as the page shows it."""
 
     record: Record
-    verdict: Verdict
+    verdict: Judgement
 
 
 _HEAD = """\
@@ -102,7 +102,7 @@ def _table(lines: Iterable[Line]) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     facts = [line.record.facts.get(key) or UNKNOWN for key in ("version", "compiler", "kind")]
-    rewrite = line.record.known.get(Step.REWRITE)
+    rewrite = line.record.known.get(CorpusStep.REWRITE)
     figures = rewrite.figures if rewrite is not None and rewrite.holds else {}
     counts = _counts(line, figures)
     lost = ", ".join(figures.get("lost", ())) or ("nothing" if figures else "")
@@ -125,7 +125,7 @@ def _counts(line: Line, figures: Mapping[str, object]) -> tuple[str, str, str]:
         harmless = sites.get("harmless", 0)
         total, done = sum(sites.values()), sites.get("rewritten", 0)
         return str(total), str(done), str(total - done - harmless)
-    scan = line.record.known.get(Step.SCAN)
+    scan = line.record.known.get(CorpusStep.SCAN)
     listed = scan.figures.get("sites", "") if scan is not None else ""
     return str(listed), "", ""
 
@@ -158,7 +158,7 @@ def _section(title: str, lines: Iterable[Line], colour: Colour) -> list[str]:
 def _reasons(lines: Iterable[Line]) -> str:
     counted: dict[str, list[int]] = {}
     for line in lines:
-        rewrite = line.record.known.get(Step.REWRITE)
+        rewrite = line.record.known.get(CorpusStep.REWRITE)
         native = rewrite.figures.get("native", {}) if rewrite is not None else {}
         for reason, count in native.items():
             counted.setdefault(reason, []).append(count)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.corpus import boots, steps
-from tests.corpus.places import Kernel
-from tests.corpus.state import PRODUCT_LEN, Result, Results, Step, Subject, product_checksum
-from tests.corpus.table import Mode
+from tests.corpus.places import CorpusKernel
+from tests.corpus.state import PRODUCT_LEN, CorpusStep, Result, Results, Subject, product_checksum
+from tests.corpus.table import InputMode
 
 Say = Callable[[str], None]
 
@@ -26,25 +26,25 @@ class ProductChanged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done, and where."""
+class StepPlan:
+    """The steps to do, and where."""
 
     cache: Path
     product: str
     """Checksum of the product at the start."""
-    steps: Collection[Step]
+    steps: Collection[CorpusStep]
     again: bool = False
     """Whether steps that did not hold are tried again."""
 
 
-def subjects(kernel: Kernel, modes: Collection[Mode]) -> Iterator[Subject]:
+def subjects(kernel: CorpusKernel, modes: Collection[InputMode]) -> Iterator[Subject]:
     """The ways in which a kernel is given to vmipatch, of those for which it has the files."""
-    for mode in Mode:
+    for mode in InputMode:
         if mode in modes and kernel.input(mode) is not None:
             yield Subject(kernel, mode)
 
 
-def run(plan: Plan, work: Sequence[Subject], jobs: int, say: Say) -> None:
+def run(plan: StepPlan, work: Sequence[Subject], jobs: int, say: Say) -> None:
     """Take every subject through its steps. Raises ProductChanged."""
     initrd = boots.workload_file(plan.cache)
     with ThreadPoolExecutor(jobs) as pool:
@@ -57,7 +57,7 @@ def run(plan: Plan, work: Sequence[Subject], jobs: int, say: Say) -> None:
             raise
 
 
-def _take_through(plan: Plan, subject: Subject, initrd: Path, say: Say) -> None:
+def _take_through(plan: StepPlan, subject: Subject, initrd: Path, say: Say) -> None:
     results = Results(plan.cache, plan.product, subject)
     name = f"{subject.kernel.name} {subject.mode.value}"
     place = plan.cache / "work" / plan.product[:PRODUCT_LEN]
@@ -67,8 +67,8 @@ def _take_through(plan: Plan, subject: Subject, initrd: Path, say: Say) -> None:
     for step in subject.steps:
         if step not in plan.steps or not _is_due(plan, results, step):
             continue
-        if Step.REWRITE in steps.needs(step) and not bench.output.exists():
-            _do(plan, bench, Step.REWRITE, results)
+        if CorpusStep.REWRITE in steps.needs(step) and not bench.output.exists():
+            _do(plan, bench, CorpusStep.REWRITE, results)
         if all(_holds(results, needed) for needed in steps.needs(step)):
             result = _do(plan, bench, step, results)
             message = f": {result.message}" if result.message else ""
@@ -77,11 +77,11 @@ def _take_through(plan: Plan, subject: Subject, initrd: Path, say: Say) -> None:
         shutil.rmtree(directory)
 
 
-def _do(plan: Plan, bench: steps.Bench, step: Step, results: Results) -> Result:
+def _do(plan: StepPlan, bench: steps.Bench, step: CorpusStep, results: Results) -> Result:
     for remnant in bench.directory.glob("again-*"):
         _remove(remnant)
-    if step in (Step.REWRITE, Step.RESTORE):
-        _remove(bench.output if step is Step.REWRITE else bench.directory / "back")
+    if step in (CorpusStep.REWRITE, CorpusStep.RESTORE):
+        _remove(bench.output if step is CorpusStep.REWRITE else bench.directory / "back")
     result = steps.STEPS[step](bench)
     if product_checksum() != plan.product:
         raise ProductChanged("files of vmipatch changed while the corpus ran: start it again")
@@ -89,12 +89,12 @@ def _do(plan: Plan, bench: steps.Bench, step: Step, results: Results) -> Result:
     return result
 
 
-def _is_due(plan: Plan, results: Results, step: Step) -> bool:
+def _is_due(plan: StepPlan, results: Results, step: CorpusStep) -> bool:
     known = results.get(step)
     return known is None or (plan.again and not known.holds)
 
 
-def _holds(results: Results, step: Step) -> bool:
+def _holds(results: Results, step: CorpusStep) -> bool:
     known = results.get(step)
     return known is not None and known.holds
 

@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.corpus.places import Kernel, tree_digest
-from tests.corpus.table import Mode
+from tests.corpus.places import CorpusKernel, tree_digest
+from tests.corpus.table import InputMode
 
 ROOT = Path(__file__).parents[2]
 PRODUCT_LEN = 16
 """Digits of a checksum that name a directory."""
 
 
-class Step(enum.Enum):
-    """What is done with a kernel, in this order."""
+class CorpusStep(enum.Enum):
+    """The steps of a kernel, in this order."""
 
     SCAN = "scan"
     REWRITE = "rewrite"
@@ -38,11 +38,11 @@ class Step(enum.Enum):
     VERIFY = "verify"
 
 
-MODULE_STEPS = (Step.REWRITE, Step.REPEAT, Step.PROOF, Step.RESTORE)
+MODULE_STEPS = (CorpusStep.REWRITE, CorpusStep.REPEAT, CorpusStep.PROOF, CorpusStep.RESTORE)
 """Of a tree of modules."""
 
 
-class Outcome(enum.Enum):
+class StepOutcome(enum.Enum):
     """How a step ended."""
 
     HOLDS = "holds"
@@ -55,9 +55,9 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one step of one kernel came to."""
+    """The result of one step of one kernel."""
 
-    outcome: Outcome
+    outcome: StepOutcome
     message: str = ""
     cpu_s: float = 0.0
     peak_mib: int = 0
@@ -67,25 +67,25 @@ class Result:
     @property
     def holds(self) -> bool:
         """Whether the step did what it should."""
-        return self.outcome is Outcome.HOLDS
+        return self.outcome is StepOutcome.HOLDS
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A kernel and the way in which it is given to vmipatch."""
 
-    kernel: Kernel
-    mode: Mode
+    kernel: CorpusKernel
+    mode: InputMode
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """What is to be done with it."""
+    def steps(self) -> tuple[CorpusStep, ...]:
+        """The steps to do with it."""
         return steps_of(self.mode)
 
     @property
     def checksum(self) -> str:
         """Of what vmipatch is given."""
-        if self.mode is Mode.MODULES:
+        if self.mode is InputMode.MODULES:
             assert self.kernel.modules is not None
             return tree_digest(self.kernel.modules)
         return self.kernel.checksum
@@ -98,28 +98,28 @@ def product_checksum() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one kernel in one mode."""
+    """The results known of one kernel in one mode."""
 
     name: str
-    mode: Mode
+    mode: InputMode
     checksum: str
     facts: Mapping[str, str]
     """version, compiler, kind."""
-    known: Mapping[Step, Result]
+    known: Mapping[CorpusStep, Result]
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """What is to be done with it."""
+    def steps(self) -> tuple[CorpusStep, ...]:
+        """The steps to do with it."""
         return steps_of(self.mode)
 
 
-def steps_of(mode: Mode) -> tuple[Step, ...]:
-    """What is to be done with a kernel that is given in this way."""
-    return MODULE_STEPS if mode is Mode.MODULES else tuple(Step)
+def steps_of(mode: InputMode) -> tuple[CorpusStep, ...]:
+    """The steps to do with a kernel that is given in this way."""
+    return MODULE_STEPS if mode is InputMode.MODULES else tuple(CorpusStep)
 
 
 def records(cache: Path, product: str, prefix: str) -> Iterator[Record]:
-    """What this product has done with kernels whose names begin so, in order."""
+    """This product's records of kernels whose names begin so, in order."""
     for file in sorted((cache / "results" / product[:PRODUCT_LEN]).glob("*.json")):
         kept = json.loads(file.read_text())
         if kept["product"] == product and kept["name"].startswith(prefix):
@@ -143,11 +143,11 @@ class Results:
         self._facts = subject.kernel.facts
         self._steps = self._read()
 
-    def get(self, step: Step) -> Result | None:
-        """What is known of a step."""
+    def get(self, step: CorpusStep) -> Result | None:
+        """The known result of a step."""
         return self._steps.get(step)
 
-    def put(self, step: Step, result: Result) -> None:
+    def put(self, step: CorpusStep, result: Result) -> None:
         """Keep a result."""
         self._steps[step] = result
         text = json.dumps(self._document(), indent=1, sort_keys=True)
@@ -165,7 +165,7 @@ class Results:
         steps = {step.name.lower(): _plain(result) for step, result in self._steps.items()}
         return {**self._heads, "facts": self._facts, "steps": steps}
 
-    def _read(self) -> dict[Step, Result]:
+    def _read(self) -> dict[CorpusStep, Result]:
         if not self._file.is_file():
             return {}
         kept = json.loads(self._file.read_text())
@@ -175,12 +175,12 @@ class Results:
 
 
 def _record(kept: dict[str, Any]) -> Record:
-    mode = Mode(kept["mode"])
+    mode = InputMode(kept["mode"])
     return Record(kept["name"], mode, kept["kernel"], kept["facts"], _known(kept))
 
 
-def _known(kept: dict[str, Any]) -> dict[Step, Result]:
-    return {Step[name.upper()]: _result(plain) for name, plain in kept["steps"].items()}
+def _known(kept: dict[str, Any]) -> dict[CorpusStep, Result]:
+    return {CorpusStep[name.upper()]: _result(plain) for name, plain in kept["steps"].items()}
 
 
 def _plain(result: Result) -> dict[str, Any]:
@@ -188,4 +188,4 @@ def _plain(result: Result) -> dict[str, Any]:
 
 
 def _result(plain: dict[str, Any]) -> Result:
-    return Result(**{**plain, "outcome": Outcome[plain["outcome"].upper()]})
+    return Result(**{**plain, "outcome": StepOutcome[plain["outcome"].upper()]})

@@ -16,8 +16,8 @@ from typing import Any, Final
 from tests.corpus import boots
 from tests.corpus.command import Ran, vmipatch, without_places
 from tests.corpus.places import digest, tree_digest
-from tests.corpus.state import Outcome, Result, Step, Subject
-from tests.corpus.table import Mode
+from tests.corpus.state import CorpusStep, Result, StepOutcome, Subject
+from tests.corpus.table import InputMode
 from vmipatch.errors import ExitCode
 
 SHOWN, FINDING_LEN = 3, 300
@@ -46,8 +46,8 @@ class Bench:
 
     @property
     def original(self) -> Path:
-        """What the static proof compares with: the vmlinux where there is one to tell."""
-        if self.subject.mode is Mode.TWIN:
+        """The file that the static proof compares with: the vmlinux where there is one to tell."""
+        if self.subject.mode is InputMode.TWIN:
             assert self.subject.kernel.linked is not None
             return self.subject.kernel.linked
         return self.input
@@ -60,7 +60,7 @@ class Bench:
     @property
     def linked_output(self) -> Path:
         """The rewritten vmlinux with its symbols."""
-        return self.output if self.subject.mode is Mode.LINKED else self.directory / "linked"
+        return self.output if self.subject.mode is InputMode.LINKED else self.directory / "linked"
 
     def run(self, *arguments: str | Path, timeout_s: float) -> Ran:
         """A command of vmipatch."""
@@ -92,7 +92,9 @@ def repeat(bench: Bench) -> Result:
     if ran.returncode:
         return _failed(ran)
     names = (
-        ["output"] if bench.subject.mode in (Mode.LINKED, Mode.MODULES) else ["output", "linked"]
+        ["output"]
+        if bench.subject.mode in (InputMode.LINKED, InputMode.MODULES)
+        else ["output", "linked"]
     )
     pairs = [(bench.directory / name, bench.directory / f"again-{name}") for name in names]
     differ = [one.name for one, two in pairs if _digest(one) != _digest(two)]
@@ -101,7 +103,7 @@ def repeat(bench: Bench) -> Result:
 
 def proof(bench: Bench) -> Result:
     """The static proof holds."""
-    if bench.subject.mode is Mode.MODULES:
+    if bench.subject.mode is InputMode.MODULES:
         files: tuple[str | Path, ...] = ("--tree", bench.output, "--original", bench.input)
     else:
         files = ("--static", bench.linked_output, "--original", bench.original)
@@ -111,9 +113,9 @@ def proof(bench: Bench) -> Result:
 
 
 def restore(bench: Bench) -> Result:
-    """What was rewritten comes back byte for byte."""
+    """A rewritten file comes back byte for byte."""
     back = bench.directory / "back"
-    tree = ("--tree",) if bench.subject.mode is Mode.MODULES else ()
+    tree = ("--tree",) if bench.subject.mode is InputMode.MODULES else ()
     ran = bench.run("restore", *tree, bench.output, "-o", back, timeout_s=LONG_S)
     if ran.returncode:
         return _failed(ran)
@@ -125,7 +127,7 @@ def original(bench: Bench) -> Result:
     """The kernel as it came reaches the end of the workload; without that nothing is compared."""
     kernel = bench.subject.kernel.packed
     if kernel is None:
-        return Result(Outcome.LEFT_OUT, "no bzImage")
+        return Result(StepOutcome.LEFT_OUT, "no bzImage")
     return boots.original(kernel, bench.subject.kernel.checksum, bench.initrd, bench.consoles)
 
 
@@ -163,49 +165,49 @@ def verify(bench: Bench) -> Result:
     return _failed(ran, *_findings(report)) if ran.returncode else _held(ran)
 
 
-STEPS: Final[Mapping[Step, Callable[[Bench], Result]]] = {
-    Step.SCAN: scan,
-    Step.REWRITE: rewrite,
-    Step.REPEAT: repeat,
-    Step.PROOF: proof,
-    Step.RESTORE: restore,
-    Step.ORIGINAL: original,
-    Step.BOOT: boot,
-    Step.ROM: rom,
-    Step.PARAVIRT: paravirt,
-    Step.VERIFY: verify,
+STEPS: Final[Mapping[CorpusStep, Callable[[Bench], Result]]] = {
+    CorpusStep.SCAN: scan,
+    CorpusStep.REWRITE: rewrite,
+    CorpusStep.REPEAT: repeat,
+    CorpusStep.PROOF: proof,
+    CorpusStep.RESTORE: restore,
+    CorpusStep.ORIGINAL: original,
+    CorpusStep.BOOT: boot,
+    CorpusStep.ROM: rom,
+    CorpusStep.PARAVIRT: paravirt,
+    CorpusStep.VERIFY: verify,
 }
 
-NEEDS: Final[Mapping[Step, tuple[Step, ...]]] = {
-    Step.SCAN: (),
-    Step.REWRITE: (),
-    Step.ORIGINAL: (),
-    Step.BOOT: (Step.REWRITE, Step.ORIGINAL),
-    Step.ROM: (Step.REWRITE, Step.ORIGINAL),
+NEEDS: Final[Mapping[CorpusStep, tuple[CorpusStep, ...]]] = {
+    CorpusStep.SCAN: (),
+    CorpusStep.REWRITE: (),
+    CorpusStep.ORIGINAL: (),
+    CorpusStep.BOOT: (CorpusStep.REWRITE, CorpusStep.ORIGINAL),
+    CorpusStep.ROM: (CorpusStep.REWRITE, CorpusStep.ORIGINAL),
 }
 """Which steps have to hold before one can be done, if not Step.REWRITE alone."""
 
 
-def needs(step: Step) -> tuple[Step, ...]:
+def needs(step: CorpusStep) -> tuple[CorpusStep, ...]:
     """Which steps have to hold before this one."""
-    return NEEDS.get(step, (Step.REWRITE,))
+    return NEEDS.get(step, (CorpusStep.REWRITE,))
 
 
 def _rewrite(bench: Bench, prefix: str) -> Ran:
     mode, linked = bench.subject.mode, bench.subject.kernel.linked
     command: list[str | Path] = ["rewrite", bench.input, "-o", bench.directory / f"{prefix}output"]
     command += ["--json", bench.directory / f"{prefix}rewrite.json"]
-    if mode is Mode.TWIN and linked is not None:
+    if mode is InputMode.TWIN and linked is not None:
         command += ["--debug", linked]
-    if mode in (Mode.TWIN, Mode.ALONE):
+    if mode in (InputMode.TWIN, InputMode.ALONE):
         command += ["--vmlinux", bench.directory / f"{prefix}linked"]
-    if mode is Mode.MODULES:
+    if mode is InputMode.MODULES:
         command += ["--tree"]
-    return bench.run(*command, timeout_s=LONGEST_S if mode is Mode.MODULES else QUICK_S)
+    return bench.run(*command, timeout_s=LONGEST_S if mode is InputMode.MODULES else QUICK_S)
 
 
 def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report of `rewrite` says, in short."""
+    """The report of `rewrite`, in short."""
     if "all_sites" not in report:
         return {key: value for key, value in report.items() if isinstance(value, int | dict)}
     reasons = Counter(site["reason"] for site in report["native"])
@@ -221,7 +223,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _boot(bench: Bench, option_rom: Path | None) -> Result:
     kernel = bench.output
-    if bench.subject.mode is Mode.LINKED:
+    if bench.subject.mode is InputMode.LINKED:
         kernel = bench.directory / "wrapped"
         ran = bench.run("wrap", bench.output, "-o", kernel, timeout_s=QUICK_S)
         if ran.returncode:
@@ -235,11 +237,11 @@ def _digest(path: Path) -> str:
 
 
 def _held(ran: Ran, figures: Mapping[str, Any] | None = None) -> Result:
-    return Result(Outcome.HOLDS, "", ran.cpu_s, ran.peak_mib, figures or {})
+    return Result(StepOutcome.HOLDS, "", ran.cpu_s, ran.peak_mib, figures or {})
 
 
 def _judged(ran: Ran, complaint: str) -> Result:
-    outcome = Outcome.FAILS if complaint else Outcome.HOLDS
+    outcome = StepOutcome.FAILS if complaint else StepOutcome.HOLDS
     return Result(outcome, complaint, ran.cpu_s, ran.peak_mib)
 
 
@@ -277,6 +279,6 @@ def _findings(report: Path) -> tuple[str, ...]:
 
 def _failed(ran: Ran, *more: str) -> Result:
     refused = ran.returncode == ExitCode.INPUT and not ran.timed_out
-    outcome = Outcome.REFUSED if refused else Outcome.FAILS
+    outcome = StepOutcome.REFUSED if refused else StepOutcome.FAILS
     message = " / ".join(part for part in (ran.message, *more) if part)
     return Result(outcome, f"exit code {ran.returncode}: {message}", ran.cpu_s, ran.peak_mib)

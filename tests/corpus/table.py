@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 
-class Mode(enum.Enum):
-    """What `vmipatch rewrite` is given."""
+class InputMode(enum.Enum):
+    """The input that `vmipatch rewrite` is given."""
 
     TWIN = "twin"
     """The bzImage with its vmlinux (`--debug`)."""
@@ -27,7 +27,7 @@ class Mode(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
+class DebianPackage:
     """A kernel that Debian built, as its i386 packages have it."""
 
     suite: str
@@ -39,7 +39,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourcePackage:
     """A package of kernel sources."""
 
     suite: str
@@ -49,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """What compiles and links, by packages of Debian 12."""
+    """A compiler and a linker, by packages of Debian 12."""
 
     name: str
     packages: tuple[str, ...]
@@ -60,7 +60,7 @@ class Compiler:
 class Build:
     """A kernel to build."""
 
-    source: Source
+    source: SourcePackage
     compiler: Compiler
     fragments: tuple[str, ...]
     """Files of tests/corpus/configs, without `.config`, that together are the configuration."""
@@ -73,25 +73,25 @@ class OwnKernel:
     name: str
 
 
-NOTHING: Mapping[Mode, str] = MappingProxyType({})
+NOTHING: Mapping[InputMode, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CorpusRow:
     """One kernel of the corpus."""
 
     name: str
-    origin: Package | Build | OwnKernel
+    origin: DebianPackage | Build | OwnKernel
     modules: bool = False
     """Whether its modules are taken through the steps, too."""
-    refused: Mapping[Mode, str] = field(default_factory=lambda: NOTHING)
+    refused: Mapping[InputMode, str] = field(default_factory=lambda: NOTHING)
     """Where `vmipatch rewrite` rightly refuses it: words that its message must hold."""
 
 
-_V5_10 = Source("bullseye", "linux-source-5.10", "5.10.223-1")
-_V6_1 = Source("bookworm", "linux-source-6.1", "6.1.176-1")
-_V6_12 = Source("bookworm-backports", "linux-source-6.12", "6.12.95-1~bpo12+1")
-_V7_2 = Source("sid", "linux-source-7.2", "7.2.13-1")
+_V5_10 = SourcePackage("bullseye", "linux-source-5.10", "5.10.223-1")
+_V6_1 = SourcePackage("bookworm", "linux-source-6.1", "6.1.176-1")
+_V6_12 = SourcePackage("bookworm-backports", "linux-source-6.12", "6.12.95-1~bpo12+1")
+_V7_2 = SourcePackage("sid", "linux-source-7.2", "7.2.13-1")
 
 _GCC = Compiler("gcc 12", ("gcc-12",))
 _CLANG_14 = Compiler("clang 14 and lld 14", ("clang-14", "lld-14", "llvm-14"), "LLVM=-14")
@@ -106,8 +106,8 @@ _NO_SYMBOLS = ("base", "relocatable", "no-symbols", "tiny", "speed")
 _FIXED = ("base", "fixed", "symbols", "tiny", "speed")
 
 
-def _debian(suite: str, release: str, version: str, debug: bool = True) -> Package:
-    return Package(suite, f"linux-image-{release}", version, debug)
+def _debian(suite: str, release: str, version: str, debug: bool = True) -> DebianPackage:
+    return DebianPackage(suite, f"linux-image-{release}", version, debug)
 
 
 _BULLSEYE = ("bullseye", "5.10.0-32", "5.10.223-1")
@@ -115,64 +115,66 @@ _BOOKWORM = ("bookworm", "6.1.0-50", "6.1.176-1")
 _BACKPORTS = ("bookworm-backports", "6.5.0-0.deb12.4", "6.5.10-1~bpo12+1")
 
 
-def _of(release: tuple[str, str, str], flavour: str, debug: bool = True) -> Package:
+def _of(release: tuple[str, str, str], flavour: str, debug: bool = True) -> DebianPackage:
     suite, number, version = release
     return _debian(suite, f"{number}-{flavour}", version, debug)
 
 
-_FIXED_REFUSED = {mode: "CONFIG_RELOCATABLE" for mode in (Mode.TWIN, Mode.ALONE, Mode.LINKED)}
+_FIXED_REFUSED = {
+    mode: "CONFIG_RELOCATABLE" for mode in (InputMode.TWIN, InputMode.ALONE, InputMode.LINKED)
+}
 
-ROWS: tuple[Row, ...] = (
-    Row("tiny", OwnKernel("tiny")),
-    Row("smp-pae", OwnKernel("smp-pae")),
-    Row("debian12-686", _of(_BOOKWORM, "686")),
-    Row("debian12-686-pae", _of(_BOOKWORM, "686-pae")),
-    Row("debian12-rt-686-pae", _of(_BOOKWORM, "rt-686-pae"), modules=True),
-    Row("backports-686", _of(_BACKPORTS, "686", debug=False)),
-    Row("backports-686-pae", _of(_BACKPORTS, "686-pae", debug=False)),
-    Row("debian11-686", _of(_BULLSEYE, "686"), modules=True),
-    Row("debian11-686-pae", _of(_BULLSEYE, "686-pae")),
-    Row("debian11-rt-686-pae", _of(_BULLSEYE, "rt-686-pae")),
-    Row("gcc-5.10-tiny", Build(_V5_10, _GCC, _TINY)),
-    Row("gcc-6.12-tiny", Build(_V6_12, _GCC, _TINY)),
-    Row("gcc-7.2-tiny", Build(_V7_2, _GCC, _TINY)),
-    Row("clang-6.1-tiny", Build(_V6_1, _CLANG_14, _TINY)),
-    Row("clang-7.2-tiny", Build(_V7_2, _CLANG_19, _TINY)),
-    Row("gcc-6.12-smp-pae", Build(_V6_12, _GCC, _GUARDED)),
-    Row("gcc-7.2-smp-pae", Build(_V7_2, _GCC, _GUARDED)),
-    Row("clang-6.1-smp-pae", Build(_V6_1, _CLANG_14, _SMP_PAE)),
-    Row("clang-7.2-smp-pae", Build(_V7_2, _CLANG_19, _GUARDED)),
-    Row("packed-5.10", Build(_V5_10, _GCC, (*_PACKED, "packed-5.10"))),
-    Row("packed-6.1", Build(_V6_1, _GCC, (*_SMALL, "packed-6.1"))),
-    Row("packed-6.12", Build(_V6_12, _CLANG_19, (*_PACKED, "packed-6.12"))),
-    Row(
+ROWS: tuple[CorpusRow, ...] = (
+    CorpusRow("tiny", OwnKernel("tiny")),
+    CorpusRow("smp-pae", OwnKernel("smp-pae")),
+    CorpusRow("debian12-686", _of(_BOOKWORM, "686")),
+    CorpusRow("debian12-686-pae", _of(_BOOKWORM, "686-pae")),
+    CorpusRow("debian12-rt-686-pae", _of(_BOOKWORM, "rt-686-pae"), modules=True),
+    CorpusRow("backports-686", _of(_BACKPORTS, "686", debug=False)),
+    CorpusRow("backports-686-pae", _of(_BACKPORTS, "686-pae", debug=False)),
+    CorpusRow("debian11-686", _of(_BULLSEYE, "686"), modules=True),
+    CorpusRow("debian11-686-pae", _of(_BULLSEYE, "686-pae")),
+    CorpusRow("debian11-rt-686-pae", _of(_BULLSEYE, "rt-686-pae")),
+    CorpusRow("gcc-5.10-tiny", Build(_V5_10, _GCC, _TINY)),
+    CorpusRow("gcc-6.12-tiny", Build(_V6_12, _GCC, _TINY)),
+    CorpusRow("gcc-7.2-tiny", Build(_V7_2, _GCC, _TINY)),
+    CorpusRow("clang-6.1-tiny", Build(_V6_1, _CLANG_14, _TINY)),
+    CorpusRow("clang-7.2-tiny", Build(_V7_2, _CLANG_19, _TINY)),
+    CorpusRow("gcc-6.12-smp-pae", Build(_V6_12, _GCC, _GUARDED)),
+    CorpusRow("gcc-7.2-smp-pae", Build(_V7_2, _GCC, _GUARDED)),
+    CorpusRow("clang-6.1-smp-pae", Build(_V6_1, _CLANG_14, _SMP_PAE)),
+    CorpusRow("clang-7.2-smp-pae", Build(_V7_2, _CLANG_19, _GUARDED)),
+    CorpusRow("packed-5.10", Build(_V5_10, _GCC, (*_PACKED, "packed-5.10"))),
+    CorpusRow("packed-6.1", Build(_V6_1, _GCC, (*_SMALL, "packed-6.1"))),
+    CorpusRow("packed-6.12", Build(_V6_12, _CLANG_19, (*_PACKED, "packed-6.12"))),
+    CorpusRow(
         "gcc-6.1-no-symbols",
         Build(_V6_1, _GCC, _NO_SYMBOLS),
-        refused={Mode.ALONE: "the kernel has no symbols of its own"},
+        refused={InputMode.ALONE: "the kernel has no symbols of its own"},
     ),
-    Row("gcc-6.1-fixed", Build(_V6_1, _GCC, _FIXED), refused=_FIXED_REFUSED),
+    CorpusRow("gcc-6.1-fixed", Build(_V6_1, _GCC, _FIXED), refused=_FIXED_REFUSED),
 )
 """The corpus, in the order in which it is worked on and reported."""
 
 
-def modes(row: Row) -> tuple[Mode, ...]:
+def modes(row: CorpusRow) -> tuple[InputMode, ...]:
     """How a row is given to vmipatch."""
-    if not isinstance(row.origin, Package):
-        return (Mode.TWIN, Mode.ALONE, Mode.LINKED)
-    twin = (Mode.TWIN,) if row.origin.debug else ()
-    return (*twin, Mode.ALONE, *((Mode.MODULES,) if row.modules else ()))
+    if not isinstance(row.origin, DebianPackage):
+        return (InputMode.TWIN, InputMode.ALONE, InputMode.LINKED)
+    twin = (InputMode.TWIN,) if row.origin.debug else ()
+    return (*twin, InputMode.ALONE, *((InputMode.MODULES,) if row.modules else ()))
 
 
-def facts(row: Row) -> dict[str, str]:
-    """What the table itself says of a kernel: version and compiler."""
+def facts(row: CorpusRow) -> dict[str, str]:
+    """Facts of a kernel from the table itself: version and compiler."""
     match row.origin:
-        case Package(version=version):
+        case DebianPackage(version=version):
             return {"version": version}
         case Build(source=source, compiler=compiler):
             return {"version": source.version, "compiler": compiler.name}
     return {}
 
 
-def row(name: str) -> Row:
+def row(name: str) -> CorpusRow:
     """The row of this name. Raises KeyError."""
     return {each.name: each for each in ROWS}[name]

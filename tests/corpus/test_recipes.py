@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.corpus import fetch
-from tests.corpus.table import ROWS, Build, Row
+from tests.corpus.table import ROWS, Build, CorpusRow
 from tests.support.kernels import FRAGMENTS
 
 OLD_KCONFIG = "config SMP\n\tbool\nmenuconfig NET\n\tbool\nconfig HIDDEN\n\tbool\n"
@@ -19,7 +19,7 @@ MAKEFILE = 'allnoconfig:\n\t@grep -v HIDDEN "$(KCONFIG_ALLCONFIG)" > "$(O)/.conf
 
 
 def configured(directory: Path, fragment: str) -> subprocess.CompletedProcess[str]:
-    """What build.sh makes of a fragment for sources that know SMP, NET and HIDDEN."""
+    """The result of build.sh for a fragment, of sources that know SMP, NET and HIDDEN."""
     source, out = directory / "source", directory / "out"
     for folder in (source / "init", source / "arch" / "arm", out):
         folder.mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_option_that_is_known_and_not_given_ends_the_build(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Row:
+def build(tmp_path: Path) -> CorpusRow:
     """A build of the table, as if the cache had it."""
     row = next(each for each in ROWS if isinstance(each.origin, Build))
     assert isinstance(row.origin, Build)
@@ -64,18 +64,20 @@ def build(tmp_path: Path) -> Row:
     return row
 
 
-def test_build_with_the_options_of_its_row_is_found(tmp_path: Path, build: Row) -> None:
+def test_build_with_the_options_of_its_row_is_found(tmp_path: Path, build: CorpusRow) -> None:
     kernel = fetch.find(build, tmp_path)
     assert kernel is not None
     assert kernel.packed == tmp_path / build.name / "bzImage"
 
 
-def test_build_with_other_options_is_not_taken_for_the_row_s(tmp_path: Path, build: Row) -> None:
+def test_build_with_other_options_is_not_taken_for_the_row_s(
+    tmp_path: Path, build: CorpusRow
+) -> None:
     config = tmp_path / build.name / "config"
     config.write_text(config.read_text().replace("CONFIG_TTY=y", "# CONFIG_TTY is not set"))
     assert fetch.find(build, tmp_path) is None
 
 
-def test_half_a_build_is_not_taken_for_a_whole_one(tmp_path: Path, build: Row) -> None:
+def test_half_a_build_is_not_taken_for_a_whole_one(tmp_path: Path, build: CorpusRow) -> None:
     (tmp_path / build.name / "vmlinux").unlink()
     assert fetch.find(build, tmp_path) is None

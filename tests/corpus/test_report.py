@@ -11,9 +11,9 @@ from tests.corpus import report, state
 from tests.corpus.command import without_places
 from tests.corpus.judge import Colour, verdict
 from tests.corpus.samples import record, rewritten
-from tests.corpus.state import Outcome, Record, Result, Step
-from tests.corpus.table import ROWS, Mode
-from tests.corpus.tried import KINDS, Kind
+from tests.corpus.state import CorpusStep, Record, Result, StepOutcome
+from tests.corpus.table import ROWS, InputMode
+from tests.corpus.tried import KINDS, TriedKind
 
 PRODUCT = "12" * 32
 ONCE = "Tried once; a synthetic sample of each kind is in the tests"
@@ -50,7 +50,7 @@ def test_kernels_from_archives_stand_apart_from_those_brought_once() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
-def test_kind_that_was_met_once_has_a_sample_in_the_tests(kind: Kind) -> None:
+def test_kind_that_was_met_once_has_a_sample_in_the_tests(kind: TriedKind) -> None:
     file, _, function = kind.sample.partition("::")
     assert re.search(rf"^def {function}\(", (state.ROOT / file).read_text(), re.M)
     shown = rows(report.page(PRODUCT, [], [], None), ONCE)
@@ -59,10 +59,10 @@ def test_kind_that_was_met_once_has_a_sample_in_the_tests(kind: Kind) -> None:
 
 def test_refusal_and_fault_are_told_in_full() -> None:
     refused = record(
-        {Step.REWRITE: Result(Outcome.REFUSED, "needs KALLSYMS | or a twin")}, name="a"
+        {CorpusStep.REWRITE: Result(StepOutcome.REFUSED, "needs KALLSYMS | or a twin")}, name="a"
     )
-    broken = record({Step.RESTORE: Result(Outcome.FAILS, "other bytes")}, name="b")
-    undone = record(name="c", without=(Step.VERIFY,))
+    broken = record({CorpusStep.RESTORE: Result(StepOutcome.FAILS, "other bytes")}, name="b")
+    undone = record(name="c", without=(CorpusStep.VERIFY,))
     lines = [line(refused, "KALLSYMS"), line(broken), line(undone)]
     page = report.page(PRODUCT, lines, [], None)
     assert rows(page, "Refused, and why") == [["a", "twin", "needs KALLSYMS \\| or a twin"]]
@@ -83,7 +83,7 @@ def test_what_is_lost_and_left_native_is_told() -> None:
 
 
 def test_summary_has_a_line_each() -> None:
-    broken = record({Step.SCAN: Result(Outcome.FAILS, "no")}, Mode.ALONE, "b")
+    broken = record({CorpusStep.SCAN: Result(StepOutcome.FAILS, "no")}, InputMode.ALONE, "b")
     texts = list(report.summary([line(record(name="a")), line(broken)]))
     assert texts == ["green    a twin", "red      b alone: scan: no"]
     assert line(broken).verdict.colour is Colour.RED

@@ -9,52 +9,52 @@ from pathlib import Path
 import pytest
 
 from tests.corpus import state
-from tests.corpus.places import Kernel, tree_digest
-from tests.corpus.state import Outcome, Result, Results, Step, Subject
-from tests.corpus.table import Mode
+from tests.corpus.places import CorpusKernel, tree_digest
+from tests.corpus.state import CorpusStep, Result, Results, StepOutcome, Subject
+from tests.corpus.table import InputMode
 
 PRODUCT, OTHER_PRODUCT = "12" * 32, "34" * 32
-RESULT = Result(Outcome.FAILS, "why", 1.5, 20, {"sites": {"rewritten": 3}})
+RESULT = Result(StepOutcome.FAILS, "why", 1.5, 20, {"sites": {"rewritten": 3}})
 
 
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
     kernel = tmp_path / "vmlinuz"
     kernel.write_bytes(b"kernel")
-    return Subject(Kernel("given/some", kernel, None), Mode.ALONE)
+    return Subject(CorpusKernel("given/some", kernel, None), InputMode.ALONE)
 
 
 def test_result_is_known_to_the_next_run(tmp_path: Path, subject: Subject) -> None:
-    Results(tmp_path, PRODUCT, subject).put(Step.SCAN, RESULT)
+    Results(tmp_path, PRODUCT, subject).put(CorpusStep.SCAN, RESULT)
     later = Results(tmp_path, PRODUCT, subject)
-    assert later.get(Step.SCAN) == RESULT
-    assert later.get(Step.PROOF) is None
-    assert later.record.known == {Step.SCAN: RESULT}
+    assert later.get(CorpusStep.SCAN) == RESULT
+    assert later.get(CorpusStep.PROOF) is None
+    assert later.record.known == {CorpusStep.SCAN: RESULT}
 
 
 def test_result_of_another_product_does_not_count(tmp_path: Path, subject: Subject) -> None:
-    Results(tmp_path, PRODUCT, subject).put(Step.SCAN, RESULT)
-    assert Results(tmp_path, OTHER_PRODUCT, subject).get(Step.SCAN) is None
+    Results(tmp_path, PRODUCT, subject).put(CorpusStep.SCAN, RESULT)
+    assert Results(tmp_path, OTHER_PRODUCT, subject).get(CorpusStep.SCAN) is None
 
 
 def test_products_that_share_a_directory_are_told_apart(tmp_path: Path, subject: Subject) -> None:
     twin = PRODUCT[: state.PRODUCT_LEN].ljust(64, "0")
-    Results(tmp_path, PRODUCT, subject).put(Step.SCAN, RESULT)
-    assert Results(tmp_path, twin, subject).get(Step.SCAN) is None
+    Results(tmp_path, PRODUCT, subject).put(CorpusStep.SCAN, RESULT)
+    assert Results(tmp_path, twin, subject).get(CorpusStep.SCAN) is None
     assert not list(state.records(tmp_path, twin, ""))
 
 
 def test_result_of_another_kernel_does_not_count(tmp_path: Path, subject: Subject) -> None:
-    Results(tmp_path, PRODUCT, subject).put(Step.SCAN, RESULT)
+    Results(tmp_path, PRODUCT, subject).put(CorpusStep.SCAN, RESULT)
     assert subject.kernel.packed is not None
     subject.kernel.packed.write_bytes(b"another")
-    changed = Subject(dataclasses.replace(subject.kernel), Mode.ALONE)
-    assert Results(tmp_path, PRODUCT, changed).get(Step.SCAN) is None
+    changed = Subject(dataclasses.replace(subject.kernel), InputMode.ALONE)
+    assert Results(tmp_path, PRODUCT, changed).get(CorpusStep.SCAN) is None
 
 
 def test_records_are_found_by_the_begin_of_their_names(tmp_path: Path, subject: Subject) -> None:
     results = Results(tmp_path, PRODUCT, subject)
-    results.put(Step.SCAN, RESULT)
+    results.put(CorpusStep.SCAN, RESULT)
     assert [r for r in state.records(tmp_path, PRODUCT, "given/")] == [results.record]
     assert not list(state.records(tmp_path, PRODUCT, "other"))
 

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.corpus.fetch import CONFIGS, fragment_text
-from tests.corpus.table import ROWS, Build, Mode, OwnKernel, Package, Row, modes
+from tests.corpus.table import ROWS, Build, CorpusRow, DebianPackage, InputMode, OwnKernel, modes
 from tests.support import kernels
 
 VERSION = re.compile(r"\d+\.\d+\.\d+-\d+(~bpo12\+1)?")
@@ -24,10 +24,10 @@ PROMISED = {
     ("bullseye", "rt-686-pae"),
 }
 BUILDS = {row.name: row.origin for row in ROWS if isinstance(row.origin, Build)}
-PACKAGES = [row.origin for row in ROWS if isinstance(row.origin, Package)]
+PACKAGES = [row.origin for row in ROWS if isinstance(row.origin, DebianPackage)]
 
 
-def flavour(package: Package) -> str:
+def flavour(package: DebianPackage) -> str:
     found = re.search(r"(rt-)?686(-pae)?$", package.image)
     assert found
     return found[0]
@@ -42,14 +42,14 @@ def test_debian_s_flavours_are_all_there() -> None:
 
 
 def test_modules_of_the_rt_and_of_the_5_10_flavour_are_taken_along() -> None:
-    with_modules = {row.name for row in ROWS if Mode.MODULES in modes(row)}
+    with_modules = {row.name for row in ROWS if InputMode.MODULES in modes(row)}
     assert with_modules == {"debian12-rt-686-pae", "debian11-686"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_version_is_pinned(row: Row) -> None:
+def test_version_is_pinned(row: CorpusRow) -> None:
     match row.origin:
-        case Package(version=version):
+        case DebianPackage(version=version):
             assert VERSION.fullmatch(version)
         case Build(source=source):
             assert VERSION.fullmatch(source.version)

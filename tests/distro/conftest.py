@@ -25,8 +25,8 @@ NO_SELF_TESTS = "cryptomgr.notests"
 """Ciphers test themselves at boot: minutes of virtual time with long numbers, nothing else."""
 
 
-class Source(enum.Enum):
-    """What there was to rewrite."""
+class RewrittenFrom(enum.Enum):
+    """The kind of file that was rewritten."""
 
     TWIN = "twin"
     """The vmlinuz with its debug twin."""
@@ -87,11 +87,11 @@ def distro_rewritten(
 
 @pytest.fixture(scope="session")
 def shipped(distro: DistroFinder, tmp_path_factory: pytest.TempPathFactory) -> ShippedFinder:
-    """What vmipatch makes of the vmlinuz of a kernel of Debian's, made once in a session."""
+    """The rewritten vmlinuz of a kernel of Debian's, made once in a session."""
     directory = tmp_path_factory.mktemp("shipped")
 
     @cache
-    def rewrite_once(name: str, source: Source = Source.TWIN) -> Shipped:
+    def rewrite_once(name: str, source: RewrittenFrom = RewrittenFrom.TWIN) -> Shipped:
         from vmipatch.choices import BootCodeChoice
         from vmipatch.image.bzimage import BzImage
         from vmipatch.image.elf import ElfImage
@@ -101,7 +101,7 @@ def shipped(distro: DistroFinder, tmp_path_factory: pytest.TempPathFactory) -> S
         kernel = distro(name)
         data = kernel.vmlinuz.read_bytes()
         packed = BzImage.parse(data, name)
-        if source is Source.TWIN:
+        if source is RewrittenFrom.TWIN:
             debug = ElfImage.parse(kernel.vmlinux.read_bytes(), name)
             made = rewrite_bzimage(data, packed, debug, choice=BootCodeChoice.KEEP)
         else:

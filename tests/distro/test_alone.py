@@ -13,7 +13,7 @@ import pytest
 
 from tests.boot.conftest import COMPARABLE, check_finished
 from tests.conftest import InitramfsBuilder
-from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, ShippedFinder, Source
+from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, RewrittenFrom, ShippedFinder
 from tests.emu.hypervised_boot import ONE_PROCESSOR, boot
 from tests.support import qemu
 from tests.support.console import compare, new_warnings
@@ -38,7 +38,7 @@ def is_rewritten(site: Site) -> bool:
 def test_nearly_every_site_is_rewritten_and_the_rest_has_a_reason(
     shipped: ShippedFinder, name: str
 ) -> None:
-    twin, alone = shipped(name).sites, shipped(name, Source.ALONE).sites
+    twin, alone = shipped(name).sites, shipped(name, RewrittenFrom.ALONE).sites
     assert twin.keys() == alone.keys()
     possible = {va for va, site in twin.items() if is_rewritten(site)}
     done = {va for va, site in alone.items() if is_rewritten(site)}
@@ -60,7 +60,7 @@ def test_console_is_that_of_the_original(
     archive = initramfs("workload.sh", ())
     original, rewritten = (
         qemu.boot(kernel, archive, append=OPTIONS, memory_mib=512, timeout_s=900)
-        for kernel in (distro(name).vmlinuz, shipped(name, Source.ALONE).vmlinuz)
+        for kernel in (distro(name).vmlinuz, shipped(name, RewrittenFrom.ALONE).vmlinuz)
     )
     check_finished(rewritten)
     assert compare(original.console, rewritten.console) == []
@@ -77,7 +77,7 @@ def test_isolated_page_tables_and_a_rom_go_together(
 ) -> None:
     """Thunks and ROM are far from the entry code, in pages that user space does not see."""
     rom = rom_arguments(build_rom(Flavor.NATIVE).data, tmp_path_factory.mktemp("rom"))
-    kernel, archive = shipped(name, Source.ALONE).vmlinuz, initramfs("short.sh", ())
+    kernel, archive = shipped(name, RewrittenFrom.ALONE).vmlinuz, initramfs("short.sh", ())
     options = f"{OPTIONS} pti=on"
     done = qemu.boot(kernel, archive, append=options, memory_mib=512, extra=rom, timeout_s=900)
     check_finished(done)
@@ -89,7 +89,7 @@ def test_it_runs_paravirtually(
     shipped: ShippedFinder, initramfs: InitramfsBuilder, name: str
 ) -> None:
     options = f"{ONE_PROCESSOR} norandmaps {NO_SELF_TESTS}"
-    vmlinux = shipped(name, Source.ALONE).vmlinux
+    vmlinux = shipped(name, RewrittenFrom.ALONE).vmlinux
     done = boot(Mode.PARAVIRT, str(vmlinux), str(initramfs("workload.sh", ())), options)
     done.check()
     assert "vmi: paravirtual" in done.console

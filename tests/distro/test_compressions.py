@@ -10,7 +10,7 @@ import pytest
 from tests.boot.conftest import COMPARABLE
 from tests.conftest import InitramfsBuilder, missing
 from tests.support import kernels, qemu
-from tests.support.console import Console, compare, new_warnings
+from tests.support.console import GuestConsole, compare, new_warnings
 from vmipatch.choices import BootCodeChoice
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -50,7 +50,7 @@ def test_kernel_is_rewritten_and_does_what_it_did(
         qemu.boot(kernel, archive, append=COMPARABLE, timeout_s=900)
         for kernel in (original, rewritten)
     )
-    assert Console.parse(before.console).done, str(before)
-    assert Console.parse(after.console).done, str(after)
+    assert GuestConsole.parse(before.console).done, str(before)
+    assert GuestConsole.parse(after.console).done, str(after)
     assert compare(before.console, after.console) == []
     assert new_warnings(before.console, after.console) == []

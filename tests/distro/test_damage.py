@@ -50,7 +50,7 @@ def test_rewritten_alone(distro: DistroFinder, place: tuple[str, float], value: 
 
 
 def test_sections_and_tables_of_the_debug_twin(distro: DistroFinder) -> None:
-    """Without its debug sections, which are looked at by nobody."""
+    """Without its debug sections, which are not looked at."""
     kernel = distro(KERNEL)
     twin = without_debug(ElfImage.parse(kernel.vmlinux.read_bytes(), KERNEL))
     judge = Rewriting.of(twin.data, kernel.vmlinuz.read_bytes()).judge

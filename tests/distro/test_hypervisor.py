@@ -9,12 +9,12 @@ import pytest
 
 from tests.conftest import InitramfsBuilder, KernelFinder
 from tests.distro.conftest import NO_SELF_TESTS, DistroFinder
-from tests.emu.exit_gain import AT_MOST_LEFT, SPARED, Gain
 from tests.emu.hypervised_boot import ONE_PROCESSOR, HypervisedBoot, boot
+from tests.emu.hypervisor.exit_gain import AT_MOST_LEFT, SPARED, Gain
 from tests.support import segments
-from tests.support.console import Console, complaints
+from tests.support.console import GuestConsole, complaints
 from vmipatch.choices import Flavor, Mode
-from vmipatch.emu.exits import ExitKind
+from vmipatch.emu.hypervisor.exits import ExitKind
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom.entries import RelocationType, relocation_type
@@ -35,7 +35,7 @@ Booter = Callable[..., HypervisedBoot]
 def run(
     distro: DistroFinder, distro_rewritten: KernelFinder, initramfs: InitramfsBuilder, name: str
 ) -> Booter:
-    """What boots the kernel under test, original or rewritten, once for the same arguments."""
+    """A booter of the kernel under test, original or rewritten: once for the same arguments."""
 
     def start(
         mode: Mode,
@@ -62,7 +62,7 @@ def test_every_mode_reaches_the_end_of_the_workload_and_prints_the_same(run: Boo
     assert native.result.ending is Ending.RESET_BY_FAULT, f"{native.result}"
     assert not complaints(native.console)
     assert "vmi: paravirtual" in paravirtual.console
-    printed = [Console.parse(done.console).test for done in (native, trapped, paravirtual)]
+    printed = [GuestConsole.parse(done.console).test for done in (native, trapped, paravirtual)]
     assert printed[0] == printed[1] == printed[2]
 
 
@@ -107,7 +107,9 @@ def test_processes_keep_their_segments(run: Booter) -> None:
     programs = tuple((f"returns/{name}", data) for name, data in segments.PROGRAMS.items())
     done = run(Mode.PARAVIRT, script="returns.sh", extra=programs)
     done.check()
-    ends = dict(line.rsplit(": ", 1) for line in Console.parse(done.console).test if ": " in line)
+    ends = dict(
+        line.rsplit(": ", 1) for line in GuestConsole.parse(done.console).test if ": " in line
+    )
     assert ends == {f"/returns/{name}": str(segments.KEPT) for name in segments.PROGRAMS}
     assert done.result.statistics.traps[ExitKind.STACK_SEGMENT] > 20, "the detour was taken"
 

@@ -18,7 +18,7 @@ from tests.boot.test_instrumentation import places
 from tests.conftest import InitramfsBuilder
 from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, ShippedFinder
 from tests.support import kexec, qemu
-from tests.support.console import Console, compare, complaints, new_warnings
+from tests.support.console import GuestConsole, compare, complaints, new_warnings
 from tests.support.roms import rom_arguments
 from vmipatch.choices import Flavor
 from vmipatch.image.elf import ElfImage
@@ -54,7 +54,7 @@ class Variant(enum.Enum):
 
 
 REWRITTEN = pytest.mark.parametrize("variant", [Variant.REWRITTEN, Variant.ON_A_ROM])
-Booter = Callable[[Variant, str], qemu.Boot]
+Booter = Callable[[Variant, str], qemu.QemuBoot]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def boot(
     directory = tmp_path_factory.mktemp("instrumentation")
 
     @cache
-    def once(variant: Variant, name: str) -> qemu.Boot:
+    def once(variant: Variant, name: str) -> qemu.QemuBoot:
         found = distro(name) if variant is Variant.ORIGINAL else shipped(name)
         kernel, vmlinux = found.vmlinuz, found.vmlinux
         successor = kexec.program(
@@ -90,17 +90,17 @@ def boot(
     return once
 
 
-def lives(boot: qemu.Boot) -> tuple[str, str]:
+def lives(boot: qemu.QemuBoot) -> tuple[str, str]:
     """The console of the kernel that was started, and that of the one which it started."""
     at = boot.console.rfind(SUCCESSOR)
     begin = boot.console.rfind("\n", 0, at) + 1
     return boot.console[:begin], boot.console[begin:]
 
 
-def said(boot: qemu.Boot) -> dict[str, list[str]]:
-    """What changes.sh printed, by topic."""
+def said(boot: qemu.QemuBoot) -> dict[str, list[str]]:
+    """Output of changes.sh, by topic."""
     result: dict[str, list[str]] = {}
-    for line in Console.parse(lives(boot)[0]).test:
+    for line in GuestConsole.parse(lives(boot)[0]).test:
         if line.startswith("== "):
             result[line[3:]] = []
         elif result:
@@ -139,9 +139,9 @@ def test_suspend_works_or_is_refused_as_before(boot: Booter, variant: Variant, n
 def test_kernel_starts_itself(boot: Booter, variant: Variant, name: str) -> None:
     done = boot(variant, name)
     before, after = lives(boot(Variant.ORIGINAL, name))[1], lives(done)[1]
-    assert done.ending is qemu.Ending.RESET, str(done)
+    assert done.ending is qemu.QemuEnding.RESET, str(done)
     assert done.console.count(SUCCESSOR) == 2
-    assert Console.parse(after).done, str(done)
+    assert GuestConsole.parse(after).done, str(done)
     assert not complaints(after)
     assert compare(before, after) == []
 

@@ -12,7 +12,7 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.verify import workload
 from vmipatch.verify.boots import COMMAND_LINE
 from vmipatch.verify.lockstep.check import LockstepOrder, check_lockstep
-from vmipatch.verify.lockstep.events import Kind
+from vmipatch.verify.lockstep.events import EventKind
 from vmipatch.verify.plan import Kernel
 from vmipatch.verify.user_space import Detail
 
@@ -32,5 +32,5 @@ def test_three_machines_do_the_same_to_the_end_of_the_workload(
     )  # fmt: skip
     assert found.holds, "\n".join([found.headline, *found.history])
     assert all(end is not None and end.said[-1] == workload.DONE for end in found.ends)
-    assert found.compared[Kind.CALL] > 1500 and found.compared[Kind.CONSOLE] > 200
+    assert found.compared[EventKind.CALL] > 1500 and found.compared[EventKind.CONSOLE] > 200
     assert found.flags_checked > 300_000

@@ -17,10 +17,10 @@ from tests.conftest import InitramfsBuilder, KernelFinder, missing
 from tests.distro.conftest import DistroFinder
 from tests.emu.hypervised_boot import ONE_PROCESSOR, HypervisedBoot, boot
 from tests.support import kernels, modules, qemu
-from tests.support.console import Console, complaints
+from tests.support.console import GuestConsole, complaints
 from tests.support.roms import rom_arguments
 from vmipatch.choices import Flavor, Mode
-from vmipatch.emu.exits import ExitKind
+from vmipatch.emu.hypervisor.exits import ExitKind
 from vmipatch.emu.report import Ending
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
@@ -78,7 +78,7 @@ def subject(
 
 @pytest.fixture(scope="module")
 def materials(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, bytes], ...]:
-    """What the modules work on."""
+    """The files that the modules work on."""
     return tuple(modules.materials(tmp_path_factory.mktemp("materials")))
 
 
@@ -116,7 +116,7 @@ def emulated(subject: Subject, archive: Archive) -> Booter:
     return start
 
 
-PcBooter = Callable[..., qemu.Boot]
+PcBooter = Callable[..., qemu.QemuBoot]
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def pc(subject: Subject, archive: Archive, tmp_path: Path) -> PcBooter:
         rom: bytes | None = None,
         script: str = "modules.sh",
         names: tuple[str, ...] = (),
-    ) -> qemu.Boot:
+    ) -> qemu.QemuBoot:
         vmlinux = subject.rewritten if kernel_is_rewritten else subject.original
         image = ElfImage.parse(vmlinux.read_bytes(), subject.name)
         bzimage = tmp_path / "bzImage"
@@ -145,8 +145,8 @@ def pc(subject: Subject, archive: Archive, tmp_path: Path) -> PcBooter:
     return start
 
 
-def printed(done: HypervisedBoot | qemu.Boot) -> tuple[str, ...]:
-    return Console.parse(done.console).test
+def printed(done: HypervisedBoot | qemu.QemuBoot) -> tuple[str, ...]:
+    return GuestConsole.parse(done.console).test
 
 
 def check_work(subject: Subject, lines: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ def test_static_check_holds_and_nothing_is_unknown(
     counts = certificate["proven"]["counts"]
     assert counts["bytes: unknown"] == 0
     assert counts["bytes: proven code"] > 9_000_000
-    # Less than one byte of ten thousand is code that nothing leads to.
+    # Less than one byte of ten thousand is code that nothing refers to.
     assert counts["bytes: never executed"] < counts["bytes: proven code"] // 10_000
     buckets = [n for name, n in counts.items() if name.startswith("decodings: ")]
     assert sum(buckets) == counts["decodings"]

@@ -11,7 +11,7 @@ from tests.boot.conftest import COMPARABLE, check_finished
 from tests.conftest import InitramfsBuilder
 from tests.distro.conftest import NO_SELF_TESTS, DistroFinder, VmlinuzFinder
 from tests.support import firmware, qemu
-from tests.support.console import Console, compare, new_warnings
+from tests.support.console import GuestConsole, compare, new_warnings
 from tests.support.roms import rom_arguments
 from vmipatch.choices import Flavor
 from vmipatch.image.bzimage import BzImage
@@ -31,7 +31,7 @@ BOOTS, LEAST_ADDRESSES, MOST_BOOTS = 10, 8, 20
 
 def boot(
     kernel: Path, initrd: Path, append: str, smp: int = 1, extra: tuple[str, ...] = ()
-) -> qemu.Boot:
+) -> qemu.QemuBoot:
     machine = ("-rtc", "base=2025-01-01,clock=vm", *extra)
     return qemu.boot(
         kernel,
@@ -44,7 +44,7 @@ def boot(
     )
 
 
-def check_same(original: qemu.Boot, rewritten: qemu.Boot) -> None:
+def check_same(original: qemu.QemuBoot, rewritten: qemu.QemuBoot) -> None:
     """Both came to the end of the workload and said the same."""
     check_finished(rewritten)
     assert compare(original.console, rewritten.console) == []
@@ -79,7 +79,7 @@ LINKED_VA = 0xC1000000
 
 def where(console: str) -> int:
     """The address of the first byte of the running kernel, as whereabouts.sh prints it."""
-    line = Console.parse(console).test[0]
+    line = GuestConsole.parse(console).test[0]
     assert line.startswith("text "), console
     return int(line.removeprefix("text "), 16)
 

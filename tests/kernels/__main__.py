@@ -22,14 +22,15 @@ SCRIPTS = Path(__file__).parent
 def main() -> None:
     """Build or fetch what no cache has, into the default cache."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
-    known = [*kernels.RECIPES, *kernels.ON_REQUEST, *kernels.DISTRO_FLAVOURS]
+    known = [*kernels.RECIPES, *kernels.ON_REQUEST, *kernels.DISTRO_FLAVOURS, kernels.FOREIGN]
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(known))
     names = parser.parse_args().names or list(kernels.RECIPES)
     if unknown := set(names) - set(known):
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}")
 
     recipes, packages = [], []
-    for name in names:
+    wants_foreign = kernels.FOREIGN in names
+    for name in (each for each in names if each != kernels.FOREIGN):
         distro = name in kernels.DISTRO_FLAVOURS
         if found := kernels.find_distro(name) if distro else kernels.find(name):
             print(f"{name}: {found.directory}")
@@ -43,6 +44,8 @@ def main() -> None:
         _build(recipes, cache)
     if packages:
         _fetch(packages, cache)
+    if wants_foreign and not all(map(kernels.find_foreign, kernels.FOREIGN_KERNELS)):
+        _fetch_foreign(cache)
 
 
 def _build(recipes: list[kernels.Recipe], cache: Path) -> None:
@@ -67,6 +70,15 @@ def _fetch(names: list[str], cache: Path) -> None:
             subprocess.run([SCRIPTS / "debian.sh", scratch, flavour], check=True)
             _install(scratch / f"debian-{flavour}", cache / name)
             print(f"{name}: {cache / name}", flush=True)
+
+
+def _fetch_foreign(cache: Path) -> None:
+    """Get what of Debian is not Linux, appearing in the cache when complete."""
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as directory:
+        print(f"{kernels.FOREIGN}: fetching, 9 MB", flush=True)
+        subprocess.run([SCRIPTS / "foreign.sh", directory], check=True)
+        _install(Path(directory) / kernels.FOREIGN, cache / kernels.FOREIGN)
+        print(f"{kernels.FOREIGN}: {cache / kernels.FOREIGN}", flush=True)
 
 
 def _build_kernel(recipe: kernels.Recipe, scratch: Path, cache: Path) -> None:

@@ -51,7 +51,7 @@ if [ "${CONFIGURE_ONLY:-}" ]; then
     exit
 fi
 if [ "${MODULES_ONLY:-}" ]; then
-    # Without the kernel itself nobody knows what it exports.
+    # Without the kernel itself its exports are unknown.
     kernel -j"${JOBS:-$(nproc)}" KBUILD_MODPOST_WARN=1 modules
     mkdir -p "$out/modules/kernel"
     (cd "$objects" && find . -name '*.ko' -exec cp --parents -t "$out/modules/kernel" {} +)

@@ -2,7 +2,7 @@
 # How do scripts get Debian's packages without root? To be sourced, with SCRATCH a directory. Package
 # lists of our own, for i386 too: the system's stay as they are, and nothing is installed. SUITES
 # names the suites to look at, on the system's mirror and signed by its keys; without it, those that
-# the system has.
+# the system has. KIND is deb-src where sources are wanted.
 
 mkdir -p "$scratch/apt/lists/partial" "$scratch/apt/archives/partial"
 
@@ -56,7 +56,7 @@ if [ "${SUITES:-}" ]; then
         exit 1
     fi
     for suite in $SUITES; do
-        echo "deb $mirror $suite main"
+        echo "${KIND:-deb} $mirror $suite main"
     done > "$scratch/apt/sources.list"
 fi
 

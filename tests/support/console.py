@@ -18,7 +18,7 @@ from vmipatch.verify.console import (
     normalised,
 )
 
-__all__ = ["RULES", "Console", "compare", "complaints", "new_warnings"]
+__all__ = ["RULES", "GuestConsole", "compare", "complaints", "new_warnings"]
 
 MARK_BEGIN = "VMI-MARK begin"
 MARK_MESSAGES = "VMI-MARK kernel messages"
@@ -26,20 +26,20 @@ MARK_DONE = "VMI-MARK done"
 
 
 @dataclass(frozen=True, slots=True)
-class Console:
+class GuestConsole:
     """One boot's output, taken apart."""
 
     kernel: tuple[str, ...]
     """The kernel's lines, normalised."""
     test: tuple[str, ...]
-    """What /test printed."""
+    """Output of /test."""
     smp: bool
     """Whether several processors wrote the kernel's lines."""
     done: bool
     """Whether the test came to its end."""
 
     @classmethod
-    def parse(cls, text: str) -> Console:
+    def parse(cls, text: str) -> GuestConsole:
         """Take a console apart at the marks that /init prints."""
         boot, _, rest = text.partition(f"{MARK_BEGIN}\n")
         test, _, late = rest.partition(f"{MARK_MESSAGES}\n")
@@ -51,7 +51,7 @@ class Console:
 
 def compare(original: str, rewritten: str) -> list[str]:
     """The differences between two consoles: lines that begin with `-` or `+`, none if equal."""
-    before, after = Console.parse(original), Console.parse(rewritten)
+    before, after = GuestConsole.parse(original), GuestConsole.parse(rewritten)
     differences = in_order(before.test, after.test)
     if before.smp:
         differences += as_multiset(before.kernel, after.kernel)

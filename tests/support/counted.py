@@ -3,7 +3,7 @@
 
 Boots are reproducible to the last instruction (benchmarks/counting.py). The CPU is one without
 SSE2: on others the kernel replaces its `rdtsc` sites by `lfence; rdtsc` after the runtime has
-patched them, and an execution of such a place is no call any more.
+patched them, and an execution of such a place is not a call any more.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from benchmarks.counting import (
     SHIFT,
-    Range,
+    CountedRange,
     entry_pa,
     plugin_arguments,
     read_counts,
     reproducible,
 )
 from tests.support.gdbstub import Starter, Stub, visit
-from tests.support.qemu import Boot
+from tests.support.qemu import QemuBoot
 from tests.support.roms import trace_arguments
 from vmipatch.image.elf import ElfImage
 from vmipatch.vmi.calls import VmiCall
@@ -34,16 +34,16 @@ RUN = 0
 
 @dataclass(frozen=True)
 class Counted:
-    """What was executed from the kernel's first instruction on."""
+    """Executions from the kernel's first instruction on."""
 
-    boot: Boot
+    boot: QemuBoot
     at: Counter[int]
     """Executions by address; a repeated string instruction anew for each iteration."""
     calls: Counter[VmiCall]
-    """What the trace ROM wrote, by call."""
+    """Output of the trace ROM, by call."""
 
     def since(self, before: Counted) -> Counted:
-        """What came behind an earlier stop of the same boot."""
+        """The counts after an earlier stop of the same boot."""
         return Counted(self.boot, self.at - before.at, self.calls - before.calls)
 
 
@@ -54,7 +54,7 @@ def count(
 
     Raises EnvironmentProblem if the kernel was never reached.
     """
-    ranges = [Range(va, va + 1) for va in sorted(set(vas))]
+    ranges = [CountedRange(va, va + 1) for va in sorted(set(vas))]
     with tempfile.TemporaryDirectory() as scratch:
         watched, result, trace = (Path(scratch) / name for name in ("ranges", "counts", "trace"))
         arguments = (

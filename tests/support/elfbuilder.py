@@ -52,7 +52,7 @@ class BuiltSection:
 
     @property
     def end_va(self) -> int:
-        """First address behind the section."""
+        """First address after the section."""
         return self.va + self.size
 
 
@@ -292,7 +292,7 @@ def _segments(sections: list[BuiltSection]) -> list[list[int]]:
 
 
 def _layout(sections: list[BuiltSection], start_off: int) -> tuple[list[int], int]:
-    """File offset of each section, and of the section headers behind them all.
+    """File offset of each section, and of the section headers after them all.
 
     Offsets of allocated sections are congruent to their addresses, page by page, and neighbours
     keep their distance: what one segment holds is one piece of the file.

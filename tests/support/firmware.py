@@ -26,7 +26,7 @@ menuentry kernel {{
 
 def boot_by_grub(
     kernel: Path, initrd: Path, scratch: Path, append: str = "", *, memory_mib: int = 512
-) -> qemu.Boot:
+) -> qemu.QemuBoot:
     """SeaBIOS, GRUB from a CD-ROM, its `linux` command."""
     root, image = scratch / "cd", scratch / "cd.iso"
     (root / "boot" / "grub").mkdir(parents=True)
@@ -41,7 +41,7 @@ def boot_by_grub(
 
 def boot_by_efi(
     kernel: Path, initrd: Path, scratch: Path, append: str = "", *, memory_mib: int = 512
-) -> qemu.Boot:
+) -> qemu.QemuBoot:
     """OVMF for i386, which starts the file as an EFI application: the kernel's EFI stub.
 
     This build of OVMF has secure boot compiled in and not enabled; it wants a chipset with SMM.

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.qemu import Boot
+from tests.support.qemu import QemuBoot
 
-Starter = Callable[[tuple[str, ...]], Boot]
+Starter = Callable[[tuple[str, ...]], QemuBoot]
 """Boots a machine to its end, with the given arguments of QEMU besides its own."""
 Found = TypeVar("Found")
 
@@ -85,7 +85,7 @@ class Stub:
         return packet
 
 
-def visit(start: Starter, look: Callable[[Stub], Found]) -> tuple[Boot, Found]:
+def visit(start: Starter, look: Callable[[Stub], Found]) -> tuple[QemuBoot, Found]:
     """Start a machine that stands still, `look`, and wait for the machine's end.
 
     `look` lets the machine go or ends it; if it fails, the machine is ended.

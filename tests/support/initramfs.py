@@ -57,7 +57,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def members(archive: bytes) -> Iterator[Member]:
-    """What is in an uncompressed cpio archive. Raises ValueError if it is not one."""
+    """Members of an uncompressed cpio archive. Raises ValueError if it is not one."""
     position = 0
     while True:
         header = archive[position : position + _HEADER_LEN]

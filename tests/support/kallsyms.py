@@ -18,7 +18,7 @@ PRINTABLE = range(0x20, 0x7F)
 
 
 class Style(enum.Enum):
-    """What the words hold, and in which order the parts follow each other."""
+    """The meaning of the words, and the order in which the parts follow each other."""
 
     ADDRESSES = "up to 4.5"
     OFFSETS = "from 4.6"

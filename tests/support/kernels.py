@@ -54,7 +54,7 @@ RECIPES = {
         Recipe("smp-pae", ("common", "smp-pae", "speed")),
     )
 }
-"""What `make kernels` builds."""
+"""The kernels that `make kernels` builds."""
 
 PACKED = Recipe(
     "tiny-packed",
@@ -67,7 +67,7 @@ MODULES = Recipe("smp-pae-modules", ("common", "smp-pae", "modules", "speed"), o
 """Modules that smp-pae, which itself has none, can load."""
 
 ON_REQUEST = {recipe.name: recipe for recipe in (PACKED, MODULES)}
-"""What is built when it is named."""
+"""The kernels that are built when they are named."""
 
 
 def recipe(name: str) -> Recipe:
@@ -98,7 +98,7 @@ class DistroKernel:
 
     @property
     def modules(self) -> Path:
-        """What the package has below /lib/modules/RELEASE."""
+        """The package's files below /lib/modules/RELEASE."""
         return self.directory / "modules"
 
     @property
@@ -114,6 +114,10 @@ class DistroKernel:
 
 DISTRO_FLAVOURS = {"debian-686": "686", "debian-686-pae": "686-pae"}
 """From the name of a distribution's kernel to the end of its package's name, linux-image-..."""
+
+FOREIGN = "debian-foreign"
+"""Debian's kernels that are not Linux (tests/kernels/foreign.sh), as one entry of a cache."""
+FOREIGN_KERNELS = ("gnumach", "gnumach-dbg", "gnumach-xen", "gnumach-xen-dbg", "grub", "u-boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ class BuiltKernel:
 
     @property
     def modules(self) -> Path:
-        """What belongs below /lib/modules/RELEASE, of a recipe of modules."""
+        """Files that belong below /lib/modules/RELEASE, of a recipe of modules."""
         return self.directory / "modules"
 
     def follows(self, recipe: Recipe) -> bool:
@@ -177,6 +181,14 @@ def find_distro(name: str) -> DistroKernel | None:
         raise KeyError(name)
     candidates = (DistroKernel(cache / name) for cache in caches())
     return next((kernel for kernel in candidates if kernel.complete()), None)
+
+
+def find_foreign(name: str) -> Path | None:
+    """One of FOREIGN_KERNELS in the first cache that has them, or None."""
+    if name not in FOREIGN_KERNELS:
+        raise KeyError(name)
+    candidates = (cache / FOREIGN / name for cache in caches())
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def find_busybox() -> bytes | None:

@@ -46,7 +46,7 @@ class ModuleTree:
         return unpack(self.by_name[name].read_bytes(), name)
 
     def in_order(self, names: Sequence[str]) -> list[str]:
-        """`names` and what they need, each behind what it needs."""
+        """`names` and what they need, each after what it needs."""
         order: list[str] = []
         for name in names:
             needed = self.in_order(self._needs(name))
@@ -84,13 +84,13 @@ def materials(scratch: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def expected_hashes() -> list[str]:
-    """What the programs have the script print."""
+    """Lines that the programs have the script print."""
     blake2b = hashlib.blake2b(HELLO.encode(), digest_size=32).hexdigest()
     return [f"blake2b {blake2b}", f"cmac {CMAC}"]
 
 
 def md5_of_numbers() -> str:
-    """What the script prints of a file that it writes to the disk."""
+    """The line that the script prints of a file that it writes to the disk."""
     numbers = "".join(f"{number}\n" for number in range(1, 20001)).encode()
     return f"{hashlib.md5(numbers, usedforsecurity=False).hexdigest()}  -"
 

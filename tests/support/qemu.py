@@ -25,7 +25,7 @@ how busy the host is, and sees the same in every run. (With several, QEMU 7.2 ha
 IN_TURN = "tcg,thread=single"
 """One thread executes all processors of a machine in turn. With a thread for each, one boot of some
 hundreds stood still before its first process on a busy host (the cause was not found, 300 further
-boots of original and rewritten kernel came to their end). It is no slower on two cores."""
+boots of original and rewritten kernel came to their end). It is not slower on two cores."""
 
 OTHER_CLOCK = ("-icount", "shift=4,sleep=off")
 """Of a second attempt: the same clock would let the same thing happen again."""
@@ -38,7 +38,7 @@ _FIRST_KERNEL_LINE = "Linux version"
 _TRIPLE_FAULT = "Triple fault"
 
 
-class Ending(enum.Enum):
+class QemuEnding(enum.Enum):
     """How a boot came to its end."""
 
     RESET = "the kernel reset the machine (it rebooted, or panicked)"
@@ -48,16 +48,16 @@ class Ending(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
-    """What one boot left behind."""
+class QemuBoot:
+    """The results of one boot."""
 
     console: str
-    """What the kernel printed, with `\\n` at the line ends and without the firmware's part."""
-    ending: Ending
+    """The kernel's output, with `\\n` at the line ends and without the firmware's part."""
+    ending: QemuEnding
     details: str
     """The CPU states at a triple fault or at the time limit, or QEMU's complaint; else empty."""
     preface: str = ""
-    """What stood before the kernel's first line: firmware, the runtime of a rewritten kernel."""
+    """Output before the kernel's first line: firmware, the runtime of a rewritten kernel."""
 
     def __str__(self) -> str:
         """The verdict first: reports cut long texts off at their end."""
@@ -73,7 +73,7 @@ def boot(
     memory_mib: int = 256,
     extra: Sequence[str] = (),
     timeout_s: float = 300,
-) -> Boot:
+) -> QemuBoot:
     """Run a bzImage with an initial file system until it resets the machine.
 
     Always emulates (TCG), so that a test means the same on every host; one processor gets the
@@ -87,7 +87,7 @@ def boot(
 
 def start(
     arguments: Sequence[str], *, smp: int = 1, memory_mib: int = 256, timeout_s: float = 300
-) -> Boot:
+) -> QemuBoot:
     """Run a machine that finds its kernel by `arguments`, until it is reset; see `boot`.
 
     A boot that shows EFLAGS which no processor has is repeated, once: QEMU 7.2 can take an operand
@@ -100,7 +100,7 @@ def start(
     return done
 
 
-def lost_its_flags(done: Boot) -> bool:
+def lost_its_flags(done: QemuBoot) -> bool:
     """Whether the console or the CPU states show an EFLAGS with bits that are always 0."""
     shown = _EFLAGS.findall(done.console) + _EFLAGS.findall(done.details)
     return any(int(value, 16) & _NEVER_SET for value in shown)
@@ -108,7 +108,7 @@ def lost_its_flags(done: Boot) -> bool:
 
 def _once(
     arguments: Sequence[str], clock: Sequence[str], smp: int, memory_mib: int, timeout_s: float
-) -> Boot:
+) -> QemuBoot:
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "cpu.log"
         console = Path(scratch) / "console"
@@ -121,14 +121,16 @@ def _once(
         ending, details = _run(command, console, monitor, timeout_s)
         preface, text = _parts(console.read_text(encoding="utf-8", errors="replace"))
         resets = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    if ending is Ending.RESET and _TRIPLE_FAULT in resets:
-        return Boot(text, Ending.TRIPLE_FAULT, resets[resets.index(_TRIPLE_FAULT) :], preface)
-    return Boot(text, ending, details, preface)
+    if ending is QemuEnding.RESET and _TRIPLE_FAULT in resets:
+        return QemuBoot(
+            text, QemuEnding.TRIPLE_FAULT, resets[resets.index(_TRIPLE_FAULT) :], preface
+        )
+    return QemuBoot(text, ending, details, preface)
 
 
 def _run(
     command: Sequence[str], console: Path, monitor: Path, timeout_s: float
-) -> tuple[Ending, str]:
+) -> tuple[QemuEnding, str]:
     """Run QEMU to its end or to the time limit; its console goes to a file, so none is lost."""
     with (
         console.open("wb") as out,
@@ -140,12 +142,12 @@ def _run(
             _, complaint = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             try:
-                return Ending.TIMEOUT, _cpu_states(monitor)
+                return QemuEnding.TIMEOUT, _cpu_states(monitor)
             finally:
                 process.kill()
     if process.returncode:
-        return Ending.EMULATOR_FAILED, complaint.decode(errors="replace")
-    return Ending.RESET, ""
+        return QemuEnding.EMULATOR_FAILED, complaint.decode(errors="replace")
+    return QemuEnding.RESET, ""
 
 
 def _cpu_states(monitor: Path) -> str:
@@ -163,7 +165,7 @@ def _cpu_states(monitor: Path) -> str:
 
 
 def _parts(console: str) -> tuple[str, str]:
-    """What is before the kernel's first line, and the rest; all is rest if the kernel is silent."""
+    """Output before the kernel's first line, and the rest; all is rest if the kernel is silent."""
     text = console.replace("\r\n", "\n").replace("\r", "\n")
     start = text.find(_FIRST_KERNEL_LINE)
     at = 0 if start < 0 else max(text.rfind("[", 0, start), 0)

@@ -32,7 +32,7 @@ CODE = (".text", ".init.text", ADDED)
 """The sections that the runtime writes to."""
 NOP = b"\x90"
 NO_INDEX = 0x20
-"""What makes index 0 (EAX) of a SIB byte index 4 (none)."""
+"""The index that makes index 0 (EAX) of a SIB byte index 4 (none)."""
 NATIVE_AT_CPL0 = frozenset({VmiCall.IRET, VmiCall.READ_SEGMENT})
 """An IRET that faults must do so where the exception table looks for it; CS and SS tell no lies."""
 
@@ -57,13 +57,13 @@ Code = dict[str, bytes]
 
 
 def native_code(image: ElfImage) -> Code:
-    """What is in memory when the runtime has done nothing."""
+    """The code in memory when the runtime has done nothing."""
     return {name: image.section_bytes(image.section_by_name[name]) for name in CODE}
 
 
 @dataclass(frozen=True)
 class Patching:
-    """A rewritten kernel behind the runtime, on a ROM whose VMI_Init succeeds."""
+    """A rewritten kernel after the runtime, on a ROM whose VMI_Init succeeds."""
 
     image: ElfImage
     rom: Rom
@@ -92,27 +92,35 @@ class Patching:
 
     @cached_property
     def outside_entry_code(self) -> tuple[AnnotationRecord, ...]:
-        """What could become a call at CPL 0, where entry code keeps its instructions."""
+        """Sites that could become a call at CPL 0, where entry code keeps its instructions."""
         entry_va, entry_end_va = entry_text(self.image.symbols)
         return tuple(r for r in self.records if not entry_va <= r.native_va < entry_end_va)
 
     @cached_property
     def patched(self) -> tuple[AnnotationRecord, ...]:
-        """The sites that become calls: a thunk has to have all its calls, so all thunks have."""
-        thunks_work = all(call in self.rom.entries for _, call in self.thunk_calls)
+        """The sites that become calls: the ROM serves all calls that they, or their thunks, make.
+
+        The thunk of HLT asks whether interrupts are on; any other makes its record's call alone.
+        """
+        asks = set() if VmiCall.GET_INTERRUPT_MASK in self.rom.entries else {VmiCall.HALT}
         return tuple(
             record
             for record in self.outside_entry_code
             if record.call not in NATIVE_AT_CPL0
             and record.call in self.rom.entries
-            and (thunks_work or record.call_off != FINAL_TRANSLATION)
+            and not (record.call in asks and record.call_off == FINAL_TRANSLATION)
         )
 
     @property
-    def totals(self) -> str:
-        """What the runtime has to say."""
+    def said(self) -> list[str]:
+        """The runtime's messages."""
         left = len(self.records) - len(self.patched)
-        return f"vmi: paravirtual, {len(self.patched)} sites patched, {left} left native"
+        totals = f"vmi: paravirtual, {len(self.patched)} sites patched, {left} left native"
+        refused = [call for _, call in self.thunk_calls if call not in self.rom.entries]
+        if not refused:
+            return [totals]
+        first = f"vmi: ROM refuses call {int(refused[0])}, the first of {len(refused)} in thunks"
+        return [totals, first]
 
     @cached_property
     def calls(self) -> tuple[tuple[int, VmiCall], ...]:
@@ -121,7 +129,7 @@ class Patching:
         return (*((r.native_va + r.call_off, r.call) for r in direct), *self.thunk_calls)
 
     def code(self, rom_va: int) -> Code:
-        """What is in memory when the runtime has patched, the ROM's copy being at `rom_va`."""
+        """The code in memory when the runtime has patched, the ROM's copy being at `rom_va`."""
         return {name: self._section(name, rom_va) for name in CODE if name != ADDED} | {
             ADDED: self._added(rom_va)
         }
@@ -137,7 +145,7 @@ class Patching:
         return bytes(code)
 
     def _site(self, record: AnnotationRecord, rom_va: int) -> bytes:
-        """What stands at a patched site, the ROM being at `rom_va`."""
+        """The bytes of a patched site, the ROM being at `rom_va`."""
         code = self.image.read(record.translation_va, record.translation_len)
         if record.call_off != FINAL_TRANSLATION:
             behind_off = record.call_off + NEAR_CALL_LEN

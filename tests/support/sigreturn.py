@@ -20,7 +20,7 @@ _KEPT = 0x10000
 """In place of a selector: the process's own."""
 
 # struct sigcontext_32 (arch/x86/include/uapi/asm/sigcontext.h) is what ESP points at when the
-# handler's `ret` has taken the frame's first word and its `pop` the signal number. What is behind
+# handler's `ret` has taken the frame's first word and its `pop` the signal number. What is after
 # it has only to be readable.
 _SOURCE = """
 start:
@@ -36,7 +36,7 @@ start:
     mov dword ptr [esp + 28], esp       # sp
     mov dword ptr [esp + 56], came_back # ip
     pushfd
-    pop dword ptr [esp + 64]            # flags; the address counts from behind the pop
+    pop dword ptr [esp + 64]            # flags; the address counts from the end of the pop
     mov eax, cs
     mov ebx, FRAME_CS
     cmp ebx, KEPT
@@ -73,11 +73,11 @@ PROGRAMS: Mapping[str, bytes] = MappingProxyType(
     {
         "own selectors": returning_to(),
         "no CS": returning_to(cs=0),
-        "CS behind the table": returning_to(cs=0xFFF8),
+        "CS beyond the table": returning_to(cs=0xFFF8),
         "stack as CS": returning_to(cs=0x78),
         "kernel's CS": returning_to(cs=0x60),
         "no SS": returning_to(ss=0),
-        "SS behind the table": returning_to(ss=0xFFF8),
+        "SS beyond the table": returning_to(ss=0xFFF8),
         "code as SS": returning_to(ss=0x70),
         "kernel's SS": returning_to(ss=0x68),
     }

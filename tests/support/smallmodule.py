@@ -34,7 +34,7 @@ THIS_MODULE = ".gnu.linkonce.this_module"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BranchTo:
     """A branch with 32 bits of displacement and a relocation."""
 
     symbol: str
@@ -65,7 +65,7 @@ class Short:
     symbol: str
 
 
-Part = str | bytes | Call | Word | Distance | Short
+Part = str | bytes | BranchTo | Word | Distance | Short
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Piece:
                     self.data += bytes.fromhex(part)
                 case bytes():
                     self.data += part
-                case Call(symbol, opcode):
+                case BranchTo(symbol, opcode):
                     self.data += bytes.fromhex(opcode)
                     self._refer(symbol, R_386_PC32, -4)
                 case Word(symbol, addend):
@@ -122,7 +122,7 @@ class SmallModule:
         self.section(THIS_MODULE, RODATA).put(bytes(64))
 
     def section(self, name: str, flags: SectionFlag = TEXT, align: int = 16) -> Piece:
-        """The section of this name; a new one if there is none."""
+        """The section of this name; a new one if missing."""
         return self.pieces.setdefault(name, Piece(name, flags, align))
 
     def build(self) -> bytes:

@@ -4,7 +4,7 @@
     for target in targets(image):
         damaged = target.damage(image, detail)
 
-Hypothesis draws the detail. What is damaged is no draw: a campaign visits every target.
+Hypothesis draws the detail. What is damaged is not drawn: a campaign visits every target.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vmipatch.tables.find import find_all
 from vmipatch.tables.table import Table
 
 SIZE_OF_SYMBOL = 8
-"""Where the size stands in a symbol, behind its address."""
+"""Where the size stands in a symbol, after its address."""
 ADDRESS, OFFSET = 3, 4
 RUN_LEN = 64
 """Bytes at most that are filled or moved."""
@@ -34,7 +34,7 @@ EXTREMES = (0, 1, 3, 0xFF, 0xFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 0
 
 
 class Way(enum.Enum):
-    """What is done to a section or table."""
+    """A kind of damage to a section or table."""
 
     NAME = "its name"
     TYPE = "its type"
@@ -68,7 +68,7 @@ OF_TABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
+class DamageDetail:
     """Where and by how much; fractions choose a place in whatever it is."""
 
     where: float
@@ -76,12 +76,12 @@ class Detail:
     amount: int
     change: int
 
-    def turned(self, name: str) -> Detail:
+    def turned(self, name: str) -> DamageDetail:
         """The same for another target: the simplest draw must not hit the first byte of each."""
         turn = zlib.crc32(name.encode())
         where = (self.where + turn % 9973 / 9973) % 1
         other = (self.other + turn % 9949 / 9949) % 1
-        return Detail(where, other, self.amount, self.change + turn)
+        return DamageDetail(where, other, self.amount, self.change + turn)
 
     def changed(self, value: int, foreign: int) -> int:
         """Another value for a word: a bit turned, a little more or less, an extreme, another's."""
@@ -97,7 +97,7 @@ class Detail:
 
 _FRACTION = st.floats(0, 1, exclude_max=True)
 details = st.builds(
-    Detail,
+    DamageDetail,
     _FRACTION,
     _FRACTION,
     st.one_of(st.integers(-64, 64), st.sampled_from((-4096, 4096, 1 << 20))),
@@ -117,7 +117,7 @@ class Target:
     def __str__(self) -> str:
         return f"{self.name}: {self.way.value}"
 
-    def damage(self, image: ElfImage, drawn: Detail) -> bytes:
+    def damage(self, image: ElfImage, drawn: DamageDetail) -> bytes:
         """The bytes of the file, damaged."""
         detail, data = drawn.turned(str(self)), bytearray(image.data)
         if self.table is not None:
@@ -165,7 +165,7 @@ def each_name_and_way(chosen: list[Target], salt: int = 0) -> list[Target]:
 
 
 def sweep(
-    chosen: list[Target], examples: int, salt: int, check: Callable[[Target, Detail], None]
+    chosen: list[Target], examples: int, salt: int, check: Callable[[Target, DamageDetail], None]
 ) -> list[str]:
     """Draw `examples` details for each target and check them: all complaints.
 
@@ -181,18 +181,20 @@ def sweep(
 
 
 def _drawn(
-    target: Target, examples: int, salt: int, check: Callable[[Target, Detail], None]
+    target: Target, examples: int, salt: int, check: Callable[[Target, DamageDetail], None]
 ) -> None:
     @seed(zlib.crc32(f"{target} {salt}".encode()))
     @settings(max_examples=examples, phases=[Phase.generate], database=None)
     @given(detail=details)
-    def one(detail: Detail) -> None:
+    def one(detail: DamageDetail) -> None:
         check(target, detail)
 
     one()
 
 
-def _damage_field(image: ElfImage, data: bytearray, index: int, field: int, detail: Detail) -> None:
+def _damage_field(
+    image: ElfImage, data: bytearray, index: int, field: int, detail: DamageDetail
+) -> None:
     at = _header_off(image, index) + 4 * field
     other = int(detail.other * len(image.sections))
     (value,) = struct.unpack_from("<I", data, at)
@@ -201,7 +203,7 @@ def _damage_field(image: ElfImage, data: bytearray, index: int, field: int, deta
 
 
 def _damage_contents(
-    image: ElfImage, data: bytearray, index: int, way: Way, detail: Detail
+    image: ElfImage, data: bytearray, index: int, way: Way, detail: DamageDetail
 ) -> None:
     section = image.sections[index]
     if way is Way.OVERLAP:
@@ -220,7 +222,7 @@ def _damage_contents(
         _damage_bytes(data, section.off, section.off + section.size, way, detail)
 
 
-def _damage_bytes(data: bytearray, start: int, end: int, way: Way, detail: Detail) -> None:
+def _damage_bytes(data: bytearray, start: int, end: int, way: Way, detail: DamageDetail) -> None:
     at = start + int(detail.where * (end - start))
     length = min(1 + int(detail.other * RUN_LEN), end - at)
     match way:
@@ -252,7 +254,9 @@ def _symbols_at(image: ElfImage, va: int) -> list[int]:
     return [s.index for s in image.symbols if s.va == va and s.kind not in (STT_SECTION, STT_FUNC)]
 
 
-def _damage_table(image: ElfImage, data: bytearray, table: Table, way: Way, detail: Detail) -> None:
+def _damage_table(
+    image: ElfImage, data: bytearray, table: Table, way: Way, detail: DamageDetail
+) -> None:
     start, length = image.offset_of(table.start_va), table.end_va - table.start_va
     entry_len = max(length // max(len(table), 1), 1)
     first, second = (start + int(f * len(table)) * entry_len for f in (detail.where, detail.other))
@@ -278,7 +282,7 @@ def _damage_table(image: ElfImage, data: bytearray, table: Table, way: Way, deta
 
 
 def _move_symbols(
-    image: ElfImage, data: bytearray, va: int, what: int, detail: Detail, entry_len: int
+    image: ElfImage, data: bytearray, va: int, what: int, detail: DamageDetail, entry_len: int
 ) -> None:
     symtab = next(s for s in image.sections if s.kind is SectionKind.SYMTAB)
     amount = (entry_len, -entry_len, detail.amount or 1, 4)[detail.change % 4]

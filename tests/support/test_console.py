@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.console import RULES, Console, compare, complaints, new_warnings
+from tests.support.console import RULES, GuestConsole, compare, complaints, new_warnings
 
 CONSOLE = """\
 [    0.000000] Linux version 6.1.0 (someone@somewhere) #1
@@ -118,9 +118,9 @@ def test_quiet_console_is_no_complaint() -> None:
 
 
 def test_console_without_the_mark_is_not_done() -> None:
-    assert Console.parse(CONSOLE).done
-    assert not Console.parse(CONSOLE[: CONSOLE.index("VMI-MARK done")]).done
-    assert not Console.parse("").done
+    assert GuestConsole.parse(CONSOLE).done
+    assert not GuestConsole.parse(CONSOLE[: CONSOLE.index("VMI-MARK done")]).done
+    assert not GuestConsole.parse("").done
 
 
 def test_dates_that_differ_are_forgiven_but_nothing_else_of_their_lines() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.qemu import Boot, Ending, lost_its_flags
+from tests.support.qemu import QemuBoot, QemuEnding, lost_its_flags
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from tests.support.qemu import Boot, Ending, lost_its_flags
 def test_reserved_bits_of_eflags_are_the_emulators_doing(
     console: str, details: str, lost: bool
 ) -> None:
-    assert lost_its_flags(Boot(console, Ending.RESET, details)) is lost
+    assert lost_its_flags(QemuBoot(console, QemuEnding.RESET, details)) is lost

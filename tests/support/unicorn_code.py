@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmipatch.emu.cpu import PLAIN_UNICORN
+from vmipatch.emu.processor.engine import PLAIN_UNICORN
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Are the words that the glossary puts otherwise found in what is added, and only there?"""
+"""Are the words that the glossary puts otherwise found in every file of the tree?"""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tools.habits import GLOSSARY, HABITS, added, found_in
+from tools.habits import EXEMPT, GLOSSARY, HABITS, KEPT, found_among, found_in, main, tree
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
     "line",
     [
         "# the section behind .text",
+        "Ending.BEHIND",
         "a branch leads to the runtime",
         "it was Led to the hook",
         "the result is none",
@@ -40,10 +42,44 @@ def test_other_words_are_left_alone(line: str) -> None:
     assert not list(found_in([line]))
 
 
-def test_only_lines_that_are_new_count() -> None:
-    before = {"": "  the gap behind it\nsame\n"}
-    after = {"a.py": "the gap behind it\nit leads to b\n", "b.py": "same\n", GLOSSARY: "behind\n"}
-    assert list(added(before, after)) == [("a.py", "it leads to b")]
+def test_names_are_not_prose() -> None:
+    assert not list(found_in(["[0004](0004-annotations-behind-the-image.md)"]))
+    assert list(found_in(["[0004](0004-annotations-behind-the-image.md): behind the image"]))
+
+
+@pytest.mark.parametrize("words", KEPT)
+def test_kept_words_are_kept_and_nothing_beside_them(words: str) -> None:
+    assert not list(found_in([words]))
+    assert list(found_in([f"{words} behind it"]))
+
+
+def test_exempt_files_alone_are_left_out() -> None:
+    texts = {"b.py": "same\n", "a.py": "same\nit leads to b\n", GLOSSARY: "behind\n"}
+    assert [(path, line) for path, line, _ in found_among(texts)] == [("a.py", "it leads to b")]
+
+
+def test_old_lines_and_new_ones_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "staged.md").write_text("the gap behind it\n")
+    subprocess.run(["git", "add", "staged.md"], check=True)
+    (tmp_path / "untracked.S").write_text("# whoever reads it\n")
+    (tmp_path / "other.txt").write_text("behind\n")
+    assert main() == 1
+    printed = capsys.readouterr().out
+    assert "staged.md: the gap behind it" in printed
+    assert "untracked.S: # whoever reads it" in printed
+    assert printed.endswith("habits: 2\n")
+
+
+def test_allow_list_has_nothing_that_the_tree_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    texts = tree()
+    assert EXEMPT.keys() <= texts.keys()
+    others = "".join(text for path, text in texts.items() if path not in EXEMPT)
+    assert [words for words in KEPT if words not in others] == []
 
 
 def test_glossary_and_tool_list_the_same_habits() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# How do the programs in /returns end? And does the kernel work on behind them?
+# How do the programs in /returns end? And does the kernel work on after them?
 for program in /returns/*; do
     "$program"
     echo "$program: $?"

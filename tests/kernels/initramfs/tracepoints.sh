@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Do jump labels and static calls follow? Each tracepoint hides behind one of each.
+# Do jump labels and static calls follow? Each tracepoint is guarded by one of each.
 . /instrument.sh
 
 for round in 1 2; do

@@ -2,7 +2,7 @@
 # Does the kernel do what user space asks of it? Every line printed here is the same in every run
 # of every kernel of one configuration: tests compare them exactly.
 
-# A pipe into which nobody writes. (sleep(1) would do only where the kernel has COMPAT_32BIT_TIME.)
+# A pipe that is never written to. (sleep(1) would do only where the kernel has COMPAT_32BIT_TIME.)
 mkfifo /tmp/quiet
 pause() { read -t "$1" nothing <> /tmp/quiet; }
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""How does docs become a site? Options and style for Sphinx."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from benchmarks import emulator_speed, tree_speed
-from benchmarks.counting import SHIFT, Machine, build_plugin
+from benchmarks.counting import SHIFT, CountingMachine, build_plugin
 from benchmarks.emulator_speed import BootCost
 from benchmarks.native_runs import KernelCost
 from benchmarks.native_runs import measure as measure_native
@@ -136,12 +136,14 @@ def _native_costs(
 ) -> list[KernelCost]:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        machine = Machine(build_plugin(scratch), initrd or _archive(WORKLOAD, scratch), shift)
+        machine = CountingMachine(
+            build_plugin(scratch), initrd or _archive(WORKLOAD, scratch), shift
+        )
         return [measure_native(name, _vmlinux(name).read_bytes(), machine, runs) for name in names]
 
 
 def _stages(name: str) -> Iterator[StageCost]:
-    """What rewriting the files of a kernel takes; nothing if it is a distribution's not fetched."""
+    """Cost of rewriting the files of a kernel; nothing if it is a distribution's not fetched."""
     if name not in kernels.DISTRO_FLAVOURS:
         vmlinux = _vmlinux(name)
         yield measure_stages(name, vmlinux)

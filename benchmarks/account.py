@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What does a command use? Runs one without input, its output thrown away, and prints the account.
 
-A program of its own: Linux counts the memory of whoever starts a process as that process's too, so
+A program of its own: Linux counts the memory of a process's parent as that process's too, so
 it has to be started by something small (getrusage(2), ru_maxrss survives execve).
 """
 

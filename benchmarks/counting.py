@@ -34,7 +34,7 @@ FINISHED = "VMI-MARK done"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Range:
+class CountedRange:
     """Instructions that begin in [start_va, end_va)."""
 
     start_va: int
@@ -43,13 +43,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was executed from the kernel's first instruction on."""
+    """Executions from the kernel's first instruction on."""
 
     total: int
     """Every instruction; a repeated string instruction anew for each iteration."""
     repeats: int
     """How many of `total` were iterations of repeated string instructions."""
-    ranges: tuple[Range, ...]
+    ranges: tuple[CountedRange, ...]
     executed: tuple[int, ...]
     """The number of executed instructions that began in each of `ranges`."""
 
@@ -73,14 +73,16 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class CountingMachine:
     """The part of a run that is the same for every kernel."""
 
     plugin: Path
     initrd: Path
     shift: int = SHIFT
 
-    def count(self, bzimage: Path, begin_pa: int, ranges: Sequence[Range], run: int = 0) -> Counts:
+    def count(
+        self, bzimage: Path, begin_pa: int, ranges: Sequence[CountedRange], run: int = 0
+    ) -> Counts:
         """Boot `bzimage` (one processor) to the end of the workload and count.
 
         Counting begins with the instruction at linear address `begin_pa`. `ranges` ascend and do
@@ -99,7 +101,7 @@ class Machine:
                 extra=extra,
                 timeout_s=TIME_LIMIT_S,
             )
-            if boot.ending is not qemu.Ending.RESET or FINISHED not in boot.console:
+            if boot.ending is not qemu.QemuEnding.RESET or FINISHED not in boot.console:
                 raise EnvironmentProblem(
                     "the workload did not finish",
                     file=bzimage.name,
@@ -121,7 +123,7 @@ def build_plugin(directory: Path) -> Path:
 
 
 def plugin_arguments(
-    plugin: Path, watched: Path, ranges: Iterable[Range], begin_va: int, result: Path
+    plugin: Path, watched: Path, ranges: Iterable[CountedRange], begin_va: int, result: Path
 ) -> list[str]:
     """QEMU's arguments for counting; the ranges are written to the file `watched`."""
     watched.write_text("".join(f"{r.start_va:x} {r.end_va:x}\n" for r in ranges))
@@ -145,8 +147,8 @@ def reproducible(shift: int, run: int) -> list[str]:
     ]
 
 
-def read_counts(result: Path, ranges: Sequence[Range]) -> Counts:
-    """What the plugin wrote. Raises EnvironmentProblem if counting never began."""
+def read_counts(result: Path, ranges: Sequence[CountedRange]) -> Counts:
+    """Counts that the plugin wrote. Raises EnvironmentProblem if counting never began."""
     lines = result.read_text().splitlines() if result.exists() else []
     words = [line.split()[-1] for line in lines]
     if len(words) != len(ranges) + 3 or words[0] != "1":
@@ -158,22 +160,22 @@ def read_counts(result: Path, ranges: Sequence[Range]) -> Counts:
     return Counts(total, repeats, tuple(ranges), tuple(executed))
 
 
-def with_gaps(watched: Iterable[Range], span: Range) -> Iterator[Range]:
+def with_gaps(watched: Iterable[CountedRange], span: CountedRange) -> Iterator[CountedRange]:
     """`watched` (sorted here) and what lies between them in `span`: together, all of it."""
     reached = span.start_va
     for entry in sorted(watched):
         if reached < entry.start_va:
-            yield Range(reached, entry.start_va)
+            yield CountedRange(reached, entry.start_va)
         yield entry
         reached = entry.end_va
     if reached < span.end_va:
-        yield Range(reached, span.end_va)
+        yield CountedRange(reached, span.end_va)
 
 
-def span_of(image: ElfImage) -> Range:
+def span_of(image: ElfImage) -> CountedRange:
     """All linked addresses of a kernel."""
     loads = list(image.loads)
-    return Range(min(s.va for s in loads), max(s.va + s.mem_len for s in loads))
+    return CountedRange(min(s.va for s in loads), max(s.va + s.mem_len for s in loads))
 
 
 def entry_pa(image: ElfImage) -> int:

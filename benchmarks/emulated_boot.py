@@ -12,9 +12,10 @@ from pathlib import Path
 
 from benchmarks.counting import FINISHED
 from vmipatch.choices import Flavor, Mode
+from vmipatch.emu.build import MachineSpec, build_machine
 from vmipatch.emu.loader import Boot
-from vmipatch.emu.machine import MachineOptions, Silence
-from vmipatch.emu.modes import build_machine
+from vmipatch.emu.options import MachineOptions
+from vmipatch.emu.terminal import Silence
 from vmipatch.errors import ExitCode
 from vmipatch.image.elf import ElfImage
 from vmipatch.rom import build_rom
@@ -26,7 +27,7 @@ def main(mode: str, kernel: str, initrd: str, command_line: str) -> int:
     """Boot to the end; the exit code."""
     terminal, options = Silence(), MachineOptions(limit_ns=LIMIT_NS)
     rom = build_rom(Flavor.PARAVIRT).data
-    machine = build_machine(Mode(mode), terminal, options, rom=rom)
+    machine = build_machine(MachineSpec(Mode(mode), options, rom), terminal)
     image = ElfImage.parse(Path(kernel).read_bytes(), kernel)
     result = machine.run(Boot(image, command_line, Path(initrd).read_bytes()))
     if result.ending.by_guest and FINISHED.encode() in terminal.heard:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How fast is the emulator, beside QEMU's TCG with the same kernel, and where does its time go?
 
-A round boots the kernel once in each way, one behind the other, each in a process of its own. QEMU
+A round boots the kernel once in each way, one after the other, each in a process of its own. QEMU
 waits while the guest idles and the emulator does not, so the ratio to believe is that of CPU times.
 Where the time goes is asked of perf, in one more run of each mode.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks.counting import FINISHED
 from benchmarks.native_runs import bzimage_of
 from benchmarks.rewrite_speed import run
-from benchmarks.sample import Sample
+from benchmarks.sample import RunResults
 from tests.support import qemu
 from vmipatch.choices import Mode
-from vmipatch.emu.cpu import PLAIN_UNICORN
+from vmipatch.emu.processor.engine import PLAIN_UNICORN
 from vmipatch.errors import EnvironmentProblem
 from vmipatch.image.elf import ElfImage
 from vmipatch.rewrite import RewriteOptions, rewrite
@@ -60,14 +60,14 @@ class BootCost:
     """One way to boot, over all rounds."""
 
     way: str
-    wall_s: Sample
-    cpu_s: Sample
-    times_qemu: Sample
+    wall_s: RunResults
+    cpu_s: RunResults
+    times_qemu: RunResults
     """CPU time over that of QEMU in the same round."""
-    times_qemu_wall: Sample
-    times_native: Sample
+    times_qemu_wall: RunResults
+    times_native: RunResults
     """CPU time over that of the emulator's native mode in the same round."""
-    times_native_wall: Sample
+    times_native_wall: RunResults
     parts: tuple[Part, ...]
     """Where the time went, the greatest first; empty for QEMU, and without perf."""
 
@@ -77,8 +77,8 @@ def measure(vmlinux: bytes, initrd: Path, rounds: int, scratch: Path) -> list[Bo
     commands = _commands(vmlinux, initrd, scratch)
     table = [[run(command) for command in commands.values()] for _ in range(rounds)]
     columns = dict(zip(commands, zip(*table, strict=True), strict=True))
-    wall_s = {way: Sample.of(done.wall_s for done in runs) for way, runs in columns.items()}
-    cpu_s = {way: Sample.of(done.cpu_s for done in runs) for way, runs in columns.items()}
+    wall_s = {way: RunResults.of(done.wall_s for done in runs) for way, runs in columns.items()}
+    cpu_s = {way: RunResults.of(done.cpu_s for done in runs) for way, runs in columns.items()}
     native = Mode.NATIVE.value
     return [
         BootCost(
@@ -96,7 +96,7 @@ def measure(vmlinux: bytes, initrd: Path, rounds: int, scratch: Path) -> list[Bo
 
 
 def _commands(vmlinux: bytes, initrd: Path, scratch: Path) -> dict[str, list[str]]:
-    """What a round runs, by the name of the way. Raises EnvironmentProblem without QEMU."""
+    """The commands of a round, by the name of the way. Raises EnvironmentProblem without QEMU."""
     if shutil.which(qemu.EMULATOR) is None:
         raise EnvironmentProblem(
             f"{qemu.EMULATOR} is missing", hint="Debian: apt-get install qemu-system-x86"

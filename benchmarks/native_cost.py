@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.counting import Range
+from benchmarks.counting import CountedRange
 from vmipatch.isa.decode import Flow, InstructionStream, Shape, decode
 from vmipatch.rewrite import RewrittenImage
-from vmipatch.rewrite.body import Body, nops
+from vmipatch.rewrite.body import NativeBody, nops
 from vmipatch.scan.site import Site
 
 FUNCTION_PADDING = "padding between functions"
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class CostOfPlace:
     """A place of the original whose every execution takes `added` instructions more."""
 
     va: int
@@ -34,8 +34,8 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What all places of one kind, or of one function, contribute."""
+class CostShare:
+    """Contribution of all places of one kind, or of one function."""
 
     what: str
     executions: int
@@ -44,12 +44,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class NativeCost:
-    """What was added to a run of `instructions`."""
+    """Instructions added to a run of `instructions`."""
 
     instructions: int
-    forms: tuple[Share, ...]
-    """What adds something, by form, the greatest first."""
-    functions: tuple[Share, ...]
+    forms: tuple[CostShare, ...]
+    """The forms that add something, the greatest first."""
+    functions: tuple[CostShare, ...]
     """The same by function: a few that wait for a clock can outweigh all others."""
 
     @property
@@ -64,7 +64,7 @@ class NativeCost:
 
 
 def native_cost(
-    growths: Iterable[Growth], executions: Mapping[int, int], instructions: int
+    growths: Iterable[CostOfPlace], executions: Mapping[int, int], instructions: int
 ) -> NativeCost:
     """The sum over all places of executions times added instructions.
 
@@ -80,24 +80,24 @@ def native_cost(
 
 
 def _shares(
-    named: Iterable[tuple[str, Growth]], executions: Mapping[int, int]
-) -> tuple[Share, ...]:
+    named: Iterable[tuple[str, CostOfPlace]], executions: Mapping[int, int]
+) -> tuple[CostShare, ...]:
     executed: Counter[str] = Counter()
     added: Counter[str] = Counter()
     for name, growth in named:
         executed[name] += executions[growth.va]
         added[name] += executions[growth.va] * growth.added
-    shares = [Share(name, executed[name], count) for name, count in added.items() if count]
+    shares = [CostShare(name, executed[name], count) for name, count in added.items() if count]
     return tuple(sorted(shares, key=lambda share: (-share.added, share.what)))
 
 
-def growths(result: RewrittenImage) -> tuple[Growth, ...]:
+def growths(result: RewrittenImage) -> tuple[CostOfPlace, ...]:
     """Every site, and every padding between functions with another number of nops, by address.
 
     A repeated string instruction counts as often as it iterates, so its padding is overestimated.
     """
     sites = [
-        Growth(
+        CostOfPlace(
             site.va,
             added_when_run(site, body),
             " + ".join(form.name for form in site.forms),
@@ -108,28 +108,28 @@ def growths(result: RewrittenImage) -> tuple[Growth, ...]:
     return tuple(sorted((*sites, *_function_paddings(result)), key=lambda growth: growth.va))
 
 
-def added_when_run(site: Site, body: Body) -> int:
-    """Instructions that an execution of `site` takes more: a nop behind iret is never reached."""
-    behind = body.code.startswith(site.code)
+def added_when_run(site: Site, body: NativeBody) -> int:
+    """Instructions that an execution of `site` takes more: a nop after iret is never reached."""
+    following = body.code.startswith(site.code)
     last = int(decode(site.code, site.va).flows[-1])
-    return 0 if behind and last == Flow.STOP else body.added_instructions
+    return 0 if following and last == Flow.STOP else body.added_instructions
 
 
-def fillers(result: RewrittenImage) -> Iterator[Range]:
+def fillers(result: RewrittenImage) -> Iterator[CountedRange]:
     """Where the nops of the sites are in the new image; one with two nops shows its first."""
     for site, body in result.sites:
         if body.added_instructions:
-            behind = len(site.code) if body.code.startswith(site.code) else 0
-            va = result.placement.map.one(site.va) + behind
-            yield Range(va, va + 1)
+            following = len(site.code) if body.code.startswith(site.code) else 0
+            va = result.placement.map.one(site.va) + following
+            yield CountedRange(va, va + 1)
 
 
-def room(result: RewrittenImage) -> Range:
+def room(result: RewrittenImage) -> CountedRange:
     """Where the runtime and its thunks are in the new image."""
-    return Range(result.placement.text_end_va, result.placement.room_end_va)
+    return CountedRange(result.placement.text_end_va, result.placement.room_end_va)
 
 
-def _function_paddings(result: RewrittenImage) -> Iterator[Growth]:
+def _function_paddings(result: RewrittenImage) -> Iterator[CostOfPlace]:
     sites = {site.va for site, _ in result.sites}
     for section, stream in result.scan.code_map:
         for change in result.placement.changes.get(section.index, ()):
@@ -140,13 +140,13 @@ def _function_paddings(result: RewrittenImage) -> Iterator[Growth]:
             after = len(decode(nops(change.new_len), 0))
             if after != before:
                 where = _function(result, change.va)
-                yield Growth(change.va, after - before, FUNCTION_PADDING, where)
+                yield CostOfPlace(change.va, after - before, FUNCTION_PADDING, where)
 
 
 def _instructions_in(stream: InstructionStream, first: int, end_va: int) -> int:
     """Instructions from index `first` up to `end_va`, where one ends."""
-    behind = stream.index_of(end_va)
-    return (behind if behind >= 0 else len(stream)) - first
+    following = stream.index_of(end_va)
+    return (following if following >= 0 else len(stream)) - first
 
 
 def _function(result: RewrittenImage, va: int) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.counting import Counts, Machine, Range, entry_pa, span_of, with_gaps
-from benchmarks.native_cost import Growth, NativeCost, fillers, growths, native_cost, room
-from benchmarks.sample import Sample
+from benchmarks.counting import CountedRange, CountingMachine, Counts, entry_pa, span_of, with_gaps
+from benchmarks.native_cost import CostOfPlace, NativeCost, fillers, growths, native_cost, room
+from benchmarks.sample import RunResults
 from vmipatch.choices import Padding
 from vmipatch.image.elf import ElfImage
 from vmipatch.image.reloc_list import relocation_list
@@ -27,13 +27,13 @@ class PaddingCost:
     """One way of padding, over all runs."""
 
     padding: Padding
-    exact_per_cent: Sample
+    exact_per_cent: RunResults
     """Executions in the original times added instructions, of all instructions."""
-    exact_of_kernel_per_cent: Sample
+    exact_of_kernel_per_cent: RunResults
     """The same of the instructions that the kernel itself executes: the rest is user space."""
-    met_per_cent: Sample
-    """What the rewritten kernel in fact met of nops and runtime, of the original's instructions."""
-    difference_per_cent: Sample
+    met_per_cent: RunResults
+    """Nops and runtime that the rewritten kernel in fact met, of the original's instructions."""
+    difference_per_cent: RunResults
     """All instructions of the rewritten kernel's run against those of the original's."""
     first: NativeCost
     """The exact cost of the first run, by form."""
@@ -44,7 +44,7 @@ class KernelCost:
     """One kernel, over all runs."""
 
     kernel: str
-    instructions: Sample
+    instructions: RunResults
     paddings: tuple[PaddingCost, ...]
 
 
@@ -53,14 +53,14 @@ class _Variant:
     """A rewritten kernel, ready to run."""
 
     padding: Padding
-    growths: tuple[Growth, ...]
+    growths: tuple[CostOfPlace, ...]
     bzimage: Path
-    watched: tuple[Range, ...]
+    watched: tuple[CountedRange, ...]
     added: frozenset[int]
     """Start addresses of the ranges that the original does not have."""
 
 
-def measure(name: str, vmlinux: bytes, machine: Machine, runs: int) -> KernelCost:
+def measure(name: str, vmlinux: bytes, machine: CountingMachine, runs: int) -> KernelCost:
     """Run the original and each rewritten kernel `runs` times. Raises EnvironmentProblem."""
     image = ElfImage.parse(vmlinux, name)
     begin_pa, span = entry_pa(image), span_of(image)
@@ -68,7 +68,7 @@ def measure(name: str, vmlinux: bytes, machine: Machine, runs: int) -> KernelCos
         original = bzimage_of(vmlinux, Path(scratch) / f"{name}.original")
         variants = [_variant(image, padding, Path(scratch)) for padding in Padding]
         places = {growth.va for variant in variants for growth in variant.growths}
-        watched = tuple(with_gaps((Range(va, va + 1) for va in places), span))
+        watched = tuple(with_gaps((CountedRange(va, va + 1) for va in places), span))
         before: list[Counts] = []
         after: list[list[Counts]] = [[] for _ in variants]
         for run in range(runs):
@@ -76,7 +76,7 @@ def measure(name: str, vmlinux: bytes, machine: Machine, runs: int) -> KernelCos
             for variant, counts in zip(variants, after, strict=True):
                 counts.append(machine.count(variant.bzimage, begin_pa, variant.watched, run))
     costs = [_compare(v, before, counts) for v, counts in zip(variants, after, strict=True)]
-    return KernelCost(name, Sample.of(c.instructions for c in before), tuple(costs))
+    return KernelCost(name, RunResults.of(c.instructions for c in before), tuple(costs))
 
 
 def _variant(image: ElfImage, padding: Padding, scratch: Path) -> _Variant:
@@ -93,7 +93,7 @@ def _variant(image: ElfImage, padding: Padding, scratch: Path) -> _Variant:
     )
 
 
-def added_ranges(result: RewrittenImage) -> list[Range]:
+def added_ranges(result: RewrittenImage) -> list[CountedRange]:
     """Where the new image holds instructions that the original does not have."""
     added = list(fillers(result))
     space = room(result)
@@ -112,12 +112,12 @@ def _compare(variant: _Variant, before: list[Counts], after: list[Counts]) -> Pa
     pairs = list(zip(before, after, strict=True))
     return PaddingCost(
         variant.padding,
-        Sample.of(cost.per_cent for cost in exact),
-        Sample.of(
+        RunResults.of(cost.per_cent for cost in exact),
+        RunResults.of(
             100 * cost.added / c.watched_instructions for cost, c in zip(exact, before, strict=True)
         ),
-        Sample.of(100 * executed(b, variant.added) / a.instructions for a, b in pairs),
-        Sample.of(100 * (b.instructions / a.instructions - 1) for a, b in pairs),
+        RunResults.of(100 * executed(b, variant.added) / a.instructions for a, b in pairs),
+        RunResults.of(100 * (b.instructions / a.instructions - 1) for a, b in pairs),
         exact[0],
     )
 

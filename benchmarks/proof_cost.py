@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rewrite_speed import DISASSEMBLER, VMIPATCH, run
-from benchmarks.sample import Sample
+from benchmarks.sample import RunResults
 from tests.support import kernels
 from vmipatch.errors import EnvironmentProblem
 
@@ -29,10 +29,10 @@ class ProofCost:
 
     kernel: str
     command: str
-    cpu_s: Sample
+    cpu_s: RunResults
     peak_len: int
     """The greatest of all rounds."""
-    times_objdump: Sample
+    times_objdump: RunResults
 
 
 def measure(rounds: int) -> list[ProofCost]:
@@ -62,8 +62,8 @@ def _of_kernel(name: str, original: str, rounds: int) -> Iterator[ProofCost]:
         ]
     yardstick, *columns = zip(*table, strict=True)
     for way, runs in zip(ways, columns, strict=True):
-        cpu_s = Sample.of(done.cpu_s for done in runs)
-        times = cpu_s.ratio_to(Sample.of(done.cpu_s for done in yardstick))
+        cpu_s = RunResults.of(done.cpu_s for done in runs)
+        times = cpu_s.ratio_to(RunResults.of(done.cpu_s for done in yardstick))
         yield ProofCost(name, f"verify {way}", cpu_s, max(r.peak_len for r in runs), times)
 
 

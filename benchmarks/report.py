@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.emulator_speed import AIM_TIMES_QEMU, KERNEL, BootCost
-from benchmarks.native_cost import Share
+from benchmarks.native_cost import CostShare
 from benchmarks.native_runs import AIMS, KernelCost, PaddingCost
 from benchmarks.proof_cost import ProofCost
 from benchmarks.rewrite_speed import AIM_LEN, AIM_S, CommandCost
@@ -165,7 +165,7 @@ def _share_lines(kernel: str, padding: PaddingCost) -> Iterator[str]:
     yield ""
 
 
-def _top(shares: Sequence[Share], noun: str) -> list[str]:
+def _top(shares: Sequence[CostShare], noun: str) -> list[str]:
     """The greatest shares, and the others in one line."""
     shown = [(share.added, share.what) for share in shares[:SHARES_SHOWN]]
     if rest := shares[SHARES_SHOWN:]:

@@ -2,7 +2,7 @@
 """How long does vmipatch take on a kernel, and how much memory, beside one `objdump -d` of it?
 
 Each command runs in a process of its own, as a user runs it; the system accounts for it. A round
-runs them all one behind the other, so that what else the machine does hits them alike.
+runs them all one after the other, so that what else the machine does hits them alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import account
-from benchmarks.sample import Sample
+from benchmarks.sample import RunResults
 from vmipatch.errors import EnvironmentProblem, ExitCode
 
 DISASSEMBLER = "objdump"
@@ -29,8 +29,8 @@ AIM_LEN = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What one process used: seconds and bytes."""
+class ProcessUse:
+    """Use of one process: seconds and bytes."""
 
     wall_s: float
     cpu_s: float
@@ -42,11 +42,11 @@ class CommandCost:
     """One command on one kernel, over all rounds."""
 
     command: str
-    wall_s: Sample
-    cpu_s: Sample
+    wall_s: RunResults
+    cpu_s: RunResults
     peak_len: int
     """The greatest of all rounds."""
-    times_objdump: Sample
+    times_objdump: RunResults
     """CPU time over that of objdump in the same round: other load hardly changes it."""
 
 
@@ -60,7 +60,7 @@ def measure(vmlinux: Path, rounds: int) -> list[CommandCost]:
         steps = _steps(str(vmlinux), str(Path(scratch) / "vmlinux.vmi"))
         table = [[run(command) for _, command in steps] for _ in range(rounds)]
     columns = list(zip(*table, strict=True))
-    yardstick = Sample.of(done.cpu_s for done in columns[0])
+    yardstick = RunResults.of(done.cpu_s for done in columns[0])
     return [_cost(name, runs, yardstick) for (name, _), runs in zip(steps, columns, strict=True)]
 
 
@@ -74,7 +74,7 @@ def _steps(kernel: str, output: str) -> list[tuple[str, list[str]]]:
     ]
 
 
-def run(command: list[str]) -> Run:
+def run(command: list[str]) -> ProcessUse:
     """Run a command without input, its output thrown away, and account for it.
 
     Raises EnvironmentProblem if the command fails.
@@ -87,14 +87,14 @@ def run(command: list[str]) -> Run:
             f"`{' '.join(command)}` ended with exit code {used['exit_code']}",
             hint="its own message is above",
         )
-    return Run(used["wall_s"], used["cpu_s"], used["peak_len"])
+    return ProcessUse(used["wall_s"], used["cpu_s"], used["peak_len"])
 
 
-def _cost(name: str, runs: Sequence[Run], yardstick: Sample) -> CommandCost:
-    cpu_s = Sample.of(done.cpu_s for done in runs)
+def _cost(name: str, runs: Sequence[ProcessUse], yardstick: RunResults) -> CommandCost:
+    cpu_s = RunResults.of(done.cpu_s for done in runs)
     return CommandCost(
         name,
-        Sample.of(done.wall_s for done in runs),
+        RunResults.of(done.wall_s for done in runs),
         cpu_s,
         max(done.peak_len for done in runs),
         cpu_s.ratio_to(yardstick),

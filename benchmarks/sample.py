@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RunResults:
     """The results of several runs, in the order in which they ran; at least one."""
 
     values: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Sample:
+    def of(cls, values: Iterable[float]) -> RunResults:
         """Collect `values`."""
         return cls(tuple(values))
 
@@ -29,9 +29,9 @@ class Sample:
         """The smallest and the greatest value."""
         return min(self.values), max(self.values)
 
-    def ratio_to(self, other: Sample) -> Sample:
+    def ratio_to(self, other: RunResults) -> RunResults:
         """Run by run, this measurement over `other`, which ran beside it."""
-        return Sample.of(a / b for a, b in zip(self.values, other.values, strict=True))
+        return RunResults.of(a / b for a, b in zip(self.values, other.values, strict=True))
 
     def to_text(self, places: int) -> str:
         """`median (smallest .. greatest)` with so many decimal places."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.rewrite_speed import VMIPATCH, Run, run
+from benchmarks.rewrite_speed import VMIPATCH, ProcessUse, run
 from vmipatch.files.pool import processors
 from vmipatch.files.tree import ModuleTree
 
@@ -25,7 +25,7 @@ class TreeCost:
     """One command on a whole tree."""
 
     command: str
-    cost: Run
+    cost: ProcessUse
     """Processor time is that of all processes; memory that of the largest one."""
 
 

@@ -84,7 +84,7 @@ static struct range *range_over(uint64_t va)
     return low < range_count && ranges[low].start <= va ? &ranges[low] : NULL;
 }
 
-/* INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS behind F2 or F3 (Intel SDM volume 2, REP). */
+/* INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS after F2 or F3 (Intel SDM volume 2, REP). */
 static bool is_repeated(const uint8_t *code, size_t length)
 {
     bool repeated = false;

@@ -105,8 +105,10 @@ format: $(READY)
 kernels: $(READY)
 	$(BIN)/python -m tests.kernels
 
+# Draws that no run had before; each seed is printed.
 campaign: kernels programs
-	$(BIN)/pytest -n auto -m slow
+	VMIPATCH_SEED=new $(BIN)/pytest -n auto -m slow --randomly-seed=default \
+		--hypothesis-profile=new
 
 # MUTANTS names kernels, and how many files to damage: KERNEL:FILES:ALONE. ADVERSARIAL names files, and
 # how many deliberate changes to make: FILE:CHANGES. Those go on where they were stopped.

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A sample of the mutation campaign: is a fault of every kind found?
 
-The seed of a run is printed; VMIPATCH_SEED repeats one.
+VMIPATCH_SEED gives another seed; `new` draws one.
 """
 
 from __future__ import annotations
 
-import os
-import random
-
 import pytest
 
 from tests.conftest import KernelFinder
+from tests.support.draws import drawn_seed
 from tests.verify.campaign import (
     EQUIVALENT,
     FOUND,
@@ -37,9 +35,7 @@ def victim(kernel: KernelFinder) -> Victim:
 
 @pytest.fixture
 def seed() -> int:
-    value = int(os.environ.get("VMIPATCH_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"VMIPATCH_SEED={value}")
-    return value
+    return drawn_seed()
 
 
 @pytest.mark.kernels

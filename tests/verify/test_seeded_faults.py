@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Does the static proof find every seeded fault, and say where it is?
 
-The seed of a run is printed; VMIPATCH_SEED repeats one.
+VMIPATCH_SEED gives another seed; `new` draws one.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable
 
 import pytest
 
 from tests.conftest import KernelFinder
+from tests.support.draws import drawn_seed
 from tests.verify import faults
 from tests.verify.faults import SeededFault, Victim
 from vmipatch.choices import Padding
@@ -32,9 +32,7 @@ TABLES_AT_ONCE = 4
 
 @pytest.fixture
 def dice() -> random.Random:
-    seed = int(os.environ.get("VMIPATCH_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"VMIPATCH_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(drawn_seed())
 
 
 @pytest.fixture(scope="module", params=list(Padding))

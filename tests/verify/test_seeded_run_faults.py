@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Does `verify` fail, and say where, for each wrong rewrite of what a boot really executes?
 
-The seed of a run is printed; VMIPATCH_SEED repeats one.
+VMIPATCH_SEED gives another seed; `new` draws one.
 """
 
 from __future__ import annotations
 
 import enum
 import importlib
-import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import KernelFinder
+from tests.support.draws import drawn_seed
 from tests.verify import faults
 from tests.verify.faults import Victim
 from vmipatch.choices import Extent
@@ -88,9 +88,7 @@ def field(vmlinux: str) -> Field:
 
 @pytest.fixture
 def dice() -> random.Random:
-    seed = int(os.environ.get("VMIPATCH_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"VMIPATCH_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(drawn_seed())
 
 
 def sow(ground: Field, kind: Kind, dice: random.Random, patch: pytest.MonkeyPatch) -> Seeded:

@@ -21,7 +21,8 @@ from vmipatch.rewrite.placement import PAGE
 from vmipatch.rewrite.reach import Reach, _near
 from vmipatch.rewrite.rewrite import rewrite
 from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
-from vmipatch.verify.static import check_static
+from vmipatch.verify.static import check_static, lengths
+from vmipatch.verify.static.comparison import Comparison
 from vmipatch.verify.static.spare import KEPT_FREE
 
 Items = Sequence[Change | FillerRun]
@@ -129,6 +130,30 @@ def test_shift_that_nothing_asks_for_is_found(by: int, monkeypatch: pytest.Monke
     small = kernel()
     monkeypatch.setattr(placement._Planner, "__init__", shifting(by))
     assert broken(small) == {"VP052"}
+
+
+@pytest.mark.parametrize("how", ("added code", "code of the original"))
+def test_code_that_no_original_asks_for_is_not_even_decoded(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time and memory of the proof follow from the original; 256 MiB took minutes."""
+    small = kernel(room=False)
+    assert broken(small) == set()
+    if how == "added code":
+        monkeypatch.setattr(placement._Planner, "__init__", shifting(2 * lengths.ANY_SITES))
+    else:
+        monkeypatch.setattr(lengths, "ANY_SITES", PAGE)
+        monkeypatch.setattr(placement, "fit", growing(small, "last", 4 * PAGE))
+    monkeypatch.setattr(Comparison, "of", lambda _: pytest.fail("it was decoded"))
+    assert "VP052" in broken(small)
+
+
+def test_kernel_of_nothing_but_sites_stays_within_the_bound() -> None:
+    small = SmallKernel(room=False)
+    small.text.function("start_kernel", Branch("e8", "f"), "c3")
+    small.text.function("f", "fa 0f20d8 0f30 fb" * 250, "c3")
+    small.rodata().put(Word("f"))
+    assert broken(small) == set()
 
 
 def test_shift_that_spoils_an_alignment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

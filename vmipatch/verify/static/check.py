@@ -28,6 +28,7 @@ from vmipatch.verify.static.headers import check_headers, is_comparable
 from vmipatch.verify.static.inside import check_inside
 from vmipatch.verify.static.instructions import check_instructions
 from vmipatch.verify.static.ledger import check_ledger
+from vmipatch.verify.static.lengths import check_lengths, is_bounded
 from vmipatch.verify.static.manifest import read_manifest
 from vmipatch.verify.static.origin import check_origin
 from vmipatch.verify.static.own_address import check_own_addresses
@@ -88,6 +89,7 @@ OF_FILES: tuple[Check[Inputs], ...] = (
     check_headers,
     check_raw_flags,
     check_added_sections,
+    check_lengths,
     check_identity,
 )
 """Checks of two files, whatever they are."""
@@ -168,6 +170,8 @@ def check_static(
     inputs = Inputs(original, output, manifest, report, tuple(pinned), original_sha256, must_run)
     for check_files in OF_FILES:
         check_files(inputs)
+    if not is_bounded(inputs):
+        return report.verdict()
     if is_comparable(inputs):
         comparison = Comparison.of(inputs)
         for check in (*OF_COMPARISON, *(() if is_witness else (of_file,))):

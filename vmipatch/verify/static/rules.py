@@ -256,11 +256,12 @@ NEW_SECTION = Rule(
     "New code lies after .text's end and reaches to the end of its last page, or to a section "
     "that begins there (and the shift): what lies elsewhere is made non-executable, freed or never "
     "reserved. The shift keeps the alignment of what it moves, and is no longer than the room "
-    "asks for. Records are read once, before the first allocation: they lie in a read-only segment "
-    "of their own after everything that the kernel reserves. What the rewriter tells about the "
-    "file (.vmi.manifest, .vmi.restore) may hold anything, so it is never loaded. Names are those "
-    "of a closed list, each once, with one type, one alignment and one set of flags, and sections "
-    "of relocations for those sections alone that the list gives one.",
+    "asks for. Code and records are no longer than sites of the original can ask for: if they are, "
+    "nothing more is asked of the file. Records are read once, before the first allocation: they "
+    "lie in a read-only segment of their own after everything that the kernel reserves. What the "
+    "rewriter tells about the file (.vmi.manifest, .vmi.restore) may hold anything, so it is never "
+    "loaded. Names are those of a closed list, each once, with one type, one alignment and one set "
+    "of flags, and sections of relocations for those sections alone that the list gives one.",
     ".vmi.text ends at 0xc1201010, after 0xc1201000",
     _REPORT,
 )

@@ -2,29 +2,45 @@
 """Is each changed byte of a rewritten vmlinux refused, whatever row of the ledger it is in?
 
 `python -m tests.verify.ledger_bytes ORIGINAL OUTPUT` prints the ledger and draws bytes of each row.
-The expected file is built once, and a changed byte is compared with it; bytes of the rows that are
-copied from the output are judged by the rules that stand for them. `--whole N` runs the whole proof
-for N of the changes of each row, as the decisions are read from the output.
+A proof of each change would take days, so a change is judged by the cheapest way that is exact:
+
+- Nothing that the proof takes from the output is another: then the expected file is that of the
+  honest output, and the byte is compared with it.
+- Code, records, tables, symbols: many changes share a file, and findings have to name each
+  (ledger_together).
+- The manifest's expected bytes, and what the note for restore gives, are made anew.
+- Headers, and whatever is left: the proof, which ends at the first finding (adversarial.judge).
+
+`--whole N` runs the whole proof as it is for N of the changes of each row besides.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
+from tests.verify.adversarial.judge import _facts_of_file, quick, refusal
+from tests.verify.ledger_together import ByteChange, Parts, unnamed
 from vmipatch.errors import VmipatchError
 from vmipatch.image.elf import ElfImage
+from vmipatch.image.relocations import Relocations
 from vmipatch.image.trim import without_debug
-from vmipatch.verify.static import check_static
+from vmipatch.verify.static import StaticFinding, check, check_static, verdict
 from vmipatch.verify.static.added import check_added_words, check_thunk_calls
-from vmipatch.verify.static.comparison import Comparison, Inputs
+from vmipatch.verify.static.comparison import Check, Comparison, Inputs
+from vmipatch.verify.static.fallback import check_fallback
 from vmipatch.verify.static.manifest import read_manifest
+from vmipatch.verify.static.reproduce import manifest as making
 from vmipatch.verify.static.reproduce.check import differences
+from vmipatch.verify.static.reproduce.decisions import changes_of
+from vmipatch.verify.static.reproduce.layout import layout
+from vmipatch.verify.static.reproduce.manifest import manifest_bytes
 from vmipatch.verify.static.reproduce.place import Reproduction
 from vmipatch.verify.static.reproduce.reproduce import reproduce
 from vmipatch.verify.static.reproduce.rows import NUMBERS, Row
@@ -35,22 +51,16 @@ from vmipatch.verify.static.verdict import Report
 from vmipatch.verify.static.way_back import check_way_back
 
 BYTES_OF_A_ROW = 200
-JUDGES: dict[Row, tuple[Callable[[Comparison], None], ...]] = {
-    Row.THUNKS: (check_thunks, check_thunk_calls, check_added_words, check_translations),
-}
-"""The rules for rows that are copied from the output. The runtime is assembled once, and equal."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Change:
-    """One byte of the output is another."""
-
-    row: Row
-    off: int
-    value: int
-
-    def __str__(self) -> str:
-        return f"{self.row.label}: {self.value:02x} at offset {self.off:#x}"
+OF_ADDED: tuple[Check[Comparison], ...] = (
+    check_thunks, check_thunk_calls, check_added_words, check_translations, check_fallback
+)  # fmt: skip
+ADDED = (Row.THUNKS, Row.TRANSLATIONS, Row.THUNK_CALLS, Row.FALLBACK)
+"""Rows that the comparison of the two files does not follow from: OF_ADDED judge them alone."""
+CODE = (Row.CODE, Row.BRANCHES, Row.OPERANDS, Row.SITE_PADDING, Row.FILLER)
+ENTRIES = (Row.SYMBOLS, Row.RELOCATIONS)
+HEADERS = (Row.ELF_HEADER, Row.SEGMENT_HEADERS, Row.SECTION_HEADERS, Row.SECTION_NAMES)
+SLOW = ("check_readers", "check_origin")
+"""Checks of two files that come last where one finding is enough."""
 
 
 class LedgerPair:
@@ -65,41 +75,129 @@ class LedgerPair:
         assert not report.has_findings, report.verdict().findings
         self.made: Reproduction = reproduce(self.comparison)
         self.octets = np.frombuffer(output.data, np.uint8)
+        self.parts = Parts(self.comparison)
 
-    def changes(self, row: Row, count: int, dice: random.Random) -> Iterator[Change]:
+    def changes(self, row: Row, count: int, dice: random.Random) -> Iterator[ByteChange]:
         """`count` changes of bytes of one row, or one of each byte if it has fewer."""
         offs = np.flatnonzero(self.made.canvas.rows == NUMBERS[row]).tolist()
         for off in dice.sample(offs, min(count, len(offs))):
-            yield Change(row, off, (int(self.octets[off]) + dice.randrange(1, 256)) & 0xFF)
+            yield ByteChange(row, off, (int(self.octets[off]) + dice.randrange(1, 256)) & 0xFF)
 
-    def data_with(self, change: Change) -> bytes:
-        """The file with a change."""
+    def data_with(self, *changes: ByteChange) -> bytes:
+        """The file with changes."""
         data = bytearray(self.output.data)
-        data[change.off] = change.value
+        for change in changes:
+            data[change.off] = change.value
         return bytes(data)
 
-    def is_refused(self, change: Change) -> bool:
-        """Whether the comparison, or the rule that stands for it, finds a change."""
-        data = self.data_with(change)
-        if change.row is Row.NOTE:
-            return self._is_way_back_refused(data)
-        judges = JUDGES.get(change.row, ())
-        if not judges:
-            return bool(len(differences(np.frombuffer(data, np.uint8), self.made)))
+    def accepted(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        """Those that are not refused."""
+        left: list[ByteChange] = []
+        judges: dict[tuple[Row, ...], Callable[[Sequence[ByteChange]], list[ByteChange]]] = {
+            HEADERS: list,
+            CODE: self._unnamed_code,
+            ENTRIES: self._unnamed_entries,
+            ADDED: self._unnamed_added,
+            (Row.RECORDS,): self._unnamed_code,
+            (Row.MANIFEST,): self._unlike_manifest,
+            (Row.NOTE,): self._way_back,
+            (Row.RUNTIME,): self._equal,
+        }
+        for rows, judge in judges.items():
+            left += judge([change for change in changes if change.row in rows])
+        known = {row for rows in judges for row in rows}
+        left += self._followed([change for change in changes if change.row not in known])
+        return self._alone(left)
+
+    def _equal(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        """Those that are as the expected file of the honest output has them."""
+        canvas = self.made.canvas
+        return [c for c in changes if not canvas.rows[c.off] or canvas.octets[c.off] == c.value]
+
+    def _followed(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        """As `_equal`, but all, if any of them changes what the expected file follows from."""
+        image = ElfImage.parse(self.data_with(*changes), self.output.name)
+        inputs = self.comparison.inputs
+        now = replace(inputs, output=image, manifest=read_manifest(image, Report(hex)))
+        if _facts_of_file(now) == _facts_of_file(inputs):
+            return self._equal(changes)
+        half = len(changes) // 2
+        if not half:
+            return list(changes)
+        return self._followed(changes[:half]) + self._followed(changes[half:])
+
+    def _unnamed_entries(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        return self._unnamed_code([change for change in changes if self._is_read(change)])
+
+    def _is_read(self, change: ByteChange) -> bool:
+        """Whether symbols and relocations can be read, which the proof does first."""
+        try:
+            Relocations.of(ElfImage.parse(self.data_with(change), self.output.name))
+        except VmipatchError:
+            return False
+        return True
+
+    def _unnamed_code(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        return unnamed(self.output.data, changes, self.parts, self._all_findings)
+
+    def _all_findings(self, data: bytes) -> Sequence[StaticFinding]:
+        image = ElfImage.parse(data, self.output.name)
+        with patch.object(verdict, "KEPT_OF_A_RULE", 100_000):
+            return check_static(self.original, image).findings
+
+    def _unnamed_added(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        return unnamed(self.output.data, changes, self.parts, self._findings_of_added)
+
+    def _findings_of_added(self, data: bytes) -> Sequence[StaticFinding]:
         output = ElfImage.parse(data, self.output.name)
         report = Report(hex)
         inputs = replace(self.comparison.inputs, output=output, report=report)
-        for judge in judges:
-            judge(replace(self.comparison, inputs=inputs))
-        return report.has_findings
+        with patch.object(verdict, "KEPT_OF_A_RULE", 100_000):
+            for judge in OF_ADDED:
+                judge(replace(self.comparison, inputs=inputs))
+        return report.verdict().findings
 
-    def _is_way_back_refused(self, data: bytes) -> bool:
-        report = Report(hex)
-        changed = ElfImage.parse(data, self.output.name)
-        check_way_back(self.original, changed, self.original.file_sha256, report)
-        return report.has_findings
+    def _unlike_manifest(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        """Those that cannot be read, or are not what the decisions in them give, are refused."""
+        new, inputs = layout(self.comparison, changes_of(self.comparison)), self.comparison.inputs
+        harmless, left = making._harmless(self.comparison), []
+        with patch.object(making, "_harmless", lambda _: harmless):
+            for change in changes:
+                image, report = ElfImage.parse(self.data_with(change), "changed"), Report(hex)
+                now = read_manifest(image, report)
+                was = inputs.manifest
+                if report.has_findings:
+                    continue
+                section = image.section_by_name[".vmi.manifest"]
+                same = (now.shift_len, now.windows, now.start, now.keep) == (
+                    was.shift_len, was.windows, was.start, was.keep)  # fmt: skip
+                told = replace(inputs, output=image, manifest=now, report=report)
+                made = manifest_bytes(replace(self.comparison, inputs=told), new) if same else b""
+                if not same or made == image.section_bytes(section):
+                    left.append(change)
+        return left
 
-    def is_refuted(self, change: Change) -> bool:
+    def _way_back(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        left = []
+        for change in changes:
+            report, changed = Report(hex), ElfImage.parse(self.data_with(change), "changed")
+            check_way_back(self.original, changed, self.original.file_sha256, report)
+            left += [] if report.has_findings else [change]
+        return left
+
+    def _alone(self, changes: Sequence[ByteChange]) -> list[ByteChange]:
+        """Those that the proof accepts, each alone in a file."""
+        of_files = sorted(check.OF_FILES, key=lambda each: each.run.__name__ in SLOW)
+        with quick(self.original), patch.object(check, "OF_FILES", tuple(of_files)):
+            if changes:
+                assert refusal(self.original, self.output.data) is None
+            return [c for c in changes if refusal(self.original, self.data_with(c)) is None]
+
+    def is_refused(self, change: ByteChange) -> bool:
+        """Whether a change is found."""
+        return not self.accepted([change])
+
+    def is_refuted(self, change: ByteChange) -> bool:
         """Whether the whole proof refuses a change, or calls the file damaged."""
         try:
             changed = ElfImage.parse(self.data_with(change), self.output.name)
@@ -126,24 +224,19 @@ def main() -> int:
     if unlike or len(victim.octets) != len(victim.made.canvas.octets):
         print(f"{unlike} bytes are not the expected ones: verify the pair first")
         return 1
-    accepted = [c for row in Row for c in _try(victim, row, dice, options.bytes, options.whole)]
-    print(f"seed {options.seed}: {len(accepted)} changes were accepted")
-    return 1 if accepted else 0
-
-
-def _try(
-    victim: LedgerPair, row: Row, dice: random.Random, count: int, whole: int
-) -> Iterator[Change]:
-    """The changes of one row that are accepted; prints a line of the ledger."""
-    changes = list(victim.changes(row, count, dice))
-    missed = [c for c in changes if not victim.is_refused(c)]
-    missed += [c for c in changes[:whole] if c not in missed and not victim.is_refuted(c)]
-    size = int((victim.made.canvas.rows == NUMBERS[row]).sum())
-    refused = len(changes) - len(missed)
-    print(f"{size:10}  {row.label:40} {refused:4} of {len(changes)} changes refused", flush=True)
-    for change in missed:
+    changes = [c for row in Row for c in victim.changes(row, options.bytes, dice)]
+    accepted = victim.accepted(changes)
+    for row in Row:
+        mine = [change for change in changes if change.row is row]
+        accepted += [c for c in mine[: options.whole] if not victim.is_refuted(c)]
+        missed = {change for change in mine if change in accepted}
+        size = int((victim.made.canvas.rows == NUMBERS[row]).sum())
+        refused = len(mine) - len(missed)
+        print(f"{size:10}  {row.label:40} {refused:4} of {len(mine)} changes refused", flush=True)
+    for change in accepted:
         print(f"    accepted: {change}")
-    yield from missed
+    print(f"seed {options.seed}: {len(changes)} changes, {len(accepted)} were accepted")
+    return 1 if accepted else 0
 
 
 if __name__ == "__main__":

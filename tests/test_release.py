@@ -11,6 +11,10 @@ from pathlib import Path
 from vmipatch import __version__
 
 ROOT = Path(__file__).parents[1]
+INSTALL = re.compile(r"\bpip install '?\"?([^\s`#|),'\"]+)")
+PLACEHOLDERS = ("{package}", "$VMIPATCH", "…")
+"""Names that a message or a workflow fills in."""
+TEXTS = ("README.md", "CONTRIBUTING.md", "docs", "examples", "vmipatch")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]*))?\)")
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 """Of changes, as Keep a Changelog has them."""
@@ -59,3 +63,21 @@ def test_every_link_of_a_page_outside_of_docs_has_its_target() -> None:
                 wrong.append(f"{page.relative_to(ROOT)}: {path}#{anchor}")
     assert len(pages) >= 4
     assert wrong == []
+
+
+def test_nobody_is_told_to_install_a_name_that_the_index_does_not_have() -> None:
+    """It has what this project depends on; the project itself is a directory or a wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    known = {re.split(r"[^\w-]", line)[0] for line in lines} - {project["name"]}
+    told = {
+        found[1]
+        for name in TEXTS
+        for path in (ROOT / name, *(ROOT / name).rglob("*"))
+        if path.suffix in (".md", ".py", ".yml") and path.is_file()
+        for found in INSTALL.finditer(path.read_text("utf-8"))
+    }
+    assert {"unicorn==2.1.4", ".[zstd]"} <= told, "they are found"
+    names = {re.split(r"[=<>;]", word)[0] for word in told if not word.startswith(".")}
+    assert names - set(PLACEHOLDERS) <= known

@@ -36,3 +36,9 @@ RPM: Final = Base("bookworm", "i386", (*PYTHON, "rpm", "rpmlint", "cpio", "gcc")
 
 TRIXIE: Final = Base("trixie", "amd64", ("python3-venv",))
 """Debian 13, which has another Python."""
+
+TRIXIE_I386: Final = Base("trixie", "i386", PYTHON)
+"""Debian 13 for i386, whose numpy 2 keeps 32 bits where that of Debian 12 widens them."""
+
+SID: Final = Base("sid", "amd64", ("python3-venv",))
+"""Debian's next release, which has the newest Python."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Does the wheel install where users have it, and give the same bytes there?
 
-Python 3.11 on this machine, Debian 12 for i386 with its own numpy, and Debian 13.
+Python 3.11 on this machine; Debian 12 and 13 for i386 with their own numpy; Debian 13 and sid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from tests.pipelines.wheels import Wheelhouse
 pytestmark = pytest.mark.pipelines
 
 HOSTS = {
-    "Debian 12": (bases.MACHINE, "3.11"),
+    "Debian 12 i386": (bases.MACHINE, "3.11"),
     "Debian 13": (bases.TRIXIE, "3.13"),
+    "Debian 13 i386": (bases.TRIXIE_I386, "3.13"),
+    "Debian sid": (bases.SID, "3.14"),
 }
 """From a release to its chroot and its Python."""
 
@@ -51,7 +53,7 @@ def test_tiny_is_the_same_on_every_host(
     scratch: Path,
 ) -> None:
     base, python = HOSTS[host]
-    name = f"wheel-{base.suite}"
+    name = f"wheel-{base.suite}-{base.architecture}"
     chroot = make_chroot(base, name)
     assert chroot.run("python3", "-V").startswith(f"Python {python}")
     wheels = scratch / f"{name}-wheels"

@@ -54,7 +54,7 @@ def file_bytes(data: bytes, name: str) -> bytes:
     if (shndx[~outside] >= len(sections)).any():
         raise MalformedImage("a symbol is in no section", file=name, place=table.name, hint=DAMAGED)
     linked_va = rows["value"].astype(np.int64)
-    linked_va[outside] = OUTSIDE_VA + OUTSIDE_STEP * np.flatnonzero(outside)
+    linked_va[outside] = OUTSIDE_VA + OUTSIDE_STEP * np.flatnonzero(outside).astype(np.int64)
     linked = _linked(sections, data)
     _require_words_inside(sections, linked, len(rows), name)
     stored = unlink(sections, linked, _valued(rows, linked_va))

@@ -52,7 +52,7 @@ def _windows(octets: Octets, length: int) -> Iterator[tuple[Numbers, Octets]]:
         end = min(begin + WINDOW, length)
         kinds = _forms_at(octets[begin : end + 2 * LONGEST])[: end - begin]
         hit = np.flatnonzero(kinds != NO_FORM)
-        yield hit + begin, kinds[hit]
+        yield hit.astype(np.int64) + begin, kinds[hit]
 
 
 def _forms_at(octets: Octets) -> Octets:

@@ -271,7 +271,7 @@ def _with_fills(stream: InstructionStream, fills: list[tuple[int, int]]) -> Inst
     gone = np.zeros(len(starts), np.bool_)
     for _, _, first, last in whole:
         gone[first:last] = True
-    single = np.concatenate([np.arange(start, end) for start, end, _, _ in whole])
+    single = np.concatenate([np.arange(start, end, dtype=np.int64) for start, end, _, _ in whole])
     new_starts = np.concatenate([starts[~gone], single])
     order = np.argsort(new_starts, kind="stable")
     lens = np.concatenate([stream.lens[~gone], np.ones(len(single), np.uint8)])

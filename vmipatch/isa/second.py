@@ -149,7 +149,7 @@ def _bytewise(found: Decoded, fills: Sequence[tuple[int, int]], filler: Filler) 
     kept = np.ones(len(found), np.bool_)
     for start, end in fills:
         kept[slice(*np.searchsorted(found.starts, (start, end)))] = False
-    single = np.concatenate([np.arange(start, end) for start, end in fills])
+    single = np.concatenate([np.arange(start, end, dtype=np.int64) for start, end in fills])
     count = len(single)
     order = np.argsort(np.concatenate([found.starts[kept], single]), kind="stable")
 
@@ -181,7 +181,7 @@ def _engine() -> capstone.Cs:
 def _pieces(code: bytes, va: int) -> Iterator[_Piece]:
     """Decode one run without splits, window by window; put right what capstone does not know."""
     if code == XEN_PREFIX:
-        yield _Piece(np.array([va]), np.array([len(code)]), np.array([x86.X86_INS_UD2]))
+        yield _single(va, len(code), x86.X86_INS_UD2)
         return
     done = 0
     while done < len(code):
@@ -202,8 +202,12 @@ def _pieces(code: bytes, va: int) -> Iterator[_Piece]:
                 continue
         if done < len(code):
             length, code_id = _by_hand(code[done : done + _LONGEST])
-            yield _Piece(np.array([va + done]), np.array([length]), np.array([code_id]))
+            yield _single(va + done, length, code_id)
             done += length
+
+
+def _single(va: int, length: int, code_id: int) -> _Piece:
+    return _Piece(*(np.array([number], np.int64) for number in (va, length, code_id)))
 
 
 def _joined(pieces: Iterable[_Piece]) -> _Piece:

@@ -198,7 +198,10 @@ def border_of(
     starts = np.append(stream.starts.astype(np.int64), stream.end_va)
     inside = [(start, end) for start, end in fixed if text.va <= start < text.end_va]
     begins = [text.va, *(end for _, end in inside)]
-    stops = [*(int(code.function_of(np.array([start]))[0]) for start, _ in inside), text.end_va]
+    stops = [
+        *(int(code.function_of(np.array([start], np.int64))[0]) for start, _ in inside),
+        text.end_va,
+    ]
     at = np.searchsorted(starts, begins), np.searchsorted(starts, stops)
     room = np.maximum(total[at[1]] - total[at[0]], 0)
     room[-1] += -text.end_va % PAGE

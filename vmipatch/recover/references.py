@@ -100,7 +100,7 @@ def _judge(code: RecoveredCode, relocs: I64, targets: I64, bases: Bases) -> _Jud
     in_code = np.zeros(len(relocs), np.bool_)
     for stream in code.streams:
         in_code |= (relocs >= stream.va) & (relocs < stream.end_va)
-    ends = np.array([stream.end_va for stream in code.streams])
+    ends = np.array([stream.end_va for stream in code.streams], np.int64)
     # What ends a section ends it wherever it ends.
     into_code &= ~(np.isin(targets, ends) & ~code.begins(targets))
     doubtful = into_code & ~in_code & ~code.begins(targets)
@@ -117,7 +117,7 @@ def _judge(code: RecoveredCode, relocs: I64, targets: I64, bases: Bases) -> _Jud
             result.biased[place] = named[target]
         elif target in bases.biased or not _is_pointer(code, place, target, use, pointed_to):
             own = code.extent_of(target) if use is WordUse.PART else (0, 0)
-            if own[0] <= place < own[1] and code.begins(np.array([target]))[0]:
+            if own[0] <= place < own[1] and code.begins(np.array([target], np.int64))[0]:
                 result.kept[index] = True
                 result.functions.append(own)
             else:
@@ -140,7 +140,7 @@ def _is_pointer(
 
     `pointed_to` are the targets of words of data: what is called through a pointer is executed.
     """
-    both = np.array([place, target])
+    both = np.array([place, target], np.int64)
     mine, its = code.function_of(both).tolist()
     if use is WordUse.IMMEDIATE:
         return target == its or (mine == its and bool(code.begins(both)[1]))
@@ -155,7 +155,7 @@ def around(code: RecoveredCode, vas: I64) -> list[tuple[int, int]]:
         for stream in code.streams:
             low, high = max(va - BIAS, stream.va), min(va + BIAS, stream.end_va)
             if low < high:
-                start = max(int(code.function_of(np.array([low]))[0]), stream.va)
+                start = max(int(code.function_of(np.array([low], np.int64))[0]), stream.va)
                 result.append((start, high))
     return result
 

@@ -132,7 +132,7 @@ def _branch(
     section: Section, at: np.ndarray, opcode_len: int, held: np.ndarray, width: int, back: _Back
 ) -> Batch:
     length = opcode_len + width
-    starts = at + section.va
+    starts = at.astype(np.int64) + section.va
     targets = starts + length + held
     values = back(targets) - back(starts) - length
     limit = 1 << (8 * width - 1)

@@ -67,7 +67,7 @@ def _candidates(view: ImageView) -> U32:
         code = view.octet[section.off : section.off + section.size]
         last = len(code) - INLINE_BUG_LEN + 1
         at = np.flatnonzero((code[:last] == UD2[0]) & (code[1 : last + 1] == UD2[1]))
-        found.append((section.va + at).astype(np.uint32))
+        found.append((section.va + at.astype(np.int64)).astype(np.uint32))
     va = np.concatenate(found)
     file_va = view.words_at(va + np.uint32(FILE_AT))
     return va[_is_data(view, file_va)]

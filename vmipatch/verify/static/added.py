@@ -73,7 +73,7 @@ def _jump_targets(output: ElfImage, code: Section) -> set[int]:
     data = np.frombuffer(output.section_bytes(code), np.uint8)
     at = np.flatnonzero(data[: max(len(data) - NEAR_CALL_LEN + 1, 0)] == NEAR_JUMP)
     disp = data[at[:, None] + np.arange(1, NEAR_CALL_LEN)].reshape(-1).view("<i4")
-    return set((code.va + at + NEAR_CALL_LEN + disp.astype(np.int64)).tolist())
+    return set((code.va + at.astype(np.int64) + NEAR_CALL_LEN + disp).tolist())
 
 
 @judges(ADDED_WORD)

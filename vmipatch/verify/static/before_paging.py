@@ -61,7 +61,7 @@ class Graph:
 
     def index(self, va: int) -> int:
         """The instruction at an address, -1 if none begins there."""
-        return int(self.side.find(np.array([va]))[0])
+        return int(self.side.find(np.array([va], np.int64))[0])
 
     def is_held(self, va: int) -> bool:
         """Whether an absolute word holds the linked address."""

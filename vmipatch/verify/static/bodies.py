@@ -109,7 +109,7 @@ def _locate(
     side: Side, record: AnnotationRecord, record_va: int, section: str, place: str
 ) -> RecordedBody | None:
     """The instructions of one body; None if its ends are not ends of instructions."""
-    first = int(side.find(np.array([record.native_va]))[0])
+    first = int(side.find(np.array([record.native_va], np.int64))[0])
     if first < 0 or not record.native_len:
         return None
     end_va = record.native_va + record.native_len

@@ -28,7 +28,7 @@ def check_fallback(comparison: Comparison) -> None:
     _check_whole(comparison, Counter(e[2] for e in entries))
     for index, va, native_va, first in entries:
         report.counts["fallback entries"] += 1
-        found = int(side.find(np.array([native_va]))[0])
+        found = int(side.find(np.array([native_va], np.int64))[0])
         form = classify(side.code(found)) if found >= 0 else None
         where = f"{FALLBACK}[{index}] ({output.symbols.place_of(native_va)})"
         if form is None or not form.is_unprivileged or bodies.body_of[found] >= 0:

@@ -133,5 +133,5 @@ def bytes_between(side: Side, start_va: int, end_va: int) -> bytes:
     """Bytes of one section of `side`; nothing if the range is empty."""
     if end_va <= start_va:
         return b""
-    off = int(offsets(side, np.array([start_va]))[0])
+    off = int(offsets(side, np.array([start_va], np.int64))[0])
     return side.image.data[off : off + end_va - start_va]

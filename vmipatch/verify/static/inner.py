@@ -57,7 +57,7 @@ def _is_inner(code: bytes, section: Section, va: int, edges: I64, relocated_va: 
     end = start + length
     if not start < va <= end - WORD_LEN:
         return False
-    if among(np.array([va]), relocated_va)[0]:
+    if among(np.array([va], np.int64), relocated_va)[0]:
         return True
     off = va - section.va
     reach = int.from_bytes(code[off : off + WORD_LEN], "little", signed=True)

@@ -69,11 +69,11 @@ def check_own_addresses(comparison: Comparison) -> None:
 def _image(comparison: Comparison, va: int) -> int | None:
     """Where a byte of the original's code is in the output."""
     left = comparison.left
-    over = int(left.over(np.array([va]))[0])
+    over = int(left.over(np.array([va], np.int64))[0])
     if over < 0:
         return None
     start_va = int(left.starts[over])
-    new = int(comparison.images.itself(np.array([start_va]))[0])
+    new = int(comparison.images.itself(np.array([start_va], np.int64))[0])
     return None if new < 0 else new + va - start_va
 
 

@@ -102,7 +102,9 @@ class Side:
             )
             for s in ordered
         ]
-        shifts = [np.full(len(d), s.off - s.va) for s, d in zip(ordered, streams, strict=True)]
+        shifts = [
+            np.full(len(d), s.off - s.va, np.int64) for s, d in zip(ordered, streams, strict=True)
+        ]
         starts = np.concatenate([d.starts for d in streams])
         is_word = np.zeros(len(octets) + len(WORD), np.bool_)
         off = file_offsets(image, relocated_va)
@@ -208,7 +210,9 @@ def words_at(octets: U8, offs: I64 | I32) -> npt.NDArray[np.uint32]:
 def ranges(first: I64, count: I64) -> I64:
     """The numbers first[i], first[i] + 1, ... of each range, `count[i]` of them."""
     before = np.cumsum(count) - count
-    numbers: I64 = np.arange(int(count.sum())) + np.repeat(first - before, count.astype(np.intp))
+    numbers: I64 = np.arange(int(count.sum()), dtype=np.int64) + np.repeat(
+        first - before, count.astype(np.intp)
+    )
     return numbers
 
 

@@ -141,7 +141,7 @@ class _Reasons:
     def fault(self, va: int, reason: str) -> str | None:
         """Why `reason` does not hold of the output's instruction at `va`; None if it does."""
         why, right = self.known.get(reason), self.comparison.right
-        index = int(right.find(np.array([va]))[0])
+        index = int(right.find(np.array([va], np.int64))[0])
         old = int(self.comparison.paired.old_of[index]) if index >= 0 else LOST
         form = classify(right.code(index)) if old != LOST else None
         if form is None or form.treatment is FormTreatment.LEAVE:
@@ -182,7 +182,7 @@ class _Reasons:
         if not is_pair(left, index):
             return False
         second_va = int(left.starts[index + 1])
-        return not bool(among(np.array([second_va]), self.comparison.targets)[0])
+        return not bool(among(np.array([second_va], np.int64), self.comparison.targets)[0])
 
     def _has_call(self, index: int, form: Form) -> bool:
         """Whether a VMI call stands for the instruction, or for the pair that it begins."""

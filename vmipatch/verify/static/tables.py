@@ -103,7 +103,7 @@ class TableCheck:
         return np.select(
             [form == WordForm.RELATIVE, np.isin(form, BRANCHES), np.isin(form, WHOLE)],
             [va, va + 4, np.zeros(len(va), np.int64)],
-            np.full(len(va), self._base(table)),
+            np.full(len(va), self._base(table), np.int64),
         )
 
     def bias(self, words: np.ndarray, va: I64) -> I64:

@@ -36,7 +36,7 @@ def check_emulated(comparison: Comparison) -> None:
         code = comparison.original.section_bytes(section)
         vas = np.array(emulated_prefixes(code), np.int64) + section.va
         for was, now in zip(vas.tolist(), comparison.images(vas).tolist(), strict=True):
-            after = comparison.right.find(np.array([now + len(XEN_PREFIX)]))[0]
+            after = comparison.right.find(np.array([now + len(XEN_PREFIX)], np.int64))[0]
             whole = XEN_PREFIX + CPUID
             kept = now != NOWHERE and comparison.output.read(now, len(whole)) == whole
             if not kept or after < 0 or comparison.bodies.body_of[after] >= 0:

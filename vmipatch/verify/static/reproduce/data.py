@@ -71,7 +71,7 @@ def _put_sorted(
     rank[order] = np.arange(count)
     start_va = new.moves.one(table.start_va)
     whole = np.frombuffer(table.entries.tobytes(), np.uint8).reshape(count, entry_len)[order]
-    off = int(_offsets(comparison, new, np.array([start_va]))[0])
+    off = int(_offsets(comparison, new, np.array([start_va], np.int64))[0])
     canvas.put(off, whole.ravel(), Row.TABLES)
     va = start_va + inner + (rank[entry] - entry) * entry_len
     _put_table_words(canvas, comparison, new, table, va, should, reader)

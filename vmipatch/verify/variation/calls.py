@@ -4,19 +4,20 @@
 Where all runs agree, it has to. Where they made other calls, it may make those that were seen
 there, one after the other only as any run did, and those that all runs made as often, as often: a
 loop may end sooner or later, but its body stays. Where all made the same calls with other values,
-what stays of a call is compared.
+what stays of a call is compared. A loop over entries that come and go (`loops`) is one element.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from vmipatch.verify.user_space import Trace
 from vmipatch.verify.variation.align import Gap, gaps
+from vmipatch.verify.variation.loops import Loop, loop_at
 
 _PARTS: Final = re.compile(r"([(),= ]+)")
 _HANDLED: Final = frozenset({"sigreturn() = ?", "rt_sigreturn() = ?"})
@@ -72,16 +73,23 @@ class Pattern:
     """Calls that followed each other in any run; empty strings at the ends."""
     counts: tuple[tuple[str, int], ...] = field(repr=False)
     """Calls of gaps that come as often in all runs, and names of such calls."""
+    least: tuple[tuple[str, int], ...] = field(repr=False)
+    """The same of loops, where entries that went in all runs may stay: at least as often."""
+    loops: tuple[Loop, ...] = field(repr=False)
+    """Each is one call of the elements."""
     varies: tuple[str, ...]
     """Lines about what varies."""
 
     @classmethod
     def of(cls, traces: Sequence[Trace]) -> Pattern:
         """The pattern of several runs; the first gives the numbers of calls."""
-        plain = list(map(_plain, traces))
+        unfolded = list(map(_plain, traces))
+        loops = _loops(unfolded)
+        folded = [_folded(trace, loops) for trace in unfolded]
+        plain = [each.calls for each in folded]
         first = plain[0]
         elements: list[_Element] = []
-        varies = []
+        varies = [_rounds_in_words(loop, unfolded) for loop in loops]
         at = 0
         for gap in gaps(first, plain[1:]):
             elements += map(_exact, first[at : gap.start])
@@ -92,30 +100,36 @@ class Pattern:
         elements += map(_exact, first[at:])
         pairs = frozenset(pair for trace in plain for pair in zip(("", *trace), (*trace, "")))  # noqa: B905
         loose = {token for element in elements for token in element.tokens}
-        counts = _steady(traces, {*loose, *map(_name, loose), *map(_name, _HANDLED)})
+        in_loops = _with_names({call for loop in loops for each in loop.rounds for call in each})
+        every = list(map(_counted, traces))
+        counts = _steady(every, _with_names(loose | _HANDLED) - in_loops)
+        lasting = [count - each.passing for count, each in zip(every, folded, strict=True)]
+        least = _steady(lasting, in_loops)
         handled = sorted({len(trace) - len(_plain(trace)) for trace in traces})
         if len(handled) > 1:
             varies.append(f"{handled[0]} to {handled[-1]} signals that are handled")
-        return cls(tuple(elements), pairs, counts, tuple(varies))
+        return cls(tuple(elements), pairs, counts, least, loops, tuple(varies))
 
     def objection(self, trace: Trace) -> Objection | None:
         """The first call of `trace` that no run allows, or None."""
-        plain = _plain(trace)
+        folded = _folded(_plain(trace), self.loops)
+        plain, places = folded.calls, folded.places
         states = self._closed({0})
         for number, call in enumerate(plain):
             before = plain[number - 1] if number else ""
             after = self._closed(set(self._after(states, before, call)))
             if not after:
-                return Objection(number, self._expected(states), call)
+                return Objection(places[number], self._expected(states), call)
             states = after
         last, end = plain[-1] if plain else "", len(self.elements)
         if end not in states or (self._is_free(end) and (last, "") not in self.pairs):
-            return Objection(len(plain), self._expected(states), _END)
+            return Objection(places[-1], self._expected(states), _END)
         found = _counted(trace)
-        for what, count in self.counts:
-            if found[what] != count:
-                times = f"{found[what]} times {what}"
-                return Objection(len(plain), f"{count} times {what}", times)
+        wrong = [each for each in self.counts if found[each[0]] != each[1]]
+        found -= folded.passing
+        wrong = wrong or [each for each in self.least if found[each[0]] < each[1]]
+        for what, count in wrong:
+            return Objection(places[-1], f"{count} times {what}", f"{found[what]} times {what}")
         return None
 
     def _after(self, states: set[int], before: str, call: str) -> Iterator[int]:
@@ -158,6 +172,52 @@ class Pattern:
         return _END
 
 
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """A trace with one call for each loop whose rounds may be."""
+
+    calls: Trace
+    places: tuple[int, ...]
+    """Of each call in the trace, and the end."""
+    passing: Counter[str]
+    """Calls of the rounds of entries that went, and their names."""
+
+
+def _folded(trace: Trace, loops: Sequence[Loop]) -> _Folded:
+    """A round that may not be is left as it is, with all of its loop: nothing else is like it."""
+    calls, places = list(trace), list(range(len(trace) + 1))
+    passing: Counter[str] = Counter()
+    for loop in loops:
+        bounds = loop.bounds(calls)
+        rounds = list(loop.rounds_of(calls, *bounds)) if bounds else []
+        if bounds is None or not all(map(loop.allows, rounds)):
+            continue
+        start, end = bounds
+        calls[start:end], places[start:end] = [loop.token], [places[start]]
+        for round_ in rounds:
+            passing.update({} if loop.lasts(round_) else _counted(round_))
+    return _Folded(tuple(calls), tuple(places), passing)
+
+
+def _loops(traces: Sequence[Trace]) -> tuple[Loop, ...]:
+    """The loops that the gaps are in."""
+    loops: list[Loop] = []
+    plain = list(traces)
+    while True:
+        found = (loop_at(gap, plain) for gap in gaps(plain[0], plain[1:]))
+        loop = next((loop for loop in found if loop is not None), None)
+        if loop is None:
+            return tuple(loops)
+        loops.append(loop)
+        plain = [_folded(trace, [loop]).calls for trace in plain]
+
+
+def _rounds_in_words(loop: Loop, traces: Sequence[Trace]) -> str:
+    numbers = {sum(call.startswith(f"{loop.head} = ") for call in trace) for trace in traces}
+    some = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 1 else f"{min(numbers)}"
+    return f"{some} rounds of `{loop.head}`, whose entries come and go"
+
+
 def _plain(trace: Trace) -> Trace:
     """Without the returns of signal handlers."""
     return tuple(call for call in trace if call not in _HANDLED)
@@ -172,9 +232,12 @@ def _counted(trace: Trace) -> Counter[str]:
     return Counter(trace) + Counter(map(_name, trace))
 
 
-def _steady(traces: Sequence[Trace], wanted: set[str]) -> tuple[tuple[str, int], ...]:
-    """Those that come as often in all traces."""
-    counts = list(map(_counted, traces))
+def _with_names(calls: Set[str]) -> set[str]:
+    return {*calls, *map(_name, calls)}
+
+
+def _steady(counts: Sequence[Counter[str]], wanted: set[str]) -> tuple[tuple[str, int], ...]:
+    """Those that come as often in all runs."""
     same = ((what, {count[what] for count in counts}) for what in sorted(wanted))
     return tuple((what, min(found)) for what, found in same if len(found) == 1)
 

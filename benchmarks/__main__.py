@@ -55,7 +55,22 @@ WORKLOAD = "workload.sh"
 @click.option("--no-speed", is_flag=True, help="Leave out time and memory.")
 @click.option("--no-proof", is_flag=True, help="Leave out the proofs of Debian's kernels.")
 @click.option("--no-stages", is_flag=True, help="Leave out the stages of rewriting.")
-@click.option("--no-emulator", is_flag=True, help="Leave out the emulator, which boots tiny.")
+@click.option("--no-emulator", is_flag=True, help="Leave out the emulator.")
+@click.option(
+    "--boot",
+    "booted",
+    multiple=True,
+    type=click.Choice(list(emulator_speed.KERNELS)),
+    help="Kernel to boot in the emulator; may be repeated. Default: all that are here.",
+)
+@click.option(
+    "--way",
+    "ways",
+    multiple=True,
+    default=emulator_speed.WAYS,
+    type=click.Choice(emulator_speed.WAYS),
+    help="Way to boot it, beside QEMU and native; may be repeated. Default: all.",
+)
 @click.option("--no-native", is_flag=True, help="Leave out the native cost.")
 @click.option(
     "--no-modules",
@@ -72,6 +87,8 @@ def main(
     no_proof: bool,
     no_stages: bool,
     no_emulator: bool,
+    booted: tuple[str, ...],
+    ways: tuple[str, ...],
     no_native: bool,
     no_modules: bool,
 ) -> None:
@@ -95,8 +112,11 @@ def main(
             # Debian's kernels are fetched by `make test-distro`; without them there are fewer.
             stages += [] if names else [c for n in kernels.DISTRO_FLAVOURS for c in _stages(n)]
             _say(stage_lines(stages))
-        if not no_emulator and emulator_speed.KERNEL in chosen:
-            boots = _boots(runs, initrd)
+        if not no_emulator:
+            wanted = booted or (*chosen, *(() if names else kernels.DISTRO_FLAVOURS))
+            for name in emulator_speed.KERNELS:
+                if name in wanted and (vmlinux := _found(name)) is not None:
+                    boots += _boots(name, vmlinux, runs, initrd, ways)
             _say(emulator_lines(boots))
         if not no_native:
             costs = _native_costs(chosen, runs, initrd, shift)
@@ -123,12 +143,21 @@ def _modules() -> TreeCosts | None:
     return costs
 
 
-def _boots(runs: int, initrd: Path | None) -> list[BootCost]:
+def _boots(
+    name: str, vmlinux: Path, runs: int, initrd: Path | None, ways: tuple[str, ...]
+) -> list[BootCost]:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         archive = initrd or _archive(emulator_speed.WORKLOAD, scratch)
-        vmlinux = _vmlinux(emulator_speed.KERNEL).read_bytes()
-        return emulator_speed.measure(vmlinux, archive, runs, scratch)
+        return emulator_speed.measure(name, vmlinux.read_bytes(), archive, runs, scratch, ways)
+
+
+def _found(name: str) -> Path | None:
+    """The vmlinux of a kernel, None if it is a distribution's not fetched."""
+    if name not in kernels.DISTRO_FLAVOURS:
+        return _vmlinux(name)
+    kernel = kernels.find_distro(name)
+    return None if kernel is None else kernel.vmlinux
 
 
 def _native_costs(

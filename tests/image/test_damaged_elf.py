@@ -135,6 +135,12 @@ def _relocations_in_memory(damaged: Damaged) -> None:
     damaged.section_word(".init.data", SIZE, size & ~7)
 
 
+def _no_relocations_of_nothing(damaged: Damaged) -> None:
+    """A table without an entry, which old builds leave, for a section that does not exist."""
+    damaged.section_word(".rel.text", SIZE, 0)
+    damaged.section_word(".rel.text", INFO, 99)
+
+
 BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "symbols without strings": (lambda d: d.section_word(".symtab", LINK, 99), "is not a STRTAB"),
     "relocations without symbols": (
@@ -142,6 +148,7 @@ BAD: dict[str, tuple[Callable[[Damaged], None], str]] = {
         "is not a SYMTAB",
     ),
     "relocations of nothing": (lambda d: d.section_word(".rel.text", INFO, 99), "does not exist"),
+    "no relocations of nothing": (_no_relocations_of_nothing, "does not exist"),
     "half a relocation": (
         lambda d: d.section_word(".rel.text", SIZE, d.image.section_by_name[".rel.text"].size - 3),
         "no whole entries",

@@ -171,12 +171,13 @@ class _Headers:
             return
         if section.size % entry_len:
             self._refuse(f"{section.size} bytes are no whole entries of {entry_len}", place)
+        is_rel = section.kind is SectionKind.REL
+        if is_rel and section.info >= len(self._sections):
+            self._refuse(f"it applies to section {section.info}, which does not exist", place)
         if is_emptied(section):
             return
         linked_kind = SectionKind.STRTAB
-        if section.kind is SectionKind.REL:
-            if section.info >= len(self._sections):
-                self._refuse(f"it applies to section {section.info}, which does not exist", place)
+        if is_rel:
             if not self._sections[section.info].is_alloc:
                 return
             linked_kind = SectionKind.SYMTAB

@@ -113,7 +113,7 @@ campaign: kernels programs
 # MUTANTS names kernels, and how many files to damage: KERNEL:FILES:ALONE. ADVERSARIAL names files, and
 # how many deliberate changes to make: FILE:CHANGES. Those go on where they were stopped.
 MUTANTS ?= tiny:8:8 smp-pae:2:2
-ADVERSARIAL ?= tiny:1500 smp-pae:400 debian-686:100
+ADVERSARIAL ?= tiny:1500 smp-pae:400 tiny/bzImage:100 debian-686:100
 
 mutants: kernels
 	$(BIN)/python -m tests.kernels debian-686

@@ -33,9 +33,9 @@ from vmipatch.errors import VmipatchError
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.static import check_static
 
-LEAST = {"tiny": 1000, "smp-pae": 350, "tiny/bzImage": 95}
-"""Changes of the published campaign at least. `make mutants` makes 1,500, 400 and, of Debian's
-vmlinuz, 100."""
+LEAST = {"tiny": 1400, "smp-pae": 380, "debian-686": 95, "tiny/bzImage": 95}
+"""Changes of the published campaign at least. `make mutants` plans 1,500, 400 and, of
+each bzImage, 100; some of them find nothing that they could change."""
 SAMPLE, SAMPLE_OF_BZIMAGE = 300, 60
 
 

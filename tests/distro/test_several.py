@@ -93,8 +93,7 @@ def test_page_table_isolation_natively(run: Booter) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.NATIVE, *REWRITTEN])
 def test_two_runs_are_the_same_to_the_last_byte(run: Booter, mode: Mode) -> None:
-    append = f"{PLAIN} {NO_SELF_TESTS}"
-    first, second = (run(mode, "off.sh", append, again=number) for number in range(2))
+    first, second = (run(mode, again=number) for number in range(2))
     assert first.memory == second.memory
     assert first.console == second.console
     assert first.result.blocks == second.result.blocks

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""How does a test boot Linux on several processors? With its plain command line."""
+"""How does a test boot Linux on several processors? With its plain command line.
+
+Each boot prints its figures: `pytest -rP` shows them.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -71,7 +75,11 @@ def boot(
     machine = build_machine(MachineSpec(mode, options, paravirt_rom()), terminal)
     with open(vmlinux, "rb") as kernel, open(initrd, "rb") as archive:
         image = ElfImage.parse(kernel.read(), vmlinux)
+        begun_s = time.process_time()
         result = machine.run(Boot(image, append, archive.read()))
+        cpu_s = time.process_time() - begun_s
     text = terminal.heard.decode(errors="replace").replace("\r\n", "\n")
     found = machine.privilege.findings()
-    return SeveralBoot(result, text, machine.memory.digest(), found, cpus)
+    digest = machine.memory.digest()
+    print(f"{mode.value}, {cpus} processors: {result.blocks:,} blocks, {cpu_s:.1f} s, RAM {digest}")
+    return SeveralBoot(result, text, digest, found, cpus)

@@ -135,6 +135,17 @@ def _with_one_less_or_more(rest: str) -> set[str]:
     return {*found, rest.replace("SorcOw", "SorcOOw")}
 
 
+def test_what_is_done_about_an_entry_that_is_gone_is_done() -> None:
+    """`ls` says so of each; of one that goes at a moment that was seen nothing else is known."""
+    entry, gone, said = "statx(3) = 0", "statx(3) = -2", "write(2, *, n) = n"
+    runs = [(*2 * [entry], *number * (gone, said), entry, "close(3) = 0") for number in (1, 3)]
+    pattern = Pattern.of(runs)
+    assert pattern.objection((entry, entry, gone, said, entry, gone, said, "close(3) = 0")) is None
+    for wrong in ((gone, entry), (gone, entry, said), (gone, said, said), (said, gone)):
+        assert pattern.objection((entry, entry, *wrong, entry, "close(3) = 0")) is not None, wrong
+    assert holds(ALWAYS + "SoRc" + USER) and not holds(ALWAYS + "SoRcorzcw" + USER)
+
+
 def test_entries_of_every_run_have_to_be_there() -> None:
     assert not holds(12 * KERNEL + 2 * USER)
     assert not holds(FIRST + 12 * KERNEL + USER)

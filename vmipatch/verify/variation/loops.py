@@ -40,7 +40,7 @@ class Loop:
     rounds: frozenset[Trace]
     """Those that were seen."""
     passing: frozenset[Trace]
-    """Those of entries that go, and not in every run."""
+    """Those of entries that go, not as often in every run."""
     cut: frozenset[Trace]
     """Rounds whose entry goes at another moment than was seen."""
 
@@ -81,7 +81,7 @@ def loop_at(gap: Gap, traces: Sequence[Trace]) -> Loop | None:
         if start <= gap.start and gap.end <= end
     ]
     smallest = min(found, key=lambda each: each[0], default=None)
-    return smallest[1] if smallest and smallest[1].cut else None
+    return smallest[1] if smallest and (smallest[1].passing or smallest[1].cut) else None
 
 
 def call_of(call: str) -> str:
@@ -121,14 +121,20 @@ def _loop(head: str, traces: Sequence[Trace]) -> Loop | None:
         return None
     rounds = frozenset().union(*runs)
     gone = frozenset(round_ for round_ in rounds if _has_gone(round_, rounds))
-    passing = gone - rounds.intersection(*runs)
-    return Loop(head, body, rounds, passing, _cut(rounds) if gone else frozenset())
+    passing = frozenset(each for each in gone if len({run.count(each) for run in runs}) > 1)
+    return Loop(head, body, rounds, passing, _cut(rounds, passing) if gone else frozenset())
 
 
-def _cut(rounds: frozenset[Trace]) -> frozenset[Trace]:
+def _cut(rounds: frozenset[Trace], passing: frozenset[Trace]) -> frozenset[Trace]:
     """The rounds of entries that go meanwhile, at another moment than was seen."""
-    begun = {round_[:length] for round_ in rounds for length in range(1, len(round_) + 1)}
-    return frozenset(each for round_ in rounds for each in _shortened(round_, begun)) - rounds
+    begun, known = _beginnings(rounds), _beginnings(passing)
+    return (
+        frozenset(each for round_ in rounds for each in _shortened(round_, begun, known)) - rounds
+    )
+
+
+def _beginnings(rounds: frozenset[Trace]) -> frozenset[Trace]:
+    return frozenset(each[:length] for each in rounds for length in range(1, len(each) + 1))
 
 
 def _goes(round_: Trace) -> bool:
@@ -144,11 +150,11 @@ def _has_gone(round_: Trace, rounds: Iterable[Trace]) -> bool:
     return any(len(results[call_of(call)]) > 1 for call in round_ if _goes((call,)))
 
 
-def _shortened(round_: Trace, begun: set[Trace]) -> Iterator[Trace]:
+def _shortened(round_: Trace, begun: frozenset[Trace], known: frozenset[Trace]) -> Iterator[Trace]:
     """The round with an entry that is gone from each of its calls on.
 
     Either the rest goes on without what the call would have found, or the round is given up: not
-    so if a round was seen to go on.
+    so if a round was seen to go on, one of `begun`. What comes of those `known` was seen.
     """
     files: set[str] = set()
     for at, call in enumerate(round_):
@@ -160,17 +166,18 @@ def _shortened(round_: Trace, begun: set[Trace]) -> Iterator[Trace]:
             files.discard(number)
         elif name in _NAMES and not failed:
             lost = (*before, f"{made} = {NO_ENTRY}")
-            yield from _reactions(lost, _without(result, rest, name in _OPENS), files, rest, begun)
+            kept = _without(result, rest, name in _OPENS)
+            yield from _reactions(lost, kept, files, rest, begun) if lost not in known else ()
             if name in _OPENS:
                 files.add(result)
         elif number in files and not failed:
             lost = (*before, f"{made} = {NO_PROCESS}")
             kept = tuple(each for each in rest if not _uses(each, number) or _closes(each, number))
-            yield from _reactions(lost, kept, files, rest, begun)
+            yield from _reactions(lost, kept, files, rest, begun) if lost not in known else ()
 
 
 def _reactions(
-    lost: Trace, rest: Trace, files: set[str], seen: Trace, begun: set[Trace]
+    lost: Trace, rest: Trace, files: set[str], seen: Trace, begun: frozenset[Trace]
 ) -> Iterator[Trace]:
     """`lost` and what may come after it; `files`: those that are open, and then closed."""
     yield lost + rest

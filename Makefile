@@ -22,7 +22,7 @@ help:
 	@echo 'make test-distro  the tests of Debian 12 kernels, which it fetches (1.6 GB)'
 	@echo 'make test-xen  builds Xen, boots rewritten kernels on it (docs/xen.md)'
 	@echo 'make test-corpus  every kernel of the corpus, every step: hours, docs/support.md (CORPUS=NAME...)'
-	@echo 'make test-pipelines  the recipes of examples/pipelines, in chroots of Debian (root, 8 GB)'
+	@echo 'make test-pipelines  the recipes of examples/pipelines, in chroots of Debian (root, 9 GB)'
 	@echo 'make lint      format, style, types, direction of imports, licences, words'
 	@echo 'make site      docs as a site, in build/site, without network'
 	@echo 'make format    let ruff rewrite what it can'

@@ -58,7 +58,7 @@ class Base:
             command = [program("mmdebstrap"), "--mode=root", "--variant=apt"]
             command += [f"--architectures={self.architecture}"]
             # A mirror that is a snapshot stays signed, but not valid for more than a week.
-            command += ["--aptopt=Acquire::Check-Valid-Until \"false\""]
+            command += ['--aptopt=Acquire::Check-Valid-Until "false"']
             command += [f"--include={','.join(self.packages)}"]
             command += [f"--dpkgopt=path-exclude={path}" for path in NOT_WANTED]
             logged([*command, self.suite, str(root), mirror()], log)

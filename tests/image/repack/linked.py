@@ -7,6 +7,7 @@ payload is what moving the tail must give.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,20 @@ def small_kernel(added_len: int = 0, bss_len: int = 0x20000, shift: int = 0) -> 
     if added_len:
         end = -(-(BSS_VA + shift + bss_len) // 0x1000) * 0x1000
         builder.section(".vmi.annotation", end, (noise * 9)[:added_len], RODATA)
+    return builder.build()
+
+
+def noisy_kernel(added_len: int = 0) -> bytes:
+    """A kernel that hardly compresses: its unpacked length is an offset in the boot code's tail."""
+    noise = hashlib.shake_128(b"noise").digest(BSS_VA - TEXT_VA - 0x8000)
+    builder = ElfBuilder()
+    builder.section(".text", TEXT_VA, noise[: RODATA_VA - TEXT_VA], TEXT)
+    builder.section(".rodata", RODATA_VA, noise[RODATA_VA - TEXT_VA : DATA_VA - TEXT_VA], RODATA)
+    data = noise[DATA_VA - TEXT_VA :].ljust(BSS_VA - DATA_VA, b"\0")
+    builder.section(".data", DATA_VA, data, DATA)
+    builder.nobits(".bss", BSS_VA, 0x1000)
+    if added_len:
+        builder.section(".vmi.annotation", BSS_VA + 0x1000, noise[:added_len], RODATA)
     return builder.build()
 
 

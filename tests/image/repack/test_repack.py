@@ -21,7 +21,15 @@ from tests.image.repack.forms import (
     WithLinkerTables,
     word,
 )
-from tests.image.repack.linked import BSS_VA, RODATA_VA, TEXT_VA, bzimage, link, small_kernel
+from tests.image.repack.linked import (
+    BSS_VA,
+    RODATA_VA,
+    TEXT_VA,
+    bzimage,
+    link,
+    noisy_kernel,
+    small_kernel,
+)
 from vmipatch.errors import UnclassifiedReference
 from vmipatch.image.bzimage import BzImage
 from vmipatch.image.elf import ElfImage
@@ -63,10 +71,10 @@ def repacked(
 
 
 def expected(
-    new: bytes, extra: Extra | None = None, form: BootCodeForm = GNU
+    new: bytes, extra: Extra | None = None, form: BootCodeForm = GNU, was: FormFacts = OLD
 ) -> tuple[FormFacts, bytes, int]:
     kernel = inside(payload_image(stripped(ElfImage.parse(new)), RELOCS, LINK_PA, "new"))
-    before = link(OLD, extra, form=form)
+    before = link(was, extra, form=form)
     room = before.text_off - before.payload_off
     distance = -(-max(len(kernel.payload) - room, 0) // 512) * 512
     return kernel, link(kernel, extra, before, distance, form).code, distance
@@ -249,6 +257,23 @@ def test_number_that_is_compared_is_a_number() -> None:
     new = small_kernel(50_000)
     _, code, _ = expected(new, extra, form)
     assert repacked(new, extra, form=form).data[CODE_OFF:-4] == code[:-4]
+
+
+def test_length_that_is_an_offset_in_the_tail_is_a_number_where_assembly_pushes_it() -> None:
+    form, was, new = FORMS["4.7 to 5.7"], inside(noisy_kernel()), noisy_kernel(9_000)
+    linked = link(was, form=form)
+    assert linked.text_off < was.output_len < linked.end_off
+    _, code, distance = expected(new, form=form, was=was)
+    made = repacked(new, old=bzimage(linked, was), form=form)
+    assert distance and made.data[CODE_OFF:-4] == code[:-4]
+
+
+def test_length_that_is_an_offset_in_the_tail_is_refused_where_it_may_be_an_address() -> None:
+    was = inside(noisy_kernel())
+    linked = link(was, form=FORMS["lld"])
+    assert linked.text_off < was.bss_len < linked.end_off
+    with pytest.raises(UnclassifiedReference, match="bss_len is a place in the tail, too"):
+        repacked(noisy_kernel(9_000), old=bzimage(linked, was))
 
 
 def test_jump_into_the_middle_of_the_head_is_refused() -> None:

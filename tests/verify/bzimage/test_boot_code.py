@@ -14,7 +14,7 @@ from tests.image.repack.forms import (
     WithLinkerTables,
     word,
 )
-from tests.image.repack.linked import Linked, link, small_kernel
+from tests.image.repack.linked import Linked, link, noisy_kernel, small_kernel
 from tests.image.repack.test_repack import KNOWN, LLD_UNKNOWN, OLD, UNKNOWN, inside
 from vmipatch.image.elf import ElfImage
 from vmipatch.verify.static.bzimage.boot_code import UnknownBootCode, read_boot_code
@@ -22,15 +22,19 @@ from vmipatch.verify.static.bzimage.kernel_facts import KernelFacts, link_of
 from vmipatch.verify.static.bzimage.words import NewKernel, new_words, with_words
 
 
-def expected(linked: Linked, new: bytes, distance: int) -> tuple[bytes, bytes]:
-    """Head and tail of `linked` around `new`, as the proof has them."""
-    end = linked.payload_off + len(OLD.payload)
+def expected(
+    linked: Linked, new: bytes, distance: int, old: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """Head and tail of `linked`, made for `old`, around `new`, as the proof has them."""
+    old = old or small_kernel()
+    before = inside(old)
+    end = linked.payload_off + len(before.payload)
     boot = read_boot_code(linked.code, (linked.payload_off, end))
-    was, now = ElfImage.parse(small_kernel()), ElfImage.parse(new)
+    was, now = ElfImage.parse(old), ElfImage.parse(new)
     link_pa, page_offset = link_of(was, LINK_PA)
     after = inside(new)
     kernel = NewKernel(
-        KernelFacts.of(was, len(OLD.payload), OLD.output_len, link_pa),
+        KernelFacts.of(was, len(before.payload), before.output_len, link_pa),
         KernelFacts.of(now, len(after.payload), after.output_len, link_pa),
         (link_pa, page_offset),
         distance,
@@ -63,6 +67,21 @@ def test_tables_for_a_dynamic_linker_keep_their_words(gnu_hash: bool) -> None:
     assert tail[low:high] == before.code[before.tables[0] : before.tables[1]]
     assert tail[low:high] != linked_there[low:high]
     assert (tail[:low], tail[high:-4]) == (linked_there[:low], linked_there[high:-4])
+
+
+def test_length_that_is_an_offset_in_the_tail_is_a_number_where_assembly_pushes_it() -> None:
+    form, old, new, distance = FORMS["4.7 to 5.7"], noisy_kernel(), noisy_kernel(9_000), 0x2400
+    before = link(inside(old), form=form)
+    there = link(inside(new), None, before, distance, form)
+    head, tail = expected(before, new, distance, old)
+    assert head == there.code[: there.payload_off]
+    assert tail[:-4] == there.code[there.text_off :][:-4]
+
+
+def test_length_that_is_an_offset_in_the_tail_is_not_guessed_where_it_may_be_an_address() -> None:
+    old = noisy_kernel()
+    with pytest.raises(UnknownBootCode, match="a length of its kernel may be a place"):
+        expected(link(inside(old), form=FORMS["lld"]), noisy_kernel(9_000), 0x2400, old)
 
 
 def test_words_of_a_list_that_no_linker_makes_are_not_guessed() -> None:

@@ -78,7 +78,6 @@ class _Mover:
     link: Link
 
     def changes(self) -> list[ChangedWord]:
-        self._require_distinct()
         self._require_nothing_behind_text()
         found = [
             *self._length_in_head(),
@@ -89,13 +88,28 @@ class _Mover:
         self.constants.require_found(self.boot)
         return found
 
-    def _require_distinct(self) -> None:
-        """Raise UnclassifiedReference if a constant could be a place in the tail as well."""
+    def _constant(self, field: InstructionField) -> ChangedWord | None:
+        """The change of a field that holds a constant of the kernel.
+
+        Raises UnclassifiedReference if it could be a place in the tail as well: where code counts
+        from startup_32, a displacement or an immediate that may become an address.
+        """
+        if field.kind is FieldKind.BRANCH:
+            return None
+        change = self.constants.change(field.va, field.value)
+        if change is None:
+            return None
         boot = self.boot
-        if 0 in (boot.head.base_off, boot.tail.got_off):
-            for value, name in self.constants.names.items():
-                if self._in_tail(value):
-                    raise unclassified(f"{name} is a place in the tail, too", boot.name, value)
+        is_assembly = boot.tail.is_assembly(field.va)
+        base = boot.head.base_off if is_assembly else boot.tail.got_off
+        if base == 0 and self._in_tail(field.value):
+            # What assembly does with an address is add it to a register: it pushes numbers alone.
+            is_number = field.kind is FieldKind.IMMEDIATE and not field.may_point
+            if not is_number or field.value in self._labels_of_tail:
+                raise unclassified(
+                    f"{change.reason} is a place in the tail, too", boot.name, field.va
+                )
+        return change
 
     def _require_nothing_behind_text(self) -> None:
         """Raise UnclassifiedReference if what may still be code looks as if it had to change."""
@@ -188,7 +202,7 @@ class _Mover:
     def _in_text(self) -> Iterator[ChangedWord]:
         """Assembly and C code."""
         for field in self._fields:
-            change = self.constants.change(field.va, field.value)
+            change = self._constant(field)
             if change is None and self.boot.tail.is_assembly(field.va):
                 change = self._of_assembly(field)
             elif change is None:
@@ -282,9 +296,18 @@ class _Mover:
                 elif value and value != boot.payload_off:
                     raise unclassified(f"the word {value:#x} points nowhere", boot.name, off)
             elif change := self.constants.change(off, value, aligned=off % 4 == 0):
+                if self._counts_from_start and value in self._labels_of_tail:
+                    raise unclassified(
+                        f"{change.reason} is a place in the tail, too", boot.name, off
+                    )
                 yield change
             elif off % 4 == 0 and (value in spans or value + off in (0, boot.payload_off)):
                 raise unclassified(f"the word {value:#x} spans the moving parts", boot.name, off)
+
+    @property
+    def _counts_from_start(self) -> bool:
+        """Whether some code has offsets from startup_32 for places."""
+        return 0 in (self.boot.head.base_off, self.boot.tail.got_off)
 
     def _pointers(self) -> frozenset[int]:
         """Offsets of the words that hold distances from startup_32."""

@@ -129,11 +129,19 @@ class _Words:
             for wide in line.wides:
                 length = self.lengths(wide.value)
                 if length is not None:
+                    self._require_number(wide, boot.base if is_assembly else boot.got)
                     yield wide.off, length
                 elif is_assembly:
                     yield from self._of_assembly_in_tail(line, wide)
                 else:
                     yield from self._of_c(line, wide)
+
+    def _require_number(self, wide: Wide, base: int) -> None:
+        """Raise Unknown if the length in a field of code that counts from `base` may be a place."""
+        if base or not self._moves(wide.value):
+            return
+        if not wide.is_immediate or wide.may_point or wide.value in self.labels:
+            raise UnknownBootCode("a length of its kernel may be a place in the tail", wide.off)
 
     def _copy_place(self) -> int:
         return new_distance(self.boot, self.kernel.old, self.kernel.new)
@@ -265,6 +273,8 @@ class _Words:
                 continue
             length = self.lengths(value, off)
             if length is not None:
+                if 0 in (boot.base, boot.got) and value in self.labels:
+                    raise UnknownBootCode("a length of its kernel may be a place in the tail", off)
                 yield off, length
             elif off % WORD_LEN == 0 and (value in spans or value + off in (0, boot.payload[0])):
                 raise UnknownBootCode(f"the word {value:#x} may be a way between its parts", off)

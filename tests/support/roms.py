@@ -114,8 +114,7 @@ class Patching:
     @property
     def said(self) -> list[str]:
         """The runtime's messages."""
-        left = len(self.records) - len(self.patched)
-        totals = f"vmi: paravirtual, {len(self.patched)} sites patched, {left} left native"
+        totals = f"vmi: paravirtual, {len(self.patched)} of {len(self.records)} sites patched"
         refused = [call for _, call in self.thunk_calls if call not in self.rom.entries]
         if not refused:
             return [totals]

@@ -105,7 +105,7 @@ def on_xen(**changes: Any) -> XenBoot:
     """A boot as domain 0 that went well, but for `changes`."""
     good = XenBoot(
         hypervisor_sha256="0" * 64,
-        console=f"vmi: paravirtual, 5 sites patched, 0 left native\n{CONSOLE}",
+        console=f"vmi: paravirtual, 5 of 5 sites patched\n{CONSOLE}",
         xen_console="(XEN) Xen version 4\nvmi: domain 0 ends, 0 hypercalls were refused\n",
         how="",
         calls=dict(calls_of((TRACE,))),

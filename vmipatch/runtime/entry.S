@@ -77,6 +77,7 @@ vmi_patched:
 vmi_serialized:
     mov ecx, dword ptr [ebp + job_patched]
     mov edx, dword ptr [ebp + job_left]
+    add edx, ecx                    # all that have a record
     push dword ptr [ebp + job_first_refused]
     push dword ptr [ebp + job_refused]
     mov ebp, dword ptr [ebp + job_self]

@@ -21,6 +21,6 @@ vmi_said_changed:
 vmi_said_init:
     .asciz "\0016vmi: ROM failed to initialize, native\n"
 vmi_said_totals:
-    .asciz "\0016vmi: paravirtual, %u sites patched, %u left native\n"
+    .asciz "\0016vmi: paravirtual, %u of %u sites patched\n"
 vmi_said_refused:
     .asciz "\0014vmi: ROM refuses call %u, the first of %u in thunks\n"

@@ -18,7 +18,7 @@ from vmipatch.verify.plan import Kernel
 from vmipatch.verify.report_json import SCHEMA, as_json
 from vmipatch.verify.verdict import Aspect, Outcome, Verdict
 
-RUNTIME = "vmi: paravirtual, 5 sites patched, 0 left native\n"
+RUNTIME = "vmi: paravirtual, 5 of 5 sites patched\n"
 ENDS = "vmi: domain 0 ends, {} hypercalls were refused\n"
 
 

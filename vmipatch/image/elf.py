@@ -156,7 +156,8 @@ class ElfImage:
     def read(self, va: int, length: int) -> bytes:
         """`length` bytes at virtual address `va`. Raises MalformedImage outside the file."""
         start = self.offset_of(va)
-        self.offset_of(va + length - 1 if length else va)
+        if length > 1:
+            self.offset_of(va + length - 1)
         return self.data[start : start + length]
 
     def words(self, start_va: int, end_va: int) -> np.ndarray:

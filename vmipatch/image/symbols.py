@@ -181,18 +181,14 @@ class SymbolTable:
         return int(following.min()) if len(following) else None
 
     @cached_property
-    def _labels(self) -> tuple[list[int], list[str]]:
-        """Addresses and names for `place_of`; assembler-local labels are left out."""
+    def _labels(self) -> np.ndarray:
+        """The entries for `place_of` by address; assembler-local labels are left out."""
         kinds, shndx = self.entries["info"] & 15, self.entries["shndx"]
         wanted = np.isin(kinds, (STT_FUNC, STT_NOTYPE, STT_OBJECT)) & ~self.is_local_label
         wanted &= (shndx > SHN_UNDEF) & (shndx < SHN_ABS)
-        labels, is_other = self.entries[wanted], kinds[wanted] != STT_FUNC
-        names = map(self.name_at, labels["name"].tolist())
-        rows = sorted(zip(labels["value"].tolist(), is_other.tolist(), names, strict=True))
-        first: dict[int, str] = {}
-        for va, _, name in rows:
-            first.setdefault(va, name)
-        return list(first), list(first.values())
+        labels = self.entries[wanted]
+        found: np.ndarray = labels[np.argsort(labels["value"], kind="stable")]
+        return found
 
     @cached_property
     def aligned_objects(self) -> np.ndarray:
@@ -207,12 +203,18 @@ class SymbolTable:
 
     def place_of(self, va: int) -> str:
         """`name+0x12` for an address, or the address in hexadecimal if nothing precedes it."""
-        addresses, names = self._labels
-        at = bisect.bisect_right(addresses, va) - 1
-        if at < 0:
+        labels = self._labels
+        end = bisect.bisect_right(labels["value"], va)
+        if not end:
             return f"{va:#x}"
-        distance = va - addresses[at]
-        return f"{names[at]}+{distance:#x}" if distance else names[at]
+        label_va = int(labels["value"][end - 1])
+        start = bisect.bisect_left(labels["value"], label_va)
+        # Of several names a function's, then the first.
+        _, name = min(
+            (info & 15 != STT_FUNC, self.name_at(name))
+            for name, info in labels[["name", "info"]][start:end].tolist()
+        )
+        return f"{name}+{va - label_va:#x}" if va > label_va else name
 
 
 class _ByName(Mapping[str, Symbol]):

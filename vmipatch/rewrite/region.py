@@ -136,7 +136,10 @@ def _keeping(
     Where no filler is in front of such an address, one of no bytes is added.
     """
     inside = {va: align for va, align in aligned.items() if stream.va < va < stream.end_va}
-    found = [replace(p, align=max(p.align, inside.pop(p.va + p.old_len, 1))) for p in paddings]
+    found = []
+    for padding in paddings:
+        align = inside.pop(padding.va + padding.old_len, 1)
+        found.append(padding if align <= padding.align else replace(padding, align=align))
     added = [FillerRun(_before_fill(stream, va), 0, align) for va, align in inside.items()]
     return sorted([*found, *added], key=lambda padding: padding.va)
 

@@ -167,15 +167,16 @@ def _spread(code: _Code, evidence: Octets) -> Numbers:
     """Where each run is entered first."""
     seeds = np.flatnonzero(evidence)
     np.minimum.at(first, code.run[seeds], seeds)
-    waiting = np.ones(len(code.branch), np.bool_)
+    # Branches not taken yet: their own number, run, number and address of the target.
+    waiting = (code.branch, code.run[code.branch], code.target, code.target_va)
     lost = [np.zeros(0, np.int64)]
     while True:
-        taken = waiting & (code.branch >= first[code.run[code.branch]])
+        taken = waiting[0] >= first[waiting[1]]
         if not taken.any():
             break
-        waiting &= ~taken
-        target = code.target[taken]
-        lost.append(code.target_va[taken][target < 0])
+        _, _, target, target_va = (column[taken] for column in waiting)
+        waiting = tuple(column[~taken] for column in waiting)
+        lost.append(target_va[target < 0])
         target = target[target >= 0]
         evidence[target[evidence[target] == 0]] = CodeEvidence.BRANCH
         np.minimum.at(first, code.run[target], target)

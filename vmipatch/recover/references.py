@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmipatch.image.elf import ElfImage
-from vmipatch.isa.decode import WordUse, word_use
+from vmipatch.isa.word_use import WordUse, word_use
 from vmipatch.recover.bases import Bases
 from vmipatch.recover.code import I64, Flags, RecoveredCode, merged
 from vmipatch.recover.distances import possible_distances

@@ -168,7 +168,12 @@ def _spread(code: _Code, evidence: Octets) -> Numbers:
     seeds = np.flatnonzero(evidence)
     np.minimum.at(first, code.run[seeds], seeds)
     # Branches not taken yet: their own number, run, number and address of the target.
-    waiting = (code.branch, code.run[code.branch], code.target, code.target_va)
+    waiting: tuple[Numbers, ...] = (
+        code.branch,
+        code.run[code.branch],
+        code.target,
+        code.target_va,
+    )
     lost = [np.zeros(0, np.int64)]
     while True:
         taken = waiting[0] >= first[waiting[1]]

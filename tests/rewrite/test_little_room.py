@@ -18,11 +18,8 @@ from vmipatch.image.elf import ElfImage
 from vmipatch.recover import recover
 from vmipatch.rewrite import plan, rewrite
 from vmipatch.rewrite.attach import runtime_len
-from vmipatch.rewrite.plan import ROOM_ALIGN
-from vmipatch.rewrite.thunks import build_thunks
 from vmipatch.rewrite.trampoline import Trampoline, build
 from vmipatch.scan.scan import scan
-from vmipatch.scan.site import Reason
 from vmipatch.verify.static import check_static
 
 MOST_ROUNDS = 64
@@ -38,8 +35,8 @@ functions = st.lists(
 
 @cache
 def needed_len() -> int:
-    """Bytes that the runtime takes, aligned as the room is; they depend on no function."""
-    return -(-runtime_len(scan(SmallKernel().image()).code_map) // ROOM_ALIGN) * ROOM_ALIGN
+    """Bytes that the runtime takes, which depend on no function."""
+    return runtime_len(scan(SmallKernel().image()).code_map)
 
 
 def crowded(
@@ -104,19 +101,3 @@ def test_room_for_trampolines_is_not_taken_from_more_sites_than_they_serve(spare
     # 15 bytes of filler are three sites' padding; a byte more for each of 24 functions is all.
     assert len(done.sites) > 3 * 24
     assert len(done.sites) == 4 * 24 or spare_len < 2 * 24
-
-
-def test_rarest_thunks_give_way_to_the_runtime() -> None:
-    """Four thunks have three sites each, two have one: those two go first."""
-    shared, rare = ("0f20d9", "0f20da", "0f20db", "0f20de"), ("0f22db", "0f22de")
-    found = [([*shared * 3, *rare], 40), (["31c0"], 0)]
-    thunks = build_thunks(scan(crowded(found, {1}, 0, 1).image()).rewritten, 0)
-    room_len = needed_len() + len(thunks.code) // ROOM_ALIGN * ROOM_ALIGN
-    recovered = recover(*ship(crowded(found, {1}, room_len, 1)))
-    done = rewrite(recovered.kernel)
-    left = [site for site in done.scan.sites if site.reason is Reason.NO_ROOM_FOR_THUNK]
-    assert {site.code.hex() for site in left} >= set(rare)
-    calls = [site.code.hex() for site, _ in done.sites]
-    assert len(calls) >= 9 and set(calls) <= set(shared)
-    verdict = check_static(recovered.image, ElfImage.parse(done.data), recovered.fixed)
-    assert verdict.holds, "\n".join(map(str, verdict.findings))

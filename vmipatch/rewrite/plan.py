@@ -24,7 +24,7 @@ from vmipatch.rewrite.layout import NoRoom
 from vmipatch.rewrite.placement import InitOverflow, Placement, Regions, place
 from vmipatch.rewrite.reach import OutOfReach
 from vmipatch.rewrite.region import Region
-from vmipatch.rewrite.thunks import build_thunks, sites_of_rare_thunks, untranslatable
+from vmipatch.rewrite.thunks import build_thunks, untranslatable
 from vmipatch.rewrite.trampoline import Trampoline, Window, build, find_windows
 from vmipatch.scan.scan import LAID_OUT, ScanResult
 from vmipatch.scan.site import Disposition, Reason, Site
@@ -162,8 +162,16 @@ def _with_trampolines(
     wanted: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]]
 ) -> Plan:
     """Ask for room until all trampolines fit, or it would cost more sites than it serves."""
-    wanted, relinked = _with_room_for_thunks(wanted, padding, fixed)
     needed = _room_len(wanted)
+    try:
+        relinked = _with_room(wanted, padding, fixed, needed)
+    except NoRoom as error:
+        raise NotSupported(
+            Limit.NO_ROOM,
+            f"between code that must not move there are {error.missing} bytes too few "
+            "for the runtime",
+            file=wanted.image.name,
+        ) from error
     windows = _windows(wanted, relinked, padding, fixed)
     best = _Served.of(relinked, windows, needed)
     for _ in range(ROUNDS):
@@ -179,28 +187,6 @@ def _with_trampolines(
             break
         best = served
     return _finished(wanted, best.relinked, best.windows, padding)
-
-
-def _with_room_for_thunks(
-    wanted: ScanResult, padding: Padding, fixed: Sequence[tuple[int, int]]
-) -> tuple[ScanResult, Relinked]:
-    """Leave the sites of the rarest thunks native, as few as it takes until the others fit.
-
-    Raises NotSupported if the runtime alone does not fit.
-    """
-    while True:
-        try:
-            return wanted, _with_room(wanted, padding, fixed, _room_len(wanted))
-        except NoRoom as error:
-            given = sites_of_rare_thunks(wanted.rewritten, error.missing)
-            if not given:
-                raise NotSupported(
-                    Limit.NO_ROOM,
-                    f"between code that must not move there are {error.missing} bytes too few "
-                    "for the runtime",
-                    file=wanted.image.name,
-                ) from error
-            wanted = wanted.leaving(given, Reason.NO_ROOM_FOR_THUNK)
 
 
 Order = tuple[frozenset[int], ...]

@@ -75,27 +75,6 @@ def build_thunks(sites: Iterable[Site], va: int) -> Thunks:
     )
 
 
-def sites_of_rare_thunks(sites: Iterable[Site], spared_len: int) -> frozenset[int]:
-    """The sites whose thunks together have `spared_len` bytes, or as many as there are.
-
-    Those thunks are given up first that serve the fewest sites for their length.
-    """
-    thunks = build_thunks(sites, 0)
-    served: dict[int, set[int]] = {}
-    for site_va, thunk_va in thunks.of_site.items():
-        served.setdefault(thunk_va, set()).add(site_va)
-    starts = sorted(served)
-    ends = [*starts, len(thunks.code)][1:]
-    lens = {start: end - start for start, end in zip(starts, ends, strict=True)}
-    given: set[int] = set()
-    for thunk_va in sorted(starts, key=lambda va: (len(served[va]) / lens[va], va)):
-        if spared_len <= 0:
-            break
-        spared_len -= lens[thunk_va]
-        given |= served[thunk_va]
-    return frozenset(given)
-
-
 def _link(code: ThunkCode, number: int, calls: dict[str, VmiCall], merges: list[str]) -> list[str]:
     """The lines of one thunk with labels; notes the calls it makes, and where it merges flags."""
     result = [f"t{number}:"]

@@ -19,14 +19,12 @@ SOURCES = (
     "messages.S",
 )  # fmt: skip
 """In the order in which they run, and can be read."""
-OF_MODULES = frozenset({"module.S", "scan.S"})
-"""Those that a kernel without a module loader does without."""
 MAPPED = "mapped.S"
 """The source that is added for a kernel that may not have mapped the place of ROMs."""
 ROMS_PA = 0xC0000
 
 _LEVEL = re.compile(r"\\001(\d)")
-"""How messages mark the level of a line."""
+"""How messages.S marks the level of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ class RuntimeFacts:
     old_levels: int
     """1 if it marks the level of a line as `<6>`, as before 3.6, else 0."""
     module_finalize: int
-    """The function that its module loader calls last, 0 if it has no modules: the runtime then has
-    no code for them."""
+    """The function that its module loader calls last, 0 if it has no modules."""
     annotation: int
     annotation_end: int
     """Records of permanent and then of init code."""
@@ -77,8 +74,7 @@ class RuntimeFacts:
 class Runtime:
     """The linked runtime.
 
-    `entry` takes the place of start_kernel for its callers, `module_entry` that of module_finalize
-    (0 without a module loader).
+    `entry` takes the place of start_kernel for its callers, `module_entry` that of module_finalize.
     """
 
     va: int
@@ -109,24 +105,20 @@ def build_runtime(facts: RuntimeFacts, va: int) -> Runtime:
         "answers_signature": ANSWERS_SIGNATURE,
     }
     package = resources.files("vmipatch.runtime")
-    left_out = frozenset() if facts.module_finalize else OF_MODULES
-    names = [name for name in SOURCES if name not in left_out]
-    names += [MAPPED] if facts.image_end_pa else []
+    names = [*SOURCES, MAPPED] if facts.image_end_pa else SOURCES
     symbols |= _entries_of_roms(facts.page_offset) if facts.image_end_pa else {}
     source = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in names)
     if facts.image_end_pa:
         source = source.replace("call vmi_find_rom ", "call vmi_find_mapped_rom ")
     if facts.old_levels:
         source = _LEVEL.sub(r"<\1>", source)
-    if facts.module_finalize:
-        source = f"{source}\n{opcode_tables()}"
-    linked = assemble(source, va, symbols=symbols, name="runtime")
+    linked = assemble(f"{source}\n{opcode_tables()}", va, symbols=symbols, name="runtime")
     at = linked.labels
     return Runtime(
         va,
         linked.code,
         at["vmi_start"],
-        at.get("vmi_module", 0),
+        at["vmi_module"],
         at["vmi_segment_sum"],
         at["vmi_native_sum"],
     )

@@ -24,3 +24,11 @@ vmi_said_totals:
     .asciz "\0016vmi: paravirtual, %u of %u sites patched\n"
 vmi_said_refused:
     .asciz "\0014vmi: ROM refuses call %u, the first of %u in thunks\n"
+vmi_said_module:
+    .asciz "\0016vmi: module %s, %u sites patched\n"
+vmi_said_unrewritten:
+    .asciz "\0014vmi: module %s refused: not rewritten, silently wrong here at %08x\n"
+vmi_said_unsafe:
+    .asciz "\0014vmi: module %s refused: rewritten, silently wrong here at %08x\n"
+vmi_said_unserved:
+    .asciz "\0014vmi: module %s refused: the ROM does not serve call %u of its thunks\n"

@@ -250,13 +250,3 @@ vmi_name_text:
     .asciz ".vmi.text"
 vmi_name_fallback:
     .asciz ".vmi.fallback"
-
-# As in messages.S.
-vmi_said_module:
-    .asciz "\0016vmi: module %s, %u sites patched\n"
-vmi_said_unrewritten:
-    .asciz "\0014vmi: module %s refused: not rewritten, silently wrong here at %08x\n"
-vmi_said_unsafe:
-    .asciz "\0014vmi: module %s refused: rewritten, silently wrong here at %08x\n"
-vmi_said_unserved:
-    .asciz "\0014vmi: module %s refused: the ROM does not serve call %u of its thunks\n"

@@ -49,7 +49,6 @@ class Reason(enum.Enum):
     HELD_BY_FIXUP = "no room to widen it, and the exception table, which is sorted, names it"
     NO_TRANSLATION = "no thunk exists for this operand or operand size"
     NO_ROOM = "the region has no room for the padding it needs"
-    NO_ROOM_FOR_THUNK = "there is no room for its thunk, which few other sites share"
     EMULATED = "Xen emulates it after a prefix of its own, as long as nothing stands between"
     LABELLED = "a label names an operand in it, at a distance that the kernel may count on"
     OWN_ADDRESS = "computes addresses of code from its own, at distances that nothing records"

@@ -147,10 +147,12 @@ def packed_otherwise(data: bytes) -> bytes:
     start = header.code_off + header.payload_offset
     end = start + header.payload_length
     unpacked = gzip.decompress(data[start:end])
-    packer = zlib.compressobj(8, wbits=-15)
-    body = packer.compress(unpacked) + packer.flush()
-    stream = data[start : start + 10] + body + data[end - 8 : end]
-    assert stream != data[start:end]
+    streams = (
+        data[start : start + 10] + packer.compress(unpacked) + packer.flush() + data[end - 8 : end]
+        for packer in (zlib.compressobj(level, wbits=-15) for level in range(8, 0, -1))
+    )
+    # Of a small kernel two levels may give the same.
+    stream = next(stream for stream in streams if stream != data[start:end])
     packed = header_field(payload_length=len(stream))(data[:start]) + stream + data[end:]
     return packed if len(stream) == end - start else packed[: len(data) - 4] + packed[-4:]
 

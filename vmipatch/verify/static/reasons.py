@@ -23,7 +23,6 @@ class NativeReason(enum.Enum):
     HELD_BY_FIXUP = "no room to widen it, and the exception table, which is sorted, names it"
     NO_TRANSLATION = "no thunk exists for this operand or operand size"
     NO_ROOM = "the region has no room for the padding it needs"
-    NO_ROOM_FOR_THUNK = "there is no room for its thunk, which few other sites share"
     EMULATED = "Xen emulates it after a prefix of its own, as long as nothing stands between"
     LABELLED = "a label names an operand in it, at a distance that the kernel may count on"
     OWN_ADDRESS = "computes addresses of code from its own, at distances that nothing records"
@@ -45,7 +44,5 @@ OF_A_ZONE = frozenset(
     }
 )
 """They hold of ranges of the original that the proof computes (zones)."""
-OF_THE_LAYOUT = frozenset(
-    {NativeReason.NO_ROOM, NativeReason.NO_ROOM_FOR_THUNK, NativeReason.SHORT_BRANCH}
-)
+OF_THE_LAYOUT = frozenset({NativeReason.NO_ROOM, NativeReason.SHORT_BRANCH})
 """Free decisions: an instruction that could have become a call and did not is as it was."""

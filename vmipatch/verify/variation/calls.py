@@ -179,7 +179,7 @@ class _Folded:
     calls: Trace
     places: tuple[int, ...]
     """Of each call in the trace, and the end."""
-    passing: Counter[str]
+    passing: Counter[str] = field(hash=False)
     """Calls of the rounds of entries that went, and their names."""
 
 

@@ -46,7 +46,7 @@ def builder(make_chroot: ChrootMaker, i386_wheels: Wheelhouse, kernel: KernelFin
 
 def test_rpmlint_has_nothing_against_it(builder: Chroot) -> None:
     # It has no option for a definition.
-    builder.path("/root/.rpmmacros").write_text(f"%kernel_release {RELEASE}\n")
+    (builder.path("/root") / ".rpmmacros").write_text(f"%kernel_release {RELEASE}\n")
     said = builder.run("rpmlint", SPEC)
     assert " 0 errors, 0 warnings" in said
 

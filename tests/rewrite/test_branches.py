@@ -20,6 +20,8 @@ from tests.rewrite.smallkernel import (
 )
 from tests.support.elfbuilder import RODATA, TEXT
 from vmipatch.errors import InputNotUnderstood, UnclassifiedReference
+from vmipatch.image.elf import ElfImage
+from vmipatch.rewrite import rewrite
 from vmipatch.rewrite.reach import OutOfReach, Stuck
 from vmipatch.scan.site import Reason
 from vmipatch.verify.static import check_static
@@ -260,3 +262,14 @@ def test_call_over_grown_code_and_back() -> None:
     assert done.target(done.va("f") + 1) == done.va("g")
     assert done.target(done.va("f") + 5 + 50 + 2) == done.va("g")
     assert done.target(done.va("g") + 50 + 1) == done.va("f")
+
+
+@pytest.mark.parametrize("opcode", ["eb", "74"])
+def test_short_branch_to_the_loader_of_modules_reaches_the_runtime(opcode: str) -> None:
+    kernel = SmallKernel()
+    kernel.text.function("start_kernel", Branch("e8", "load_module"), "fa c3")
+    kernel.text.function("load_module", "31c0", Short(opcode, "module_finalize"), "c3")
+    kernel.text.function("module_finalize", "fa c3")
+    original = kernel.image()
+    output = ElfImage.parse(rewrite(original).data)
+    assert check_static(original, output, original_sha256=original.file_sha256).holds

@@ -18,14 +18,11 @@ from vmipatch.rewrite.references import Words
 from vmipatch.rewrite.thunks import Thunks
 from vmipatch.runtime import Runtime, RuntimeFacts, build_runtime
 from vmipatch.scan.code import CodeMap
-from vmipatch.scan.hook import branches_to
+from vmipatch.scan.hook import LOADER, branches_to
 from vmipatch.tables.entry_text import entry_text
 from vmipatch.tables.log_levels import has_old_levels, logger_of
 from vmipatch.tables.paravirt_calls import call_keeper
 from vmipatch.vmi.record import unpack_records
-
-LOADER = "module_finalize"
-"""The last call of the module loader for a module in its place and linked (kernel/module.c)."""
 
 ALIGN = 16
 INT3 = b"\xcc"

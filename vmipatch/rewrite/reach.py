@@ -20,6 +20,7 @@ from vmipatch.rewrite.address_map import AddressMap
 from vmipatch.rewrite.body import NativeBody, give_up
 from vmipatch.rewrite.layout import Change
 from vmipatch.scan.code import CodeMap
+from vmipatch.scan.hook import LOADER, branches_to
 from vmipatch.scan.site import Reason, Site
 from vmipatch.scan.zones import Zones
 from vmipatch.tables.table import Role, TableName
@@ -133,13 +134,21 @@ class Reach:
         index, target = stream.branches[short], stream.branch_targets[short]
         ends = self.new(stream.starts[index].astype(np.int64)) + stream.lens[index]
         missing = _missing(self.new(target) - ends)
-        hook = self.code_map.hook
-        if hook is not None:  # the runtime lies after all code
-            to_runtime = among(stream.starts[index], np.array(hook.branches, np.int64))
-            missing = np.where(to_runtime, np.maximum(missing, 1), missing)
+        # The runtime lies after all code.
+        to_runtime = among(stream.starts[index].astype(np.int64), self._to_runtime)
+        missing = np.where(to_runtime, np.maximum(missing, 1), missing)
         for at in np.flatnonzero(missing).tolist():
             if int(stream.starts[index[at]]) not in self.widened:
                 yield int(index[at]), int(target[at]), int(missing[at])
+
+    @property
+    def _to_runtime(self) -> np.ndarray:
+        """Addresses (i64, ascending) of the branches that will target the runtime."""
+        hook, loader = self.code_map.hook, self.code_map.image.symbols.address(LOADER)
+        found = [] if hook is None else list(hook.branches)
+        if hook is not None and loader is not None:
+            found += branches_to(self.code_map, loader)
+        return np.array(sorted(set(found)), np.int64)
 
     def _why_not(self, stream: InstructionStream, index: int) -> str | None:
         """Why a branch cannot become near; None if it can."""

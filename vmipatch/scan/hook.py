@@ -16,6 +16,9 @@ from vmipatch.tables.table import Order
 if TYPE_CHECKING:
     from vmipatch.scan.code import CodeMap
 
+LOADER = "module_finalize"
+"""The last call of the module loader for a module in its place and linked (kernel/module.c)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hook:
